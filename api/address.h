@@ -1,0 +1,22 @@
+/* HOST:PORT in text and as sockets. */
+#ifndef DESCENT_API_ADDRESS_H
+#define DESCENT_API_ADDRESS_H
+
+#include <stdbool.h>
+
+#include "service/core/status.h"
+
+enum { ADDRESS_BYTES = 320 }; /* a name of 253 characters, brackets, colon, port, with room */
+
+/* A listening socket for "HOST:PORT" (IPv6 in brackets, port 0 picks one); `text` gets the address
+ * in use with the port that was picked, `loopback` whether only this machine can reach it.
+ * INVALID_FIELD: not HOST:PORT; INTERNAL: it cannot be bound. Either fault names the address and
+ * the reason. The socket is the caller's to close. */
+enum status address_listen(const char *address, int *socket_out, char text[ADDRESS_BYTES],
+                           bool *loopback, struct fault *fault);
+
+/* A connected socket, whose reads and writes give up after timeout_s. Faults as above. */
+enum status address_connect(const char *address, unsigned timeout_s, int *socket_out,
+                            struct fault *fault);
+
+#endif

@@ -1,0 +1,34 @@
+/* Every knob of config.def as one struct, read from flags, environment and file. */
+#ifndef DESCENT_API_CONFIG_H
+#define DESCENT_API_CONFIG_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#include "service/core/log.h"
+#include "service/core/status.h"
+
+#define CONFIG_TEXT const char *
+#define CONFIG_COUNT uint64_t
+
+struct config {
+#define OPTION(field, type, flag, default_text, min, max, unit, meaning) CONFIG_##type field;
+#include "api/config.def"
+#undef OPTION
+    char *file_text; /* owned: options that came from the file point into it */
+};
+
+/* Reads flags (`--name value` or `--name=value`; `arguments` ends with NULL), then DESCENT_<NAME>,
+ * then the file of --config, then defaults. An empty environment variable counts as unset. The
+ * fault is one line that names the option, where it came from and the range. On failure nothing is
+ * to be closed. Texts live as long as `arguments` and the environment do. */
+enum status config_read(char *const *arguments, struct config *out, struct fault *fault);
+void config_close(struct config *config);
+
+/* The level that config->log names. */
+enum log_level config_log_level(const struct config *config);
+
+/* Every option: flag, environment name, default, range, unit, meaning. */
+void config_help(FILE *out);
+
+#endif

@@ -1,0 +1,85 @@
+/* A request and a reply by value: an endpoint never sees a socket. */
+#ifndef DESCENT_API_ENDPOINT_H
+#define DESCENT_API_ENDPOINT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "service/core/arena.h"
+#include "service/core/buffer.h"
+#include "service/core/span.h"
+#include "service/core/status.h"
+
+struct engine;
+struct config;
+
+enum method { METHOD_GET, METHOD_HEAD, METHOD_POST, METHOD_PUT, METHOD_PATCH, METHOD_DELETE, METHOD_OPTIONS, METHOD_OTHER };
+
+enum { QUERY_MAX = 32, HEADERS_MAX = 64, PATH_PARAMETERS_MAX = 4, REPLY_HEADERS_MAX = 20 };
+
+struct header {
+    const char *name; /* as it came; compared without case */
+    const char *value;
+};
+
+struct query_pair {
+    const char *name; /* percent-decoded, UTF-8 */
+    const char *value;
+    bool used; /* an endpoint asked for it; unused ones are refused by name */
+};
+
+struct request {
+    struct arena *arena; /* lives until the reply is sent */
+    enum method method;  /* HEAD is served as GET; the server drops the body */
+    const char *path;    /* raw, without the query */
+    const char *id;      /* request id, for logs and problems */
+    const char *path_parameters[PATH_PARAMETERS_MAX]; /* decoded, in order of the route */
+    struct query_pair query[QUERY_MAX];
+    size_t query_count;
+    struct header headers[HEADERS_MAX];
+    size_t header_count;
+    struct buffer *body; /* the whole body; NULL when there was none */
+    const struct config *config;
+    const struct route *route;
+};
+
+/* What to send: head, then size bytes of buffer from offset, then tail. Spans live in the request's arena. */
+struct reply {
+    unsigned http; /* status */
+    const char *media_type; /* NULL: no body */
+    struct header headers[REPLY_HEADERS_MAX]; /* names static, values static or in the arena */
+    size_t header_count;
+    struct span head;
+    struct buffer *buffer; /* owned reference or NULL */
+    size_t offset, size;
+    struct span tail;
+    bool ranges; /* a single Range may be cut from it (Accept-Ranges: bytes) */
+};
+
+struct route {
+    enum method method;
+    const char *pattern;   /* "/v1/sessions/{id}/gradients" */
+    struct reply (*serve)(struct engine *engine, struct request *request);
+    const char *operation; /* file stem under api/endpoint and operationId in openapi.json */
+    bool takes_body;       /* false: a body with bytes in it is refused */
+};
+
+/* The value of a header (the last one wins where several came), or NULL. Name without case. */
+const char *request_header(const struct request *request, const char *name);
+
+/* The value of a query key, marking it used, or NULL. */
+const char *request_query(struct request *request, const char *name);
+
+/* INVALID_REQUEST naming the first query key that no one asked for. Call after the last request_query. */
+enum status request_query_end(const struct request *request, struct fault *fault);
+
+/* Whether `Prefer` has that token, and its value ("return=representation": name "return"). NULL when absent. */
+const char *request_prefer(const struct request *request, const char *name);
+
+/* Replies. */
+struct reply reply_json(unsigned http, struct span json); /* NULL data: 500 */
+struct reply reply_empty(unsigned http);
+struct reply reply_fault(const struct request *request, const struct fault *fault); /* problem.c */
+void reply_header(struct reply *reply, const char *name, const char *value); /* NULL value: nothing */
+
+#endif

@@ -1,0 +1,164 @@
+/* POST /v1/sessions/{id}/gradients: one step. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "api/router.h"
+#include "api/session_json.h"
+#include "api/tensors_body.h"
+
+#define PLACE(member) .offset = offsetof(struct gradient_body, member)
+
+struct gradient_body {
+    uint64_t base_step;
+    bool has_base_step, has_worker, has_seq;
+    double loss, examples, lr, momentum, beta1, beta2;
+    const char *worker, *cursor;
+    uint64_t seq;
+    const json_t *gradients;
+};
+
+/* Ranges of the overrides are the rule's own: the engine checks them. */
+static const struct field fields[] = {
+    {"gradients", FIELD_VALUE, PLACE(gradients)},
+    {"base_step", FIELD_U64, PLACE(base_step), .max = 9007199254740991,
+     .present = offsetof(struct gradient_body, has_base_step)},
+    {"loss", FIELD_F64, PLACE(loss), .nullable = true},
+    {"examples", FIELD_F64, PLACE(examples), .min_open = true, .max = 1e15},
+    {"worker", FIELD_TEXT, PLACE(worker), .max = WORKER_BYTES,
+     .present = offsetof(struct gradient_body, has_worker)},
+    {"seq", FIELD_U64, PLACE(seq), .min = 1, .max = 9007199254740991,
+     .present = offsetof(struct gradient_body, has_seq)},
+    {"cursor", FIELD_TEXT, PLACE(cursor), .max = CURSOR_BYTES, .nullable = true},
+    {"lr", FIELD_F64, PLACE(lr)},
+    {"momentum", FIELD_F64, PLACE(momentum)},
+    {"beta1", FIELD_F64, PLACE(beta1)},
+    {"beta2", FIELD_F64, PLACE(beta2)},
+    {.name = NULL},
+};
+
+static enum status check_body(const struct gradient_body *body, struct fault *fault)
+{
+    if (body->has_seq && !body->has_worker)
+        return fault_set(fault, STATUS_INVALID_FIELD, "/worker",
+                         "seq counts a worker's steps; say which worker");
+    if (!body->has_worker)
+        return STATUS_OK;
+    for (const char *c = body->worker; *c != '\0'; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7F)
+            return fault_set(fault, STATUS_INVALID_FIELD, "/worker",
+                             "worker must not hold control characters");
+    if (body->worker[0] == '\0')
+        return fault_set(fault, STATUS_INVALID_FIELD, "/worker", "worker must not be empty");
+    return STATUS_OK;
+}
+
+/* Idempotency-Key, with its optional quotes taken off. */
+static enum status read_key(const struct request *request, const char **key, struct fault *fault)
+{
+    const char *header = request_header(request, "Idempotency-Key");
+    size_t size = header == NULL ? 0 : strlen(header);
+
+    *key = NULL;
+    if (header == NULL)
+        return STATUS_OK;
+    if (size >= 2 && header[0] == '"' && header[size - 1] == '"') {
+        header++;
+        size -= 2;
+    }
+    if (size == 0 || size > KEY_BYTES)
+        return fault_set(fault, STATUS_INVALID_REQUEST, "",
+                         "Idempotency-Key has %zu characters; it must have 1 to %d", size,
+                         KEY_BYTES);
+    *key = arena_copy(request->arena, header, size);
+    return *key != NULL ? STATUS_OK : fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+}
+
+/* What makes two requests the same step: media type, query and body; not what the answer should
+ * look like. */
+static enum status digest_payload(const struct request *request, struct digest *out,
+                                  struct fault *fault)
+{
+    const char *type = request_header(request, "Content-Type");
+    struct hash *hash = hash_new();
+
+    if (hash == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    if (type != NULL)
+        hash_add(hash, type, strlen(type) + 1);
+    for (size_t i = 0; i < request->query_count; i++) {
+        hash_add(hash, request->query[i].name, strlen(request->query[i].name) + 1);
+        hash_add(hash, request->query[i].value, strlen(request->query[i].value) + 1);
+    }
+    if (request->body != NULL)
+        hash_add(hash, request->body->data, request->body->size);
+    *out = hash_end(hash);
+    return STATUS_OK;
+}
+
+static enum status submit(struct request *request, struct session *session, struct outcome *outcome,
+                          struct fault *fault)
+{
+    double nothing = (double)NAN;
+    struct gradient_body body = {.loss = nothing,
+                                 .examples = 1,
+                                 .lr = nothing,
+                                 .momentum = nothing,
+                                 .beta1 = nothing,
+                                 .beta2 = nothing};
+    struct submission submission = {0};
+    struct tensors tensors;
+    enum status status;
+
+    if ((status = read_key(request, &submission.key, fault)) != STATUS_OK ||
+        (status = tensors_read(request, session, fields, &body, "gradients", &body.gradients,
+                               &tensors, fault)) != STATUS_OK)
+        return status;
+    if ((status = check_body(&body, fault)) != STATUS_OK)
+        goto done;
+    if ((submission.key != NULL || body.has_seq) &&
+        (status = digest_payload(request, &submission.payload, fault)) != STATUS_OK)
+        goto done;
+    precondition_read(request, &submission.match);
+    submission.buffer = tensors.buffer;
+    submission.offset = tensors.offset;
+    submission.dtype = tensors.dtype;
+    submission.has_base_step = body.has_base_step;
+    submission.base_step = body.base_step;
+    submission.loss = body.loss;
+    submission.examples = body.examples;
+    submission.worker = body.worker;
+    submission.seq = body.seq;
+    submission.cursor = body.cursor;
+    submission.lr = body.lr;
+    submission.momentum = body.momentum;
+    submission.beta1 = body.beta1;
+    submission.beta2 = body.beta2;
+    status = session_submit(session, &submission, outcome, fault);
+done:
+    buffer_release(tensors.buffer);
+    return status;
+}
+
+struct reply serve_gradients_submit(struct engine *engine, struct request *request)
+{
+    const char *wanted = request_prefer(request, "return");
+    bool weights = wanted != NULL && strcmp(wanted, "representation") == 0;
+    struct session *session;
+    struct answer_form form;
+    struct outcome outcome;
+    struct fault fault;
+    enum status status = request_session(engine, request, &session, &fault);
+
+    if (status != STATUS_OK)
+        return reply_fault(request, &fault);
+    if (weights)
+        status = answer_form_read(request, session, false, &form, &fault);
+    if (status == STATUS_OK)
+        status = submit(request, session, &outcome, &fault);
+    struct reply reply = status == STATUS_OK
+                             ? outcome_reply(request, session, &outcome, weights ? &form : NULL)
+                             : reply_fault(request, &fault);
+    session_release(session);
+    return reply;
+}

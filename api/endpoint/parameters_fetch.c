@@ -1,0 +1,68 @@
+/* GET /v1/sessions/{id}/parameters: the current weights, straight from the revision's memory. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "api/router.h"
+#include "api/session_json.h"
+#include "api/tensors_body.h"
+
+/* Whether If-None-Match lists the tag (weak or strong) or is "*". */
+static bool none_match(const struct request *request, const char *etag)
+{
+    const char *header = request_header(request, "If-None-Match");
+    size_t size = strlen(etag);
+
+    while (header != NULL && *header != '\0') {
+        header += strspn(header, " \t,");
+        if (*header == '*')
+            return true;
+        if (strncmp(header, "W/", 2) == 0)
+            header += 2;
+        if (strncmp(header, etag, size) == 0)
+            return true;
+        header += *header == '"' ? 1 + strcspn(header + 1, "\"") + 1 : strcspn(header, ",");
+    }
+    return false;
+}
+
+static enum status fetch(struct request *request, struct session *session,
+                         const struct answer_form *form, struct reply *reply, struct fault *fault)
+{
+    struct revision *revision;
+    enum status status = session_revision(session, &revision, fault);
+
+    if (status != STATUS_OK)
+        return status;
+    const char *etag = etag_text(request->arena, revision->lineage, revision->step);
+    char *opening = arena_format(request->arena, "\"step\":%" PRIu64 ",\"lineage\":%" PRIu64 ",",
+                                 revision->step, revision->lineage);
+    *reply = reply_empty(200);
+    if (etag == NULL || opening == NULL)
+        status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    else if (none_match(request, etag))
+        reply->http = 304;
+    else
+        status = answer_weights(request, session, form, revision, span_text(opening), reply, fault);
+    reply_header(reply, "ETag", etag);
+    reply_header(reply, "Vary", "Accept");
+    reply_header(reply, "Cache-Control", "no-cache");
+    revision_release(revision);
+    return status;
+}
+
+struct reply serve_parameters_fetch(struct engine *engine, struct request *request)
+{
+    struct session *session;
+    struct answer_form form;
+    struct reply reply;
+    struct fault fault;
+    enum status status = request_session(engine, request, &session, &fault);
+
+    if (status != STATUS_OK)
+        return reply_fault(request, &fault);
+    if ((status = answer_form_read(request, session, true, &form, &fault)) == STATUS_OK &&
+        (status = request_query_end(request, &fault)) == STATUS_OK)
+        status = fetch(request, session, &form, &reply, &fault);
+    session_release(session);
+    return status == STATUS_OK ? reply : reply_fault(request, &fault);
+}

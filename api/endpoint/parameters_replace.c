@@ -1,0 +1,63 @@
+/* PUT /v1/sessions/{id}/parameters: new weights, the optimizer's state kept. */
+#include "api/router.h"
+#include "api/session_json.h"
+#include "api/tensors_body.h"
+
+static const struct field fields[] = {
+    {"parameters", FIELD_VALUE, .offset = 0},
+    {.name = NULL},
+};
+
+/* The tensors as a buffer of the session's own dtype that starts at 0. Takes tensors->buffer. */
+static enum status own_weights(const struct session *session, struct tensors *tensors,
+                               struct buffer **out, struct fault *fault)
+{
+    enum dtype dtype = session_dtype(session);
+    size_t count = session_layout(session)->count;
+
+    if (tensors->dtype == dtype && tensors->offset == 0) {
+        *out = tensors->buffer;
+        return STATUS_OK;
+    }
+    *out = buffer_new(count * dtype_size(dtype));
+    if (*out != NULL)
+        dtype_convert(dtype, (*out)->data, tensors->dtype, tensors->buffer->data + tensors->offset,
+                      count);
+    buffer_release(tensors->buffer);
+    return *out != NULL ? STATUS_OK : fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+}
+
+static enum status replace(struct request *request, struct session *session,
+                           struct outcome *outcome, struct fault *fault)
+{
+    const json_t *member = NULL;
+    struct precondition match;
+    struct tensors tensors;
+    struct buffer *weights;
+    enum status status =
+        tensors_read(request, session, fields, &member, "parameters", &member, &tensors, fault);
+
+    if (status != STATUS_OK ||
+        (status = own_weights(session, &tensors, &weights, fault)) != STATUS_OK)
+        return status;
+    precondition_read(request, &match);
+    status = session_replace(session, weights, &match, outcome, fault);
+    buffer_release(weights);
+    return status;
+}
+
+struct reply serve_parameters_replace(struct engine *engine, struct request *request)
+{
+    struct session *session;
+    struct outcome outcome;
+    struct fault fault;
+    enum status status = request_session(engine, request, &session, &fault);
+
+    if (status != STATUS_OK)
+        return reply_fault(request, &fault);
+    status = replace(request, session, &outcome, &fault);
+    struct reply reply = status == STATUS_OK ? outcome_reply(request, session, &outcome, NULL)
+                                             : reply_fault(request, &fault);
+    session_release(session);
+    return reply;
+}

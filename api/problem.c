@@ -1,0 +1,48 @@
+/* status -> RFC 9457 document. `type` is a relative reference: it names the kind of problem,
+ * wherever we are served. */
+#include "api/endpoint.h"
+#include "api/json_text.h"
+
+struct reply reply_fault(const struct request *request, const struct fault *fault)
+{
+    unsigned http = status_http(fault->status);
+    const char *code = status_code(fault->status);
+    struct json_text text;
+
+    json_text_init(&text, request->arena);
+    json_text_open(&text, '{');
+    json_text_key(&text, "type");
+    json_text_string(&text, arena_format(request->arena, "/problems/%s", code));
+    json_text_key(&text, "title");
+    json_text_string(&text, status_title(fault->status));
+    json_text_key(&text, "status");
+    json_text_u64(&text, http);
+    json_text_key(&text, "detail");
+    json_text_string(&text, fault->detail);
+    json_text_key(&text, "code");
+    json_text_string(&text, code);
+    json_text_key(&text, "request_id");
+    json_text_string(&text, request->id);
+    if (fault->extra_name != NULL) {
+        json_text_key(&text, fault->extra_name);
+        json_text_u64(&text, fault->extra);
+    }
+    if (fault->where[0] == '/') {
+        json_text_key(&text, "errors");
+        json_text_open(&text, '[');
+        json_text_open(&text, '{');
+        json_text_key(&text, "pointer");
+        json_text_string(&text, fault->where);
+        json_text_key(&text, "detail");
+        json_text_string(&text, fault->detail);
+        json_text_close(&text, '}');
+        json_text_close(&text, ']');
+    }
+    json_text_close(&text, '}');
+
+    struct reply reply = reply_json(http, json_text_end(&text));
+    reply.media_type = "application/problem+json";
+    if (fault->status == STATUS_OVERLOADED || fault->status == STATUS_DRAINING)
+        reply_header(&reply, "Retry-After", "1");
+    return reply;
+}

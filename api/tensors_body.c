@@ -1,0 +1,289 @@
+/* Bodies and answers that are tensors. */
+#include "api/tensors_body.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "api/json_numbers.h"
+#include "api/session_json.h"
+#include "service/core/contract.h"
+
+enum { JSON_NUMBERS_UNASKED = 1000000 };
+
+/* --- in --- */
+
+static enum status read_json(struct request *request, const struct session *session,
+                             const struct field *fields, void *out, const char *member,
+                             const json_t *const *member_value, struct tensors *tensors,
+                             struct fault *fault)
+{
+    const struct layout *layout = session_layout(session);
+    enum dtype dtype = session_dtype(session);
+    struct json_document document;
+    struct buffer *buffer = NULL;
+    enum status status;
+
+    status = json_read(request->arena, span_of(request->body->data, request->body->size), &document,
+                       fault);
+    if (status != STATUS_OK)
+        return status;
+    if ((status = fields_read(request->arena, &document, document.root, fields, out, fault)) !=
+        STATUS_OK)
+        goto done;
+    char where[64];
+    snprintf(where, sizeof where, "/%s", member);
+    if (!json_is_object(*member_value)) {
+        status = fault_set(fault, STATUS_INVALID_FIELD, where,
+                           "%s must be an object with one array per tensor", member);
+        goto done;
+    }
+    if ((buffer = buffer_new(layout->count * dtype_size(dtype))) == NULL) {
+        status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+        goto done;
+    }
+    status = json_tensors(&document, *member_value, layout, dtype, buffer->data, fault);
+    if (status != STATUS_OK) {
+        fault_prefix(fault, where);
+        goto done;
+    }
+    *tensors = (struct tensors){.buffer = buffer, .dtype = dtype};
+    buffer = NULL;
+done:
+    buffer_release(buffer);
+    json_close(&document);
+    return status;
+}
+
+static enum status read_dtype(struct request *request, enum dtype *dtype, struct fault *fault)
+{
+    const char *name = request_query(request, "dtype");
+
+    if (name == NULL || dtype_find(name, strlen(name), dtype))
+        return STATUS_OK;
+    return fault_set(fault, STATUS_INVALID_FIELD, "/dtype",
+                     "dtype is \"%.40s\"; it must be f64, f32, f16 or bf16", name);
+}
+
+enum status tensors_read(struct request *request, const struct session *session,
+                         const struct field *fields, void *out, const char *member,
+                         const json_t *const *member_value, struct tensors *tensors,
+                         struct fault *fault)
+{
+    const char *type = request_header(request, "Content-Type");
+    const struct codec *codec = codec_find(type == NULL ? "application/json" : type);
+    enum dtype dtype = session_dtype(session);
+    enum status status;
+
+    if (codec == NULL)
+        return fault_set(fault, STATUS_UNSUPPORTED_MEDIA_TYPE, "",
+                         "tensors come as %s; set Content-Type to one of them",
+                         codec_media_types());
+    if (request->body == NULL)
+        return fault_set(fault, STATUS_INVALID_REQUEST, "",
+                         "the body is empty; send the tensors in it");
+    if (!codec->binary) {
+        if ((status = request_query_end(request, fault)) != STATUS_OK)
+            return status;
+        return read_json(request, session, fields, out, member, member_value, tensors, fault);
+    }
+    if ((status = read_dtype(request, &dtype, fault)) != STATUS_OK ||
+        (status = fields_read_query(request, fields, out, fault)) != STATUS_OK ||
+        (status = request_query_end(request, fault)) != STATUS_OK)
+        return status;
+    return codec->decode(session_layout(session), dtype, request->body, tensors, fault);
+}
+
+/* --- out --- */
+
+static enum status choose_tensors(struct request *request, const struct layout *layout,
+                                  struct answer_form *out, struct fault *fault)
+{
+    const char *list = request_query(request, "tensors");
+    size_t count = 1;
+
+    if (list == NULL)
+        return STATUS_OK;
+    for (const char *c = list; *c != '\0'; c++)
+        count += *c == ',';
+    out->chosen = arena_take(request->arena, count * sizeof *out->chosen);
+    if (out->chosen == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    for (const char *name = list; out->chosen_count < count;) {
+        size_t size = strcspn(name, ",");
+        const struct tensor *tensor = layout_find(layout, name, size);
+        if (tensor == NULL)
+            return fault_set(fault, STATUS_UNKNOWN_TENSOR, "/tensors",
+                             "the model has no tensor \"%.*s\"; GET the session for their names",
+                             (int)(size < 100 ? size : 100), name);
+        for (size_t i = 0; i < out->chosen_count; i++)
+            if (out->chosen[i] == tensor)
+                return fault_set(fault, STATUS_INVALID_FIELD, "/tensors",
+                                 "tensor \"%.100s\" is named twice", tensor->name);
+        out->chosen[out->chosen_count++] = tensor;
+        name += size + 1;
+    }
+    return STATUS_OK;
+}
+
+enum status answer_form_read(struct request *request, const struct session *session, bool query,
+                             struct answer_form *out, struct fault *fault)
+{
+    const struct layout *layout = session_layout(session);
+    size_t numbers = layout->count;
+    bool named;
+    enum status status;
+
+    *out = (struct answer_form){.dtype = session_dtype(session)};
+    out->codec = codec_negotiate(request_header(request, "Accept"), &named);
+    if (out->codec == NULL)
+        return fault_set(fault, STATUS_NOT_ACCEPTABLE, "", "tensors are served as %s",
+                         codec_media_types());
+    if (query) {
+        if (!out->codec->binary && request_query(request, "dtype") != NULL)
+            return fault_set(fault, STATUS_INVALID_REQUEST, "",
+                             "dtype goes with a binary type; set Accept, or leave dtype out");
+        if ((status = choose_tensors(request, layout, out, fault)) != STATUS_OK ||
+            (status = read_dtype(request, &out->dtype, fault)) != STATUS_OK)
+            return status;
+    }
+    if (out->chosen != NULL) {
+        numbers = 0;
+        for (size_t i = 0; i < out->chosen_count; i++)
+            numbers += out->chosen[i]->count;
+    }
+    if (!out->codec->binary && !named && numbers > JSON_NUMBERS_UNASKED)
+        return fault_set(fault, STATUS_NOT_ACCEPTABLE, "",
+                         "%zu numbers are too many for JSON unless Accept names application/json; "
+                         "better ask for one of %s",
+                         numbers, codec_media_types());
+    return STATUS_OK;
+}
+
+enum status answer_weights(struct request *request, const struct session *session,
+                           const struct answer_form *form, struct revision *revision,
+                           struct span opening, struct reply *reply, struct fault *fault)
+{
+    struct tensors weights = {.buffer = revision->weights, .dtype = session_dtype(session)};
+    struct encoded encoded;
+    const struct text_pair metadata[] = {
+        {"step", arena_format(request->arena, "%" PRIu64, revision->step)},
+        {"lineage", arena_format(request->arena, "%" PRIu64, revision->lineage)},
+        {"session", request->path_parameters[0]},
+    };
+    struct encode_request encode = {.arena = request->arena,
+                                    .layout = session_layout(session),
+                                    .chosen = form->chosen,
+                                    .chosen_count = form->chosen_count,
+                                    .tensors = &weights,
+                                    .dtype = form->dtype,
+                                    .metadata = metadata,
+                                    .metadata_count = sizeof metadata / sizeof *metadata};
+
+    if (metadata[0].value == NULL || metadata[1].value == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    enum status status = form->codec->encode(&encode, &encoded, fault);
+    if (status != STATUS_OK)
+        return status;
+    reply->media_type = form->codec->media_type;
+    reply->head = encoded.head;
+    reply->buffer = encoded.buffer;
+    reply->offset = encoded.offset;
+    reply->size = encoded.size;
+    reply->ranges = form->codec->binary;
+    if (form->codec->binary)
+        return STATUS_OK;
+    char *head = arena_format(request->arena, "{%.*s\"parameters\":%.*s", (int)opening.size,
+                              (const char *)opening.data, (int)encoded.head.size,
+                              (const char *)encoded.head.data);
+    if (head == NULL) {
+        buffer_release(encoded.buffer);
+        reply->buffer = NULL;
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    }
+    reply->head = span_text(head);
+    reply->tail = span_text("}\n");
+    return STATUS_OK;
+}
+
+/* --- receipts --- */
+
+static const char *number_text(struct arena *arena, double value)
+{
+    char *text = arena_take(arena, NUMBER_TEXT_BYTES);
+
+    if (text != NULL)
+        *number_write_f64(text, value) = '\0';
+    return text;
+}
+
+/* The receipt beside a binary body. */
+static void receipt_headers(struct arena *arena, struct reply *reply, const struct receipt *receipt)
+{
+    static const char *const kinds[] = {[RECEIPT_APPLIED] = "applied",
+                                        [RECEIPT_SKIPPED] = "skipped",
+                                        [RECEIPT_REPLACED] = "replaced"};
+    const struct {
+        const char *name;
+        uint64_t value;
+    } counts[] = {{"Descent-Step", receipt->step},
+                  {"Descent-Lineage", receipt->lineage},
+                  {"Descent-Durable-Step", receipt->durable_step},
+                  {"Descent-Base-Step", receipt->base_step},
+                  {"Descent-Staleness", receipt->staleness}};
+    const struct {
+        const char *name;
+        double value;
+    } numbers[] = {{"Descent-Lr", receipt->lr},
+                   {"Descent-Grad-Norm", receipt->grad_norm},
+                   {"Descent-Clip-Scale", receipt->clip_scale},
+                   {"Descent-Update-Norm", receipt->update_norm},
+                   {"Descent-Param-Norm", receipt->param_norm},
+                   {"Descent-Loss", receipt->loss}};
+
+    reply_header(reply, "Descent-Status", kinds[receipt->kind]);
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        reply_header(reply, counts[i].name, arena_format(arena, "%" PRIu64, counts[i].value));
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (numbers[i].value == numbers[i].value)
+            reply_header(reply, numbers[i].name, number_text(arena, numbers[i].value));
+}
+
+struct reply outcome_reply(struct request *request, const struct session *session,
+                           const struct outcome *outcome, const struct answer_form *form)
+{
+    struct reply reply = {.http = 200};
+    struct json_text text;
+    struct fault fault;
+    enum status status = STATUS_OK;
+
+    json_text_init(&text, request->arena);
+    json_text_open(&text, '{');
+    receipt_write(&text, &outcome->receipt);
+    if (form == NULL) {
+        json_text_close(&text, '}');
+        json_text_raw(&text, span_of("\n", 1));
+        reply = reply_json(200, json_text_end(&text));
+    } else {
+        struct span members = json_text_end(&text);
+        members.data++; /* without the brace, with a comma */
+        members.size--;
+        char *opening = members.size == 0 || text.failed
+                            ? NULL
+                            : arena_format(request->arena, "%.*s,", (int)members.size,
+                                           (const char *)members.data);
+        status = opening == NULL ? fault_set(&fault, STATUS_INTERNAL, "", "out of memory")
+                                 : answer_weights(request, session, form, outcome->revision,
+                                                  span_text(opening), &reply, &fault);
+        reply_header(&reply, "Preference-Applied", "return=representation");
+        reply_header(&reply, "Vary", "Accept");
+        if (form->codec->binary)
+            receipt_headers(request->arena, &reply, &outcome->receipt);
+    }
+    reply_header(&reply, "ETag",
+                 etag_text(request->arena, outcome->receipt.lineage, outcome->receipt.step));
+    if (outcome->replayed)
+        reply_header(&reply, "Idempotency-Replayed", "true");
+    revision_release(outcome->revision);
+    return status == STATUS_OK ? reply : reply_fault(request, &fault);
+}

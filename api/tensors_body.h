@@ -1,0 +1,43 @@
+/* Bodies and answers that are tensors: what the endpoints of gradients and parameters share. */
+#ifndef DESCENT_API_TENSORS_BODY_H
+#define DESCENT_API_TENSORS_BODY_H
+
+#include "api/codec.h"
+#include "api/endpoint.h"
+#include "api/fields.h"
+#include "service/session/engine.h"
+
+/* Reads a body of all tensors of the session, by its Content-Type. JSON: an object with `fields`,
+ * among them the FIELD_VALUE named `member` (at *member_value after reading) with the tensors, read
+ * in the session's dtype. The binary types: fields come from the query, ?dtype= says the element
+ * type of raw bytes. */
+enum status tensors_read(struct request *request, const struct session *session,
+                         const struct field *fields, void *out, const char *member,
+                         const json_t *const *member_value, struct tensors *tensors,
+                         struct fault *fault);
+
+/* How an answer with weights is to look, settled before anything is changed. */
+struct answer_form {
+    const struct codec *codec;
+    const struct tensor **chosen; /* NULL: all */
+    size_t chosen_count;
+    enum dtype dtype;
+};
+
+/* From Accept and, when `query`, ?tensors= and ?dtype=. NOT_ACCEPTABLE when nothing fits, and for
+ * JSON of over a million numbers that was not asked for by name. */
+enum status answer_form_read(struct request *request, const struct session *session, bool query,
+                             struct answer_form *out, struct fault *fault);
+
+/* Puts a revision's weights into the reply: JSON gets `opening` (the members before "parameters",
+ * ending in a comma, without the brace) around them. */
+enum status answer_weights(struct request *request, const struct session *session,
+                           const struct answer_form *form, struct revision *revision,
+                           struct span opening, struct reply *reply, struct fault *fault);
+
+/* 200 with a receipt, and with the weights where Prefer asked for them (form is then not NULL).
+ * Takes the outcome's revision. */
+struct reply outcome_reply(struct request *request, const struct session *session,
+                           const struct outcome *outcome, const struct answer_form *form);
+
+#endif

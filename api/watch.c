@@ -1,0 +1,149 @@
+/* The watchdog: deadlines of connections. */
+#include "api/watch.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "service/core/clock.h"
+#include "service/core/contract.h"
+#include "service/core/log.h"
+
+enum { PERIOD_MS = 250 };
+
+struct watch {
+    pthread_mutex_t lock; /* the list and `stopping`; a socket is not closed while it is held */
+    pthread_cond_t stop;
+    pthread_t thread;
+    struct watched *first;
+    bool stopping;
+};
+
+/* Nobody else writes to the socket: the phase went from ANSWER to EXPIRED, and a handler that finds
+ * that keeps away. */
+static void expire(struct watched *watched, int phase)
+{
+    static const char body[] = "{\"type\":\"/problems/request_timeout\","
+                               "\"title\":\"The request did not arrive in time\",\"status\":408,"
+                               "\"detail\":\"send the whole request faster, or raise the server's "
+                               "timeouts\",\"code\":\"request_timeout\"}";
+    char answer[sizeof body + 256];
+
+    if (phase == WATCH_ANSWER) {
+        int size = snprintf(answer, sizeof answer,
+                            "HTTP/1.1 408 Request Timeout\r\n"
+                            "Content-Type: application/problem+json\r\n"
+                            "Content-Length: %zu\r\n"
+                            "Cache-Control: no-store\r\n"
+                            "Connection: close\r\n\r\n%s",
+                            sizeof body - 1, body);
+        if (send(watched->fd, answer, (size_t)size, MSG_NOSIGNAL | MSG_DONTWAIT) < size)
+            log_debug("a client was too late to hear that it was too late");
+    }
+    shutdown(watched->fd, SHUT_RDWR);
+}
+
+static void look(struct watch *watch)
+{
+    uint64_t now = clock_monotonic_us();
+
+    for (struct watched *at = watch->first; at != NULL; at = at->next) {
+        int phase = atomic_load(&at->phase);
+        if ((phase == WATCH_SILENT || phase == WATCH_ANSWER) &&
+            atomic_load(&at->deadline_us) <= now &&
+            atomic_compare_exchange_strong(&at->phase, &phase, WATCH_EXPIRED))
+            expire(at, phase);
+    }
+}
+
+static void *run(void *context)
+{
+    struct watch *watch = context;
+    struct timespec until;
+
+    pthread_mutex_lock(&watch->lock);
+    while (!watch->stopping) {
+        uint64_t wake_us = clock_monotonic_us() + PERIOD_MS * 1000;
+        until.tv_sec = (time_t)(wake_us / 1000000);
+        until.tv_nsec = (long)(wake_us % 1000000) * 1000;
+        pthread_cond_timedwait(&watch->stop, &watch->lock, &until);
+        look(watch);
+    }
+    pthread_mutex_unlock(&watch->lock);
+    return NULL;
+}
+
+enum status watch_new(struct watch **out, struct fault *fault)
+{
+    struct watch *watch = calloc(1, sizeof *watch);
+    pthread_condattr_t attributes;
+
+    if (watch == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    pthread_mutex_init(&watch->lock, NULL);
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&watch->stop, &attributes);
+    pthread_condattr_destroy(&attributes);
+    int error = pthread_create(&watch->thread, NULL, run, watch);
+    if (error != 0) {
+        pthread_cond_destroy(&watch->stop);
+        pthread_mutex_destroy(&watch->lock);
+        free(watch);
+        return fault_set(fault, STATUS_INTERNAL, "", "cannot start a thread: %s", strerror(error));
+    }
+    *out = watch;
+    return STATUS_OK;
+}
+
+void watch_free(struct watch *take_watch)
+{
+    PRE(take_watch->first == NULL);
+    pthread_mutex_lock(&take_watch->lock);
+    take_watch->stopping = true;
+    pthread_cond_signal(&take_watch->stop);
+    pthread_mutex_unlock(&take_watch->lock);
+    pthread_join(take_watch->thread, NULL);
+    pthread_cond_destroy(&take_watch->stop);
+    pthread_mutex_destroy(&take_watch->lock);
+    free(take_watch);
+}
+
+void watch_add(struct watch *watch, struct watched *watched, int fd, enum watch_phase phase,
+               uint64_t deadline_us)
+{
+    watched->fd = fd;
+    atomic_init(&watched->deadline_us, deadline_us);
+    atomic_init(&watched->phase, phase);
+    pthread_mutex_lock(&watch->lock);
+    watched->next = watch->first;
+    watched->link = &watch->first;
+    if (watched->next != NULL)
+        watched->next->link = &watched->next;
+    watch->first = watched;
+    pthread_mutex_unlock(&watch->lock);
+}
+
+void watch_remove(struct watch *watch, struct watched *watched)
+{
+    pthread_mutex_lock(&watch->lock);
+    *watched->link = watched->next;
+    if (watched->next != NULL)
+        watched->next->link = watched->link;
+    pthread_mutex_unlock(&watch->lock);
+}
+
+bool watch_set(struct watched *watched, enum watch_phase phase, uint64_t deadline_us)
+{
+    int old = atomic_load(&watched->phase);
+
+    /* The new deadline goes first: the new phase must never meet the old one. */
+    atomic_store(&watched->deadline_us, phase == WATCH_NONE ? UINT64_MAX : deadline_us);
+    while (old != WATCH_EXPIRED)
+        if (atomic_compare_exchange_weak(&watched->phase, &old, (int)phase))
+            return true;
+    return false;
+}

@@ -1,0 +1,41 @@
+/* The watchdog: deadlines of connections. libmicrohttpd knows inactivity only, so that a byte every
+ * two seconds would live for ever; here every phase of a connection has an end. A thread looks
+ * every quarter of a second. */
+#ifndef DESCENT_API_WATCH_H
+#define DESCENT_API_WATCH_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "service/core/status.h"
+
+enum watch_phase {
+    WATCH_NONE,    /* no deadline: an endpoint is at work */
+    WATCH_SILENT,  /* at the deadline the socket is shut: idle, or a reply nobody reads */
+    WATCH_ANSWER,  /* at the deadline 408 is written, then it is shut: a request that does not come
+                      to its end */
+    WATCH_EXPIRED, /* it was */
+};
+
+struct watched {
+    struct watched *next, **link;
+    int fd; /* open as long as this is watched */
+    _Atomic uint64_t deadline_us;
+    _Atomic int phase;
+};
+
+struct watch;
+
+enum status watch_new(struct watch **out, struct fault *fault);
+void watch_free(struct watch *take_watch); /* nothing may be watched any more */
+
+void watch_add(struct watch *watch, struct watched *watched, int fd, enum watch_phase phase,
+               uint64_t deadline_us);
+void watch_remove(struct watch *watch, struct watched *watched); /* before the socket is closed */
+
+/* Sets the phase and its deadline (clock_monotonic_us); false when the connection has expired
+ * already: write nothing to it then. Any thread, no lock. */
+bool watch_set(struct watched *watched, enum watch_phase phase, uint64_t deadline_us);
+
+#endif

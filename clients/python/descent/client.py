@@ -1,0 +1,117 @@
+"""A server: Client."""
+
+import secrets
+import urllib.parse
+
+from . import safetensors, wire
+from .errors import ConnectionFailed, Error
+from .session import Session
+from .transport import Transport
+
+
+class Client:
+    """A descent server.
+
+    url       "http://127.0.0.1:8080"; a path before /v1 (behind a proxy) may follow
+    timeout   seconds to wait for the server at any one point of an exchange
+    retries   how often a request is repeated when no answer comes or the server is busy (see
+              descent.transport): 8 ride out about five seconds, such as a restart of the server.
+              Repeating never applies a step twice.
+    format    how tensors travel: "safetensors" (exact bytes, names and shapes checked), "raw" (the
+              same bytes without a header) or "json" (exact too, readable, slow beyond some thousand
+              numbers)
+    headers   sent with every request, for instance for a proxy that wants a token
+
+    Threads may share a client: each gets its own kept connection.
+    """
+
+    def __init__(
+        self,
+        url="http://127.0.0.1:8080",
+        timeout=30.0,
+        retries=8,
+        format="safetensors",
+        headers=None,
+    ):
+        if format not in wire.MEDIA:
+            raise ValueError("format %r is none of %s" % (format, ", ".join(wire.MEDIA)))
+        headers = {"User-Agent": "descent-python", "Accept": wire.JSON, **(headers or {})}
+        self._transport = Transport(url, timeout, retries, headers)
+        self.format = format
+
+    def create(self, parameters, optimizer, id=None, worker=None, **options):
+        """A new session; returns its handle.
+
+        parameters   {name: array or nested lists}; their order is the layout. In place of an array
+                     {"shape": [784, 10], "init": "zeros"}, or "ones", {"normal": {"mean": 0,
+                     "std": 0.01}}, {"uniform": {"low": -1, "high": 1}}: the server makes it
+        optimizer    "adam", or {"name": "adam", "lr": 1e-3, ...}: `Client.optimizers` tells what
+                     there is
+        id           a name of your choice; without it the client draws one, so that a repeated
+                     request cannot create two sessions. Creating an id again with the same
+                     arguments returns the session that is there.
+        options      other members of the session: dtype="f64", gradient={"clip_norm": 1.0},
+                     labels={...}, ...
+        """
+        id = id or "py-" + secrets.token_hex(10)
+        document = {"optimizer": optimizer, **options}
+        if self.format == "json" or any(isinstance(value, dict) for value in parameters.values()):
+            lists = {name: wire.json_parameter(value) for name, value in parameters.items()}
+            body, media = wire.json_bytes({**document, "parameters": lists}), wire.JSON
+        else:
+            metadata = {"descent": wire.json_bytes(document).decode("utf-8")}
+            body, media = safetensors.dumps(parameters, metadata), wire.SAFETENSORS
+        session = Session(self, id, worker)
+        answer = self._send("PUT", session.path, headers={"Content-Type": media}, body=body)
+        if answer.status == 201:
+            session.seq = 1  # nobody can have sent anything yet
+        return session
+
+    def session(self, id, worker=None):
+        """The handle of a session that exists; nothing is sent. For `worker` see Session.step."""
+        return Session(self, id, worker)
+
+    def sessions(self, page_size=50):
+        """Every session, one dict each, fetched page by page as the iteration goes."""
+        token = None
+        while True:
+            query = {"page_size": page_size}
+            if token:
+                query["page_token"] = token
+            page = wire.document_of(self._send("GET", "/v1/sessions", query))
+            yield from page["sessions"]
+            token = page.get("next_page_token")
+            if not token:
+                return
+
+    def optimizers(self, name=None):
+        """The rules the server has: dicts with formula, source, hyperparameters; or one of them."""
+        if name is not None:
+            path = "/v1/optimizers/" + urllib.parse.quote(name, safe="")
+            return wire.document_of(self._send("GET", path))
+        answer = wire.document_of(self._send("GET", "/v1/optimizers"))
+        return answer["optimizers"] if isinstance(answer, dict) else answer
+
+    def ready(self):
+        """Whether the server is ready; one that is starting is waited for, by retries."""
+        try:
+            return self._transport.request("GET", "/readyz").status == 200
+        except ConnectionFailed:
+            return False
+
+    def close(self):
+        """Closes the connections. The client stays usable and opens new ones when needed."""
+        self._transport.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _send(self, method, path, query=None, headers=None, body=None, good=()):
+        """The answer to a request; raises Error unless its status is 2xx or one of `good`."""
+        answer = self._transport.request(method, path, query, headers, body)
+        if not 200 <= answer.status < 300 and answer.status not in good:
+            raise Error.from_answer(answer.status, answer.body)
+        return answer

@@ -1,0 +1,282 @@
+"""A session and what it answers: Session, Receipt, Parameters."""
+
+import json
+import threading
+import urllib.parse
+import uuid
+
+from . import safetensors, tensors, wire
+from .errors import ConnectionFailed, Error
+
+_SEQ_NEVER = 2**53 - 1  # no worker gets there; see Session.step
+
+
+class Receipt(dict):
+    """What the server says about a step. Members are attributes too: receipt.step, .grad_norm, ...
+
+    replayed     True when this is the stored receipt of an earlier attempt: nothing was applied now
+    etag         names the revision after the step, for `if_newer` and `if_match`
+    parameters   the new weights (Parameters) when the step asked for them, else None
+    """
+
+    replayed = False
+    etag = None
+    parameters = None
+
+    def __getattr__(self, name):
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError("the receipt has only %s" % ", ".join(self)) from None
+
+
+class Parameters(dict):
+    """Tensors by name, in layout order, with the revision they are: step, lineage and etag."""
+
+    step = None
+    lineage = None
+    etag = None
+
+
+class Session:
+    """A handle of one session: `id`, and what can be done with it.
+
+    Threads may share a handle; the steps of one with a worker are numbered, so they take turns.
+    """
+
+    def __init__(self, client, id, worker=None):
+        self.client = client
+        self.id = id
+        self.worker = worker
+        self.seq = None  # of this worker's next step; None: the server is asked when it comes
+        self.path = "/v1/sessions/" + urllib.parse.quote(id, safe="")
+        self._layout = None
+        self._lock = threading.Lock()
+
+    def __repr__(self):
+        return "<descent.Session %s>" % self.id
+
+    def info(self):
+        """The configuration, every default filled in; step, tensors, cursor, last receipt, ..."""
+        return wire.document_of(self.client._send("GET", self.path))
+
+    def step(
+        self,
+        gradients,
+        loss=None,
+        examples=None,
+        base_step=None,
+        cursor=None,
+        lr=None,
+        return_parameters=False,
+        dtype=None,
+        key=None,
+        if_match=None,
+        **hyperparameters,
+    ):
+        """Applies a gradient, {name: array} with every tensor of the session. Returns a Receipt.
+
+        loss, examples       recorded; examples also weighs the average among workers
+        base_step            the step of the weights the gradient was computed at
+        cursor               text up to 4096 bytes that is committed with the step: your own
+                             position (epoch, batch, generator state). After a crash
+                             `session.info()["cursor"]` tells where to go on.
+        lr, **hyperparameters   for this step only: lr=0.1, momentum=..., beta1=..., beta2=...
+        return_parameters    also fetch the new weights, as receipt.parameters, in the same exchange
+        dtype                "bf16" or "f16" halve what is sent; None sends arrays as they are
+        if_match             an ETag (receipt.etag, parameters.etag): apply only if that is still
+                             the revision, else Error with code step_conflict
+        key                  an Idempotency-Key of your own, kept across a restart of your program;
+                             by default every call draws a new one
+
+        A step is applied exactly once however often the network fails: each call carries an
+        Idempotency-Key, and is repeated with it. If even that ends in ConnectionFailed, call again
+        with key=error.key.
+
+        A handle with a worker sends (worker, seq) in place of a key; the server keeps the last seq
+        of each worker for ever. A new handle does not know its seq. It learns it by sending its
+        first step with a seq that is far too high: the server refuses that (sequence_gap), applying
+        nothing, and says which it expects. Whether the last step before a crash was applied is
+        thereby settled; which of your batches it was, `cursor` tells.
+        """
+        fields = dict(hyperparameters, base_step=base_step, loss=loss, examples=examples, lr=lr)
+        fields["cursor"] = cursor
+        fields = {name: wire.plain(value) for name, value in fields.items() if value is not None}
+        request = self._step_request(gradients, dtype, fields)
+        if return_parameters:
+            request["headers"]["Prefer"] = "return=representation"
+            media = wire.JSON if self.client.format == "json" else wire.SAFETENSORS
+            request["headers"]["Accept"] = media
+        if if_match is not None:
+            request["headers"]["If-Match"] = if_match
+        if self.worker is None or key is not None:
+            return self._step_by_key(request, key or uuid.uuid4().hex)
+        with self._lock:
+            return self._step_by_sequence(request)
+
+    def parameters(self, dtype=None, tensors=None, if_newer=None):
+        """The weights now, as Parameters.
+
+        dtype      "f32", "f64", "f16" or "bf16" on the wire (bf16 arrives as float32); by default
+                   the session's
+        tensors    names of the tensors wanted; by default all
+        if_newer   Parameters or a Receipt from before, or an ETag: None is returned if nothing has
+                   changed since
+        """
+        query = {}
+        if dtype is not None:
+            query["dtype"] = dtype
+        if tensors is not None:
+            tensors = list(tensors)
+            if self.client.format == "raw":  # no names in it: ask in the one order that is sure
+                layout = list(self._layout_now())
+                tensors.sort(key=lambda name: layout.index(name) if name in layout else len(layout))
+            query["tensors"] = ",".join(tensors)
+        headers = {"Accept": wire.MEDIA[self.client.format]}
+        if if_newer is not None:
+            headers["If-None-Match"] = if_newer if isinstance(if_newer, str) else if_newer.etag
+        answer = self.client._send("GET", self.path + "/parameters", query, headers, good=(304,))
+        return None if answer.status == 304 else self._parameters_in(answer, dtype, tensors)
+
+    def replace(self, parameters):
+        """Puts other weights in place of all; returns a Receipt. The optimizer's state stays."""
+        body, media, query = self._encode(parameters, None)
+        path = self.path + "/parameters"
+        answer = self.client._send("PUT", path, query, {"Content-Type": media}, body)
+        receipt = Receipt(wire.document_of(answer) if answer.body else {})
+        receipt.etag = answer.headers.get("ETag")
+        return receipt
+
+    def update(self, **patch):
+        """Changes the configuration from the next step on; returns the session as `info` does.
+
+        session.update(optimizer={"lr": 0.01}, labels={"run": "b"})
+        """
+        body, headers = wire.json_bytes(patch), {"Content-Type": wire.JSON}
+        answer = self.client._send("PATCH", self.path, None, headers, body)
+        return wire.document_of(answer) if answer.body else self.info()
+
+    def delete(self):
+        """Deletes the session and all it stored. Error session_not_found if there is none."""
+        answer = self.client._send("DELETE", self.path, good=(404,))
+        if answer.status == 404 and answer.attempts == 1:  # else an earlier attempt deleted it
+            raise Error.from_answer(answer.status, answer.body)
+
+    # --- how a step is sent ---
+
+    def _step_request(self, gradients, dtype, fields):
+        if self.client.format == "json":
+            lists = {name: tensors.to_lists(value) for name, value in gradients.items()}
+            body = {"gradients": lists, **fields}
+            return {"headers": {"Content-Type": wire.JSON}, "query": {}, "body": body}
+        body, media, query = self._encode(gradients, dtype)
+        for name, value in fields.items():
+            query[name] = value if isinstance(value, str) else json.dumps(value)
+        return {"headers": {"Content-Type": media}, "query": query, "body": body}
+
+    def _step_by_key(self, request, key):
+        request["headers"]["Idempotency-Key"] = '"%s"' % key
+        try:
+            return self._submit(request)
+        except ConnectionFailed as error:
+            error.key = key
+            raise
+
+    def _step_by_sequence(self, request):
+        if self.seq is None:
+            try:
+                return self._submit(request, {"worker": self.worker, "seq": _SEQ_NEVER})
+            except Error as error:
+                if error.code != "sequence_gap":
+                    raise
+                self.seq = error.problem["expected"]
+        receipt = self._submit(request, {"worker": self.worker, "seq": self.seq})
+        self.seq += 1  # only now: after an exception the same gradients go under the same number
+        return receipt
+
+    def _submit(self, request, sequence=None):
+        query, body = request["query"], request["body"]
+        if isinstance(body, dict):
+            body = wire.json_bytes({**body, **(sequence or {})})
+        elif sequence:
+            query = {**query, **sequence}
+        answer = self.client._send(
+            "POST", self.path + "/gradients", query, request["headers"], body
+        )
+        return self._receipt_in(answer)
+
+    def _receipt_in(self, answer):
+        if wire.media_type(answer) == wire.JSON:
+            document = wire.document_of(answer)
+            weights = document.pop("parameters", None)
+            receipt = Receipt(document)
+            if weights is not None:
+                receipt.parameters = _parameters(wire.arrays_of(weights), document, answer)
+        else:
+            receipt = Receipt(wire.header_members(answer.headers))
+            receipt.parameters = self._parameters_in(answer)
+        receipt.replayed = answer.headers.get("Idempotency-Replayed", "").lower() == "true"
+        receipt.etag = answer.headers.get("ETag")
+        return receipt
+
+    # --- tensors on the wire ---
+
+    def _encode(self, mapping, dtype):
+        """(body, media type, query) of all tensors of the session."""
+        if self.client.format == "json":
+            lists = {name: tensors.to_lists(value) for name, value in mapping.items()}
+            return wire.json_bytes({"parameters": lists}), wire.JSON, {}
+        if self.client.format == "safetensors":
+            return safetensors.dumps(mapping, dtype=dtype), wire.SAFETENSORS, {}
+        encoded = {name: tensors.encode(value, dtype) for name, value in mapping.items()}
+        layout = self._layout_now()
+        if set(encoded) != set(layout):
+            raise ValueError("the session's tensors are %s; got %s" % (list(layout), list(encoded)))
+        kinds = {tensor.dtype for tensor in encoded.values()}
+        if len(kinds) > 1:  # raw bytes have one type: the one that holds them all
+            kinds = {"f64"}
+            encoded = {name: tensors.encode(value, "f64") for name, value in mapping.items()}
+        for name, shape in layout.items():
+            if encoded[name].shape != shape:
+                raise ValueError(
+                    "tensor %r has shape %s; the session's is %s"
+                    % (name, encoded[name].shape, shape)
+                )
+        return b"".join(encoded[name].data for name in layout), wire.RAW, {"dtype": kinds.pop()}
+
+    def _layout_now(self):
+        """{name: shape} in layout order; it never changes."""
+        if self._layout is None:
+            info = self.info()
+            self._dtype = info["dtype"]
+            self._layout = {entry["name"]: tuple(entry["shape"]) for entry in info["tensors"]}
+        return self._layout
+
+    def _parameters_in(self, answer, dtype=None, names=None):
+        media = wire.media_type(answer)
+        if media == wire.JSON:
+            document = wire.document_of(answer)
+            return _parameters(wire.arrays_of(document["parameters"]), document, answer)
+        if media == wire.SAFETENSORS:
+            found, metadata = safetensors.loads(answer.body)
+            return _parameters(found, metadata, answer)
+        found, offset, layout = {}, 0, self._layout_now()
+        dtype = dtype or self._dtype
+        view = memoryview(answer.body)
+        for name, shape in layout.items():
+            if names is None or name in names:
+                end = offset + tensors.count(shape) * tensors.SIZES[dtype]
+                found[name] = tensors.decode(tensors.Tensor(dtype, shape, view[offset:end]))
+                offset = end
+        return _parameters(found, {}, answer)
+
+
+def _parameters(found, members, answer):
+    """Parameters with their revision, as the body tells it or else the ETag, "lineage-step"."""
+    parameters = Parameters(found)
+    parameters.etag = answer.headers.get("ETag")
+    named = (parameters.etag or "").strip('"').split("-") + [None]
+    for attribute, fallback in (("lineage", named[0]), ("step", named[1])):
+        value = members.get(attribute, fallback)
+        setattr(parameters, attribute, int(value) if value is not None else None)
+    return parameters

@@ -1,0 +1,155 @@
+"""HTTP/1.1 with kept connections and repeated attempts, on http.client alone.
+
+Every request this package makes may be repeated without harm, so every one is: reads and deletes by
+nature; a new session because it is PUT under an id that the client chose; new weights and changed
+hyperparameters because they say what should be, not what to add; steps because they carry an
+Idempotency-Key or a worker's sequence number. What is repeated:
+
+    no answer (refused, reset, timed out)   whether the request took effect does not matter
+    408 502 503 504                         the server, or a proxy, was busy, stopping or starting
+    409 idempotency_in_flight               an earlier attempt is at work: its receipt will come
+
+507 storage_full is not: it lasts until somebody makes room, and that person should hear of it.
+"""
+
+import http.client
+import os
+import random
+import socket
+import threading
+import time
+import urllib.parse
+import weakref
+from typing import NamedTuple
+
+from .errors import ConnectionFailed
+
+_BACKOFF_FIRST_S, _BACKOFF_MAX_S, _RETRY_AFTER_MAX_S = 0.05, 2.0, 60.0
+_BUSY = (408, 502, 503, 504)
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: object  # looked up without regard to case
+    body: bytearray
+    attempts: int  # 1: no earlier attempt can have taken effect
+
+
+class _ClosesItself:
+    """A thread's connection goes when the thread does."""
+
+    def __del__(self):
+        self.close()
+
+
+class _HTTP(_ClosesItself, http.client.HTTPConnection):
+    pass
+
+
+class _HTTPS(_ClosesItself, http.client.HTTPSConnection):
+    pass
+
+
+class Transport:
+    """One server. Threads share it, each on its own connection; a forked child opens new ones."""
+
+    def __init__(self, url, timeout, retries, headers):
+        parts = urllib.parse.urlsplit(url if "://" in url else "http://" + url)
+        known = parts.scheme in ("http", "https") and parts.hostname
+        if not known or parts.query or parts.fragment:
+            raise ValueError("url must look like http://HOST:PORT, not %r" % url)
+        self.url = "%s://%s%s" % (parts.scheme, parts.netloc, parts.path.rstrip("/"))
+        self._parts, self._prefix = parts, parts.path.rstrip("/")
+        self._timeout, self._retries, self._headers = timeout, retries, dict(headers or {})
+        self._local = threading.local()
+        self._open = weakref.WeakSet()
+
+    def request(self, method, path, query=None, headers=None, body=None):
+        """Sends until an answer comes that is not worth another attempt, and returns it.
+
+        Raises ConnectionFailed when none came.
+        """
+        target = self._prefix + path
+        if query:
+            target += "?" + urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
+        headers = {**self._headers, **(headers or {})}
+        attempts = failures = 0
+        while True:
+            connection = self._connection()
+            reused = connection.sock is not None
+            status = answer_headers = received = failure = None
+            attempts += 1
+            try:
+                status, answer_headers, received = _exchange(
+                    connection, method, target, body, headers
+                )
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                failure = error
+            except BaseException:  # interrupted within a message: the connection is of no more use
+                connection.close()
+                raise
+            if failure is None and not _is_busy(status, received):
+                return Answer(status, answer_headers, received, attempts)
+            if failure is not None and reused and not isinstance(failure, socket.timeout):
+                continue  # a kept connection that the server had closed: connect anew, at no charge
+            failures += 1
+            if failures > self._retries:
+                if failure is None:
+                    return Answer(status, answer_headers, received, attempts)
+                raise ConnectionFailed(
+                    "no answer to %s %s%s in %d attempts: %s"
+                    % (method, self.url, path, attempts, str(failure) or type(failure).__name__)
+                ) from failure
+            time.sleep(_delay_s(failures, answer_headers))
+
+    def close(self):
+        """Closes every connection; the next request opens a new one."""
+        for connection in list(self._open):
+            connection.close()
+
+    def _connection(self):
+        local = self._local
+        # A socket shared with a parent process would mix messages. (http.client sets TCP_NODELAY.)
+        if getattr(local, "pid", None) != os.getpid():
+            parts, local.pid = self._parts, os.getpid()
+            kind = _HTTPS if parts.scheme == "https" else _HTTP
+            local.connection = kind(parts.hostname, parts.port, timeout=self._timeout)
+            self._open.add(local.connection)
+        return local.connection
+
+
+def _exchange(connection, method, target, body, headers):
+    """One request and its answer: (status, headers, body)."""
+    cut = False
+    try:
+        connection.request(method, target, body=body, headers=headers)
+    except (BrokenPipeError, ConnectionResetError):
+        cut = True  # the server stopped reading; it may have said why before
+    response = connection.getresponse()
+    if response.length is None:
+        received = bytearray(response.read())
+    else:
+        received = bytearray(response.length)  # writable: arrays made from it are the caller's own
+        view, filled = memoryview(received), 0
+        while filled < len(view):
+            size = response.readinto(view[filled:])
+            if not size:
+                raise http.client.IncompleteRead(bytes(view[:filled]), len(view) - filled)
+            filled += size
+        response.read()  # lets http.client see the end
+    if cut:
+        connection.close()
+    return response.status, response.headers, received
+
+
+def _is_busy(status, body):
+    return status in _BUSY or (status == 409 and b'"idempotency_in_flight"' in body)
+
+
+def _delay_s(failures, headers):
+    """Seconds to wait: what Retry-After says, else growing, with jitter against coming in step."""
+    after = headers.get("Retry-After", "") if headers is not None else ""
+    if after.isdigit():
+        return min(float(after), _RETRY_AFTER_MAX_S)
+    return min(_BACKOFF_FIRST_S * 2 ** (failures - 1), _BACKOFF_MAX_S) * random.uniform(0.5, 1.0)

@@ -1,0 +1,27 @@
+/* Element-wise vector operations. Portable loops; see service/core/simd.h. */
+#include "service/kernel/vector.h"
+
+#include "service/core/simd.h"
+
+KERNEL void REAL(vector_scale)(real *restrict out, const real *restrict in, real factor,
+                               size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        out[i] = factor * in[i];
+}
+
+KERNEL void REAL(vector_clamp)(real *values, real bound, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        real value = values[i];
+        value = value > bound ? bound : value;
+        values[i] = value < -bound ? -bound : value;
+    }
+}
+
+KERNEL void REAL(vector_add_scaled)(real *restrict values, const real *restrict other, real factor,
+                                    size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        values[i] += factor * other[i];
+}

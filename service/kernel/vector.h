@@ -1,0 +1,20 @@
+/* Element-wise vector operations on `real`. Nothing overlaps unless an argument is named in place.
+ * All counts are elements. */
+#ifndef DESCENT_KERNEL_VECTOR_H
+#define DESCENT_KERNEL_VECTOR_H
+
+#include <stddef.h>
+
+#include "service/kernel/real.h"
+
+/* out = factor * in */
+void REAL(vector_scale)(real *restrict out, const real *restrict in, real factor, size_t count);
+
+/* values = min(max(values, -bound), bound); NaN stays NaN */
+void REAL(vector_clamp)(real *values, real bound, size_t count);
+
+/* values += factor * other */
+void REAL(vector_add_scaled)(real *restrict values, const real *restrict other, real factor,
+                             size_t count);
+
+#endif

@@ -1,0 +1,145 @@
+/* Changes that are not steps: configuration and deletion. Each takes an exclusive turn: nothing is
+ * in flight meanwhile. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "service/core/clock.h"
+#include "service/core/contract.h"
+#include "service/session/session.h"
+#include "storage/store.h"
+
+/* --- configuration --- */
+
+/* Stores the new configuration: as an event, or, where the steps are not in the journal, with a
+ * checkpoint that it follows. */
+static enum status store_spec(struct session *session, const struct spec *spec, struct fault *fault)
+{
+    double nothing = (double)NAN;
+    struct event event = {.kind = EVENT_SPEC,
+                          .step = session->step,
+                          .created_us = clock_unix_us(),
+                          .grad_norm = nothing,
+                          .clip_scale = 1,
+                          .loss = nothing,
+                          .examples = nothing,
+                          .lr = nothing,
+                          .momentum = nothing,
+                          .beta1 = nothing,
+                          .beta2 = nothing};
+    struct committer *committer = session->engine->committer;
+    struct journal_entry *entry = NULL;
+    struct packer packed = {0};
+    struct buffer *body = NULL;
+    enum status status;
+
+    spec_pack(&packed, spec);
+    if (packed.failed || (body = buffer_new(packed.used)) == NULL) {
+        status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+        goto done;
+    }
+    memcpy(body->data, packed.data, packed.used);
+    if (session->spec.durability.mode == DURABILITY_CHECKPOINT && session->dirty > 0 &&
+        (status = session_checkpoint(session, NULL, fault)) != STATUS_OK)
+        goto done;
+    if ((status = journal_entry_new(session, &event, body, 0, packed.used, &entry, fault)) !=
+        STATUS_OK)
+        goto done;
+    entry->spec = spec;
+    commit_enqueue(committer, &entry->item);
+    status = commit_wait(committer, &entry->item, fault);
+done:
+    journal_entry_free(entry);
+    buffer_release(body);
+    packer_close(&packed);
+    return status;
+}
+
+static enum status patch(struct session *session,
+                         enum status (*change)(void *, struct spec *, struct fault *),
+                         void *context, bool *failed, struct fault *fault)
+{
+    struct spec spec = session->spec;
+    struct buffer *added[SLOTS_MAX] = {NULL};
+    enum status status;
+
+    if ((status = change(context, &spec, fault)) != STATUS_OK)
+        return status;
+    PRE(spec.rule == session->spec.rule && spec.dtype == session->dtype);
+    status = state_slots_missing(session->state, &spec, session->layout->count, added, fault);
+    if (status != STATUS_OK)
+        return status;
+    if ((status = store_spec(session, &spec, fault)) != STATUS_OK) {
+        *failed = true;
+        for (size_t k = 0; k < SLOTS_MAX; k++)
+            buffer_release(added[k]);
+        return status;
+    }
+    state_fit(session->state, &spec, added);
+    pthread_mutex_lock(&session->mutex);
+    session->spec = spec;
+    session->spec_version++;
+    session->dirty++;
+    pthread_mutex_unlock(&session->mutex);
+    return STATUS_OK;
+}
+
+enum status session_patch(struct session *session,
+                          enum status (*change)(void *context, struct spec *spec,
+                                                struct fault *fault),
+                          void *context, struct fault *fault)
+{
+    enum status status = session_enter(session, fault);
+    bool failed = false;
+    uint64_t ticket;
+
+    if (status != STATUS_OK)
+        return status;
+    pthread_mutex_lock(&session->mutex);
+    status = session_admit(session, true, &ticket, fault);
+    pthread_mutex_unlock(&session->mutex);
+    if (status == STATUS_OK) {
+        status = patch(session, change, context, &failed, fault);
+        pthread_mutex_lock(&session->mutex);
+        session_end_turn(session, true, failed);
+        pthread_mutex_unlock(&session->mutex);
+    }
+    session_leave(session);
+    return status;
+}
+
+/* --- deletion --- */
+
+static enum status write_deletion(struct commit_item *item, struct commit_turn *turn,
+                                  struct fault *fault)
+{
+    struct journal_entry *deletion = (struct journal_entry *)(void *)item;
+
+    return turn->store->backend->session_drop(turn->store, deletion->session->key, fault);
+}
+
+enum status session_delete(struct engine *engine, struct session *session, struct fault *fault)
+{
+    struct journal_entry deletion = {.item = {.write = write_deletion}, .session = session};
+    enum status status;
+    uint64_t ticket;
+
+    pthread_mutex_lock(&session->mutex);
+    while (session->loading)
+        pthread_cond_wait(&session->turn, &session->mutex);
+    if ((status = session_admit(session, true, &ticket, fault)) != STATUS_OK)
+        goto done;
+    pthread_mutex_unlock(&session->mutex);
+    commit_enqueue(engine->committer, &deletion.item);
+    status = commit_wait(engine->committer, &deletion.item, fault);
+    pthread_mutex_lock(&session->mutex);
+    session->deleted = status == STATUS_OK;
+    session_end_turn(session, true, false);
+done:
+    pthread_mutex_unlock(&session->mutex);
+    if (status != STATUS_OK)
+        return status;
+    engine_forget(engine, session);
+    session_drop_contents(session);
+    return STATUS_OK;
+}

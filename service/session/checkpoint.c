@@ -1,0 +1,295 @@
+/* Saving a state: one stream of bytes,
+ *
+ *     u64 size of the head | head | weights | slots that are stored, in declaration order
+ *
+ * cut into chunks. A small state is one chunk in one transaction; a large one goes in slices
+ * between which the other sessions' steps pass, and counts only once it is sealed. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "service/core/contract.h"
+#include "service/session/session.h"
+#include "storage/store.h"
+
+enum { SLICE_CHUNKS = 16, EVENTS_PER_CHECKPOINT = 4096 };
+#define JOURNAL_BYTES_LOW ((uint64_t)4 << 20)
+#define JOURNAL_BYTES_HIGH ((uint64_t)256 << 20)
+
+struct save {
+    struct commit_item item; /* first */
+    struct session *session;
+    struct span parts[2 + SLOTS_MAX];
+    size_t part_count;
+    size_t part, offset; /* where the next slice starts */
+    uint64_t id;
+    uint64_t step;
+    uint32_t chunk; /* the next */
+    uint64_t bytes;
+    bool last; /* the slice seals */
+    const struct spec *spec;
+    struct checkpoint_place *place;
+};
+
+bool session_wants_checkpoint(const struct session *session)
+{
+    uint64_t state = state_bytes(session->layout, &session->spec);
+    uint64_t limit = 16 * state;
+
+    if (session->spec.durability.mode == DURABILITY_CHECKPOINT)
+        return session->dirty >= session->spec.durability.steps;
+    /* Sixteen steps' worth of state bounds the cost of saving it to a few per cent of the
+     * journal's; but recovery reads it all. */
+    if (limit > JOURNAL_BYTES_HIGH)
+        limit = JOURNAL_BYTES_HIGH;
+    if (limit < 4 * state)
+        limit = 4 * state;
+    if (limit < JOURNAL_BYTES_LOW)
+        limit = JOURNAL_BYTES_LOW;
+    return session->journal_since >= limit || session->dirty >= EVENTS_PER_CHECKPOINT;
+}
+
+enum status session_put_record(struct session *session, const struct spec *spec,
+                               struct store *store, struct fault *fault)
+{
+    struct session_record record = {.created_us = session->created_us,
+                                    .request = session->request,
+                                    .spec = *spec,
+                                    .layout = session->layout};
+    struct packer packer = {0};
+    enum status status;
+
+    session_record_pack(&packer, &record);
+    struct store_session row = {
+        .key = session->key, .id = session->id, .record = packer_span(&packer)};
+    if (packer.failed)
+        status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    else if (packer.used > STORE_CHUNK_BYTES)
+        status = fault_set(fault, STATUS_TOO_LARGE, "/parameters",
+                           "names and shapes take %zu bytes; the limit is %d: use fewer tensors or "
+                           "shorter names",
+                           packer.used, STORE_CHUNK_BYTES);
+    else
+        status = store->backend->session_put(store, &row, fault);
+    packer_close(&packer);
+    return status;
+}
+
+/* Writes up to SLICE_CHUNKS chunks from where the last slice ended; the last one seals. A retry
+ * starts over from the same place. */
+static enum status write_slice(struct commit_item *item, struct commit_turn *turn,
+                               struct fault *fault)
+{
+    struct save *save = (struct save *)(void *)item;
+    const struct store_backend *backend = turn->store->backend;
+    size_t part = save->part, offset = save->offset;
+    uint32_t chunk = save->chunk;
+    enum status status = STATUS_OK;
+
+    for (int count = 0; count < SLICE_CHUNKS && part < save->part_count && status == STATUS_OK;
+         count++) {
+        struct span *from = &save->parts[part];
+        size_t rest = from->size - offset;
+        size_t size = rest < STORE_CHUNK_BYTES ? rest : STORE_CHUNK_BYTES;
+        status = backend->checkpoint_put(turn->store, save->id, save->session->key, chunk++,
+                                         span_of(from->data + offset, size), fault);
+        offset += size;
+        if (offset == from->size) {
+            part++;
+            offset = 0;
+        }
+    }
+    if (status == STATUS_OK && save->last) {
+        struct store_checkpoint seal = {.id = save->id,
+                                        .session = save->session->key,
+                                        .lsn = turn->lsn,
+                                        .step = save->step,
+                                        .chunks = chunk,
+                                        .bytes = save->bytes};
+        save->place->lsn = turn->lsn;
+        save->place->chunks = chunk;
+        status = backend->checkpoint_seal(turn->store, &seal, fault);
+        if (status == STATUS_OK && save->spec != NULL)
+            status = session_put_record(save->session, save->spec, turn->store, fault);
+    }
+    return status;
+}
+
+/* How many chunks are left from here on. */
+static size_t chunks_left(const struct save *save)
+{
+    size_t chunks = 0;
+
+    for (size_t part = save->part; part < save->part_count; part++) {
+        size_t size = save->parts[part].size - (part == save->part ? save->offset : 0);
+        chunks += (size + STORE_CHUNK_BYTES - 1) / STORE_CHUNK_BYTES;
+    }
+    return chunks;
+}
+
+static void skip_chunks(struct save *save, size_t count)
+{
+    for (; count > 0 && save->part < save->part_count; count--) {
+        save->chunk++;
+        save->offset += STORE_CHUNK_BYTES;
+        if (save->offset >= save->parts[save->part].size) {
+            save->part++;
+            save->offset = 0;
+        }
+    }
+}
+
+static enum status drop_checkpoint(struct commit_item *item, struct commit_turn *turn,
+                                   struct fault *fault)
+{
+    struct save *save = (struct save *)(void *)item;
+
+    return turn->store->backend->checkpoint_drop(turn->store, save->id, fault);
+}
+
+static enum status run_item(struct save *save,
+                            enum status (*write)(struct commit_item *, struct commit_turn *,
+                                                 struct fault *),
+                            struct fault *fault)
+{
+    struct committer *committer = save->session->engine->committer;
+
+    save->item = (struct commit_item){.order = &save->session->order, .write = write};
+    commit_enqueue(committer, &save->item);
+    return commit_wait(committer, &save->item, fault);
+}
+
+static enum status write_slices(struct save *save, struct fault *fault)
+{
+    enum status status = STATUS_OK;
+    struct fault ignored;
+
+    do {
+        size_t left = chunks_left(save);
+        save->last = left <= SLICE_CHUNKS;
+        if ((status = run_item(save, write_slice, fault)) == STATUS_OK)
+            skip_chunks(save, left < SLICE_CHUNKS ? left : SLICE_CHUNKS);
+    } while (status == STATUS_OK && !save->last);
+    if (status != STATUS_OK) {
+        /* The save stands alone: nothing builds on it, so the order is sound. What was written of
+         * it goes when storage allows, at the latest when it is opened again. */
+        commit_order_mend(save->session->engine->committer, &save->session->order);
+        if (run_item(save, drop_checkpoint, &ignored) != STATUS_OK)
+            commit_order_mend(save->session->engine->committer, &save->session->order);
+    }
+    return status;
+}
+
+static void note_saved(struct save *save)
+{
+    struct session *session = save->session;
+
+    pthread_mutex_lock(&session->mutex);
+    save->place->next = session->checkpoints;
+    session->checkpoints = save->place;
+    save->place = NULL;
+    session->dirty = 0;
+    session->journal_since = 0;
+    if (save->step > session->durable_step)
+        session->durable_step = save->step;
+    pthread_mutex_unlock(&session->mutex);
+}
+
+/* Small states go as one chunk. */
+static enum status join_parts(struct save *save, unsigned char **joined, struct fault *fault)
+{
+    size_t used = 0;
+
+    if (save->bytes > STORE_CHUNK_BYTES)
+        return STATUS_OK;
+    if ((*joined = malloc(save->bytes)) == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    for (size_t i = 0; i < save->part_count; i++) {
+        memcpy(*joined + used, save->parts[i].data, save->parts[i].size);
+        used += save->parts[i].size;
+    }
+    save->parts[0] = span_of(*joined, used);
+    save->part_count = 1;
+    return STATUS_OK;
+}
+
+static void pack_head(struct packer *packer, const struct session *session,
+                      const struct state *state)
+{
+    struct checkpoint_head head = {.step = state->current->step,
+                                   .lineage = state->current->lineage,
+                                   .updates = state->updates,
+                                   .last = state->last,
+                                   .cursor = state->cursor,
+                                   .spec = session->spec};
+    struct packer body = {0};
+
+    /* Before the first update every slot is zeros and needs no room. */
+    for (size_t k = 0; k < SLOTS_MAX; k++)
+        if (state->slot[k] != NULL && state->updates > 0)
+            head.slots |= 1u << k;
+    checkpoint_head_pack(&body, &head, &state->ledger);
+    pack_u64(packer, body.used);
+    pack_fixed(packer, body.data, body.used);
+    packer->failed |= body.failed;
+    packer_close(&body);
+}
+
+enum status session_checkpoint(struct session *session, const struct spec *spec,
+                               struct fault *fault)
+{
+    struct state *state = session->state;
+    size_t vector = session->layout->count * dtype_size(session->dtype);
+    struct packer head = {0};
+    struct save save = {.session = session, .spec = spec};
+    unsigned char *joined = NULL;
+    enum status status;
+
+    pack_head(&head, session, state);
+    save.place = calloc(1, sizeof *save.place);
+    if (head.failed || save.place == NULL) {
+        status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+        goto done;
+    }
+    save.parts[save.part_count++] = packer_span(&head);
+    save.parts[save.part_count++] = span_of(state->current->weights->data, vector);
+    for (size_t k = 0; k < SLOTS_MAX; k++)
+        if (state->slot[k] != NULL && state->updates > 0)
+            save.parts[save.part_count++] = span_of(state->slot[k]->data, vector);
+    for (size_t i = 0; i < save.part_count; i++)
+        save.bytes += save.parts[i].size;
+    save.id = __atomic_add_fetch(&session->engine->next_checkpoint, 1, __ATOMIC_RELAXED);
+    save.step = state->current->step;
+    save.place->id = save.id;
+    save.place->step = save.step;
+    save.place->bytes = save.bytes;
+    if ((status = join_parts(&save, &joined, fault)) == STATUS_OK)
+        status = write_slices(&save, fault);
+    if (status == STATUS_OK)
+        note_saved(&save);
+done:
+    packer_close(&head);
+    free(joined);
+    free(save.place);
+    return status;
+}
+
+enum status session_save(struct session *session, bool always, struct fault *fault)
+{
+    enum status status = STATUS_OK;
+    uint64_t ticket;
+
+    pthread_mutex_lock(&session->mutex);
+    if (!always && !session_wants_checkpoint(session))
+        goto unlock;
+    if ((status = session_admit(session, true, &ticket, fault)) != STATUS_OK)
+        goto unlock;
+    if (always ? session->dirty > 0 : session_wants_checkpoint(session)) {
+        pthread_mutex_unlock(&session->mutex);
+        status = session_checkpoint(session, NULL, fault);
+        pthread_mutex_lock(&session->mutex);
+    }
+    session_end_turn(session, true, false);
+unlock:
+    pthread_mutex_unlock(&session->mutex);
+    return status;
+}

@@ -1,0 +1,414 @@
+/* The commit thread. */
+#include "service/session/commit.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "service/core/clock.h"
+#include "service/core/contract.h"
+#include "service/core/log.h"
+#include "storage/store.h"
+
+enum { GROUP_ITEMS_MAX = 4096, RETRY_US = 1000000, IDLE_US = 5000000 };
+#define GROUP_BYTES_MAX ((size_t)64 << 20)
+#define LATER_BYTES_MAX ((size_t)256 << 20)
+
+struct queue {
+    struct commit_item *first, **end;
+};
+
+struct committer {
+    struct store *store;
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t work;  /* something to do */
+    pthread_cond_t space; /* fewer bytes are waiting */
+    struct queue queue;
+    size_t later_bytes; /* of queued items that nobody waits for */
+    bool stopping;
+    uint64_t lsn;
+    uint64_t retry_us;    /* when to try again after storage failed; 0: all is well */
+    enum status last;     /* how the last transaction ended */
+    struct fault trouble; /* the last failure */
+    bool unrested;        /* commits since the last maintain */
+};
+
+static void queue_add(struct queue *queue, struct commit_item *item)
+{
+    item->next = NULL;
+    *queue->end = item;
+    queue->end = &item->next;
+}
+
+static void queue_clear(struct queue *queue)
+{
+    queue->first = NULL;
+    queue->end = &queue->first;
+}
+
+/* Puts `head` before what is in `queue`. */
+static void queue_prepend(struct queue *queue, struct queue *head)
+{
+    if (head->first == NULL)
+        return;
+    *head->end = queue->first;
+    if (queue->first == NULL)
+        queue->end = head->end;
+    queue->first = head->first;
+    queue_clear(head);
+}
+
+/* One transaction over the items from `first` up to, not including, `end`. */
+static enum status write_group(struct committer *committer, struct commit_item *first,
+                               const struct commit_item *end, struct fault *fault)
+{
+    const struct store_backend *backend = committer->store->backend;
+    struct commit_turn turn = {.store = committer->store, .lsn = committer->lsn};
+    enum status status = backend->begin(committer->store, fault);
+
+    if (status != STATUS_OK)
+        return status;
+    for (struct commit_item *item = first; item != end; item = item->next)
+        if ((status = item->write(item, &turn, fault)) != STATUS_OK) {
+            backend->rollback(committer->store);
+            return status;
+        }
+    status = backend->commit(committer->store, fault);
+    if (status == STATUS_OK) {
+        committer->lsn = turn.lsn;
+        committer->unrested = true;
+    }
+    return status;
+}
+
+/* Tells the outcome. After it the item may be gone. */
+static void finish(struct committer *committer, struct commit_item *item, enum status status)
+{
+    bool waited = item->waited;
+    size_t bytes = item->bytes;
+
+    if (item->done != NULL)
+        item->done(item, status);
+    pthread_mutex_lock(&committer->mutex);
+    if (waited) {
+        item->status = status;
+        item->finished = true;
+        pthread_cond_signal(&item->cond);
+    } else {
+        committer->later_bytes -= bytes;
+        pthread_cond_broadcast(&committer->space);
+    }
+    pthread_mutex_unlock(&committer->mutex);
+}
+
+/* An item alone, after its group failed: fails it, or keeps it if nobody waits and storage may
+ * recover. */
+static void write_single(struct committer *committer, struct commit_item *item, struct queue *kept)
+{
+    enum status status;
+
+    if (item->order != NULL && item->order->broken) {
+        if (!item->waited) {
+            queue_add(kept, item);
+            return;
+        }
+        finish(committer, item,
+               fault_set(&item->fault, item->order->status, "",
+                         "a write of this session before this one failed; send it again"));
+        return;
+    }
+    status = write_group(committer, item, item->next, &item->fault);
+    if (status != STATUS_OK && item->order != NULL) {
+        item->order->broken = true;
+        item->order->status = status;
+    }
+    pthread_mutex_lock(&committer->mutex);
+    committer->last = status;
+    if (status != STATUS_OK)
+        committer->trouble = item->fault;
+    if (status == STATUS_STORAGE_FAILED || (status != STATUS_OK && !item->waited)) {
+        log_error("a write failed: %s", item->fault.detail);
+        committer->retry_us = clock_monotonic_us() + RETRY_US;
+        pthread_cond_broadcast(&committer->space); /* let them see the trouble */
+    }
+    pthread_mutex_unlock(&committer->mutex);
+    if (status == STATUS_OK || item->waited)
+        finish(committer, item, status);
+    else
+        queue_add(kept, item);
+}
+
+/* Whether the group may go as one: nobody in it stands behind a failure. */
+static bool all_sound(const struct commit_item *first)
+{
+    for (; first != NULL; first = first->next)
+        if (first->order != NULL && first->order->broken)
+            return false;
+    return true;
+}
+
+static void write_all(struct committer *committer, struct commit_item *first)
+{
+    struct queue kept;
+    struct fault fault;
+    struct commit_item *next;
+
+    queue_clear(&kept);
+    if (all_sound(first) && write_group(committer, first, NULL, &fault) == STATUS_OK) {
+        pthread_mutex_lock(&committer->mutex);
+        committer->last = STATUS_OK;
+        pthread_mutex_unlock(&committer->mutex);
+        for (struct commit_item *item = first; item != NULL; item = next) {
+            next = item->next;
+            finish(committer, item, STATUS_OK);
+        }
+        return;
+    }
+    /* Items that nobody waits for are kept in order and get another chance now: their orders start
+     * afresh. */
+    for (struct commit_item *item = first; item != NULL; item = item->next)
+        if (!item->waited && item->order != NULL)
+            item->order->broken = false;
+    for (struct commit_item *item = first; item != NULL; item = next) {
+        next = item->next;
+        write_single(committer, item, &kept);
+    }
+    pthread_mutex_lock(&committer->mutex);
+    queue_prepend(&committer->queue, &kept);
+    pthread_mutex_unlock(&committer->mutex);
+}
+
+/* Cuts a group off the queue. Call with the mutex held. */
+static struct commit_item *take_group(struct committer *committer)
+{
+    struct commit_item *first = committer->queue.first;
+    struct commit_item *last = first;
+    size_t bytes = first->bytes;
+
+    for (int count = 1; last->next != NULL && count < GROUP_ITEMS_MAX; count++) {
+        if (bytes + last->next->bytes > GROUP_BYTES_MAX)
+            break;
+        last = last->next;
+        bytes += last->bytes;
+    }
+    committer->queue.first = last->next;
+    if (last->next == NULL)
+        queue_clear(&committer->queue);
+    last->next = NULL;
+    return first;
+}
+
+/* When the thread must wake: now (0), at a time, or never (UINT64_MAX). */
+static uint64_t due(const struct committer *committer)
+{
+    uint64_t when = UINT64_MAX;
+
+    if (committer->queue.first != NULL &&
+        (committer->stopping || committer->later_bytes > LATER_BYTES_MAX / 2))
+        when = 0;
+    for (const struct commit_item *item = committer->queue.first; item != NULL && when > 0;
+         item = item->next)
+        if (item->due_us < when)
+            when = item->due_us;
+    if (committer->retry_us > 0 && !committer->stopping) {
+        /* In trouble: waiters are served at once, the rest when it is time to try again. */
+        bool waiters = false;
+        for (const struct commit_item *item = committer->queue.first; item != NULL;
+             item = item->next)
+            waiters |= item->waited;
+        when = waiters ? 0 : committer->retry_us;
+    }
+    return when;
+}
+
+static void wait_for_work(struct committer *committer, uint64_t until_us)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    uint64_t now = clock_monotonic_us();
+    uint64_t wait = until_us > now ? until_us - now : 0;
+    time.tv_sec += (time_t)(wait / 1000000);
+    time.tv_nsec += (long)(wait % 1000000) * 1000;
+    if (time.tv_nsec >= 1000000000) {
+        time.tv_sec++;
+        time.tv_nsec -= 1000000000;
+    }
+    pthread_cond_timedwait(&committer->work, &committer->mutex, &time);
+}
+
+static void rest(struct committer *committer)
+{
+    struct fault fault;
+
+    committer->unrested = false;
+    pthread_mutex_unlock(&committer->mutex);
+    if (committer->store->backend->maintain(committer->store, &fault) != STATUS_OK)
+        log_error("storage: %s", fault.detail);
+    pthread_mutex_lock(&committer->mutex);
+}
+
+static void *run(void *context)
+{
+    struct committer *committer = context;
+
+    pthread_mutex_lock(&committer->mutex);
+    for (int attempts = 0;;) {
+        uint64_t now = clock_monotonic_us();
+        uint64_t when = due(committer);
+        if (committer->stopping && (committer->queue.first == NULL || attempts > 3))
+            break;
+        if (when > now) {
+            uint64_t idle = now + IDLE_US;
+            wait_for_work(committer, when < idle ? when : idle);
+            if (committer->unrested && committer->queue.first == NULL &&
+                clock_monotonic_us() >= idle)
+                rest(committer);
+            continue;
+        }
+        if (committer->retry_us > 0 && committer->retry_us <= now) {
+            committer->retry_us = 0;
+            rest(committer); /* after an I/O error this reopens the store */
+            if (committer->queue.first == NULL)
+                continue;
+        }
+        struct commit_item *group = take_group(committer);
+        attempts += committer->stopping;
+        pthread_mutex_unlock(&committer->mutex);
+        write_all(committer, group);
+        pthread_mutex_lock(&committer->mutex);
+    }
+    pthread_mutex_unlock(&committer->mutex);
+    return NULL;
+}
+
+enum status committer_start(struct store *store, uint64_t lsn, struct committer **out,
+                            struct fault *fault)
+{
+    struct committer *committer = calloc(1, sizeof *committer);
+    pthread_condattr_t monotonic;
+
+    if (committer == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    committer->store = store;
+    committer->lsn = lsn;
+    queue_clear(&committer->queue);
+    pthread_mutex_init(&committer->mutex, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&committer->work, &monotonic);
+    pthread_cond_init(&committer->space, NULL);
+    pthread_condattr_destroy(&monotonic);
+    if (pthread_create(&committer->thread, NULL, run, committer) != 0) {
+        free(committer);
+        return fault_set(fault, STATUS_INTERNAL, "", "cannot start the commit thread");
+    }
+    *out = committer;
+    return STATUS_OK;
+}
+
+void committer_stop(struct committer *take_committer)
+{
+    struct committer *committer = take_committer;
+
+    pthread_mutex_lock(&committer->mutex);
+    committer->stopping = true;
+    pthread_cond_signal(&committer->work);
+    pthread_mutex_unlock(&committer->mutex);
+    pthread_join(committer->thread, NULL);
+    for (struct commit_item *item = committer->queue.first, *next; item != NULL; item = next) {
+        next = item->next;
+        log_error("a deferred write was lost: %s", committer->trouble.detail);
+        finish(committer, item, STATUS_STORAGE_FAILED);
+    }
+    pthread_mutex_destroy(&committer->mutex);
+    pthread_cond_destroy(&committer->work);
+    pthread_cond_destroy(&committer->space);
+    free(committer);
+}
+
+static void enqueue(struct committer *committer, struct commit_item *item)
+{
+    bool idle = committer->queue.first == NULL;
+
+    queue_add(&committer->queue, item);
+    if (idle || item->due_us == 0)
+        pthread_cond_signal(&committer->work);
+}
+
+void commit_enqueue(struct committer *committer, struct commit_item *item)
+{
+    item->waited = true;
+    item->finished = false;
+    item->due_us = 0;
+    pthread_cond_init(&item->cond, NULL);
+    pthread_mutex_lock(&committer->mutex);
+    PRE(!committer->stopping);
+    enqueue(committer, item);
+    pthread_mutex_unlock(&committer->mutex);
+}
+
+enum status commit_wait(struct committer *committer, struct commit_item *item, struct fault *fault)
+{
+    pthread_mutex_lock(&committer->mutex);
+    while (!item->finished)
+        pthread_cond_wait(&item->cond, &committer->mutex);
+    pthread_mutex_unlock(&committer->mutex);
+    pthread_cond_destroy(&item->cond);
+    if (item->status != STATUS_OK && fault != NULL)
+        *fault = item->fault;
+    return item->status;
+}
+
+void commit_later(struct committer *committer, struct commit_item *item, uint64_t delay_us)
+{
+    item->waited = false;
+    item->due_us = clock_monotonic_us() + delay_us;
+    pthread_mutex_lock(&committer->mutex);
+    committer->later_bytes += item->bytes;
+    enqueue(committer, item);
+    if (committer->later_bytes > LATER_BYTES_MAX / 2)
+        pthread_cond_signal(&committer->work);
+    pthread_mutex_unlock(&committer->mutex);
+}
+
+void commit_await_space(struct committer *committer)
+{
+    pthread_mutex_lock(&committer->mutex);
+    while (committer->later_bytes > LATER_BYTES_MAX && committer->retry_us == 0)
+        pthread_cond_wait(&committer->space, &committer->mutex);
+    pthread_mutex_unlock(&committer->mutex);
+}
+
+enum status commit_health(struct committer *committer, struct fault *fault)
+{
+    enum status status = STATUS_OK;
+
+    pthread_mutex_lock(&committer->mutex);
+    if (committer->retry_us > 0) {
+        *fault = committer->trouble;
+        status = fault->status;
+    }
+    pthread_mutex_unlock(&committer->mutex);
+    return status;
+}
+
+enum status commit_trouble(struct committer *committer, struct fault *fault)
+{
+    enum status status;
+
+    pthread_mutex_lock(&committer->mutex);
+    status = committer->last;
+    if (status != STATUS_OK)
+        *fault = committer->trouble;
+    pthread_mutex_unlock(&committer->mutex);
+    return status;
+}
+
+void commit_order_mend(struct committer *committer, struct commit_order *order)
+{
+    pthread_mutex_lock(&committer->mutex);
+    order->broken = false;
+    pthread_mutex_unlock(&committer->mutex);
+}

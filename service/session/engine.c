@@ -1,0 +1,648 @@
+/* The engine: registry of sessions, opening, creating, housekeeping. */
+#include "service/session/engine.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "service/core/clock.h"
+#include "service/core/contract.h"
+#include "service/core/log.h"
+#include "service/session/session.h"
+#include "storage/store.h"
+
+enum { HOUSEKEEPING_MS = 200, POOL_IDLE_S = 10 };
+
+/* --- registry --- */
+
+/* Where the id is or belongs. Lock held. */
+static size_t place_of(const struct engine *engine, const char *id, bool *found)
+{
+    size_t low = 0, high = engine->count;
+
+    *found = false;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        int order = strcmp(id, engine->sessions[middle]->id);
+        if (order == 0) {
+            *found = true;
+            return middle;
+        }
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+/* Puts a session into the registry, which takes its reference. Lock held. */
+static enum status enrol(struct engine *engine, struct session *session, struct fault *fault)
+{
+    bool found;
+    size_t place = place_of(engine, session->id, &found);
+
+    if (found)
+        return fault_set(fault, STATUS_SESSION_EXISTS, "",
+                         "there is a session %s already; choose another id or delete it",
+                         session->id);
+    if (engine->count == engine->capacity) {
+        size_t capacity = engine->capacity == 0 ? 64 : 2 * engine->capacity;
+        struct session **sessions = realloc(engine->sessions, capacity * sizeof *sessions);
+        if (sessions == NULL)
+            return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+        engine->sessions = sessions;
+        engine->capacity = capacity;
+    }
+    memmove(&engine->sessions[place + 1], &engine->sessions[place],
+            (engine->count - place) * sizeof *engine->sessions);
+    engine->sessions[place] = session;
+    engine->count++;
+    return STATUS_OK;
+}
+
+void engine_forget(struct engine *engine, struct session *session)
+{
+    bool found;
+
+    pthread_rwlock_wrlock(&engine->lock);
+    size_t place = place_of(engine, session->id, &found);
+    if (found && engine->sessions[place] == session) {
+        engine->count--;
+        memmove(&engine->sessions[place], &engine->sessions[place + 1],
+                (engine->count - place) * sizeof *engine->sessions);
+    } else {
+        found = false;
+    }
+    pthread_rwlock_unlock(&engine->lock);
+    if (found)
+        session_release(session);
+}
+
+enum status engine_find(struct engine *engine, const char *id, struct session **out,
+                        struct fault *fault)
+{
+    bool found;
+
+    pthread_rwlock_rdlock(&engine->lock);
+    size_t place = place_of(engine, id, &found);
+    if (found && !engine->sessions[place]->hidden)
+        *out = session_retain(engine->sessions[place]);
+    else
+        found = false;
+    pthread_rwlock_unlock(&engine->lock);
+    if (!found)
+        return fault_set(fault, STATUS_SESSION_NOT_FOUND, "",
+                         "there is no session %.64s; create it with POST /v1/sessions", id);
+    return STATUS_OK;
+}
+
+size_t engine_list(struct engine *engine, const char *after, struct session **out, size_t count,
+                   bool *more)
+{
+    bool found;
+    size_t listed = 0;
+
+    pthread_rwlock_rdlock(&engine->lock);
+    size_t place = place_of(engine, after, &found) + found;
+    for (; place < engine->count && listed < count; place++)
+        if (!engine->sessions[place]->hidden)
+            out[listed++] = session_retain(engine->sessions[place]);
+    *more = place < engine->count;
+    pthread_rwlock_unlock(&engine->lock);
+    return listed;
+}
+
+struct session **engine_sessions(struct engine *engine, size_t *count)
+{
+    struct session **all;
+
+    pthread_rwlock_rdlock(&engine->lock);
+    all = engine->count == 0 ? NULL : malloc(engine->count * sizeof *all);
+    *count = 0;
+    for (size_t i = 0; all != NULL && i < engine->count; i++)
+        if (!engine->sessions[i]->hidden)
+            all[(*count)++] = session_retain(engine->sessions[i]);
+    pthread_rwlock_unlock(&engine->lock);
+    return all;
+}
+
+/* --- creation --- */
+
+/* ses_ and twenty base32 characters: a hundred random bits. */
+static bool draw_id(char id[SESSION_ID_BYTES + 1])
+{
+    unsigned char random[20];
+
+    if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
+        return false;
+    memcpy(id, "ses_", 4);
+    for (size_t i = 0; i < sizeof random; i++)
+        id[4 + i] = "abcdefghijklmnopqrstuvwxyz234567"[random[i] & 31];
+    id[4 + sizeof random] = '\0';
+    return true;
+}
+
+static enum status digest_request(const struct session_request *request, struct digest *out,
+                                  struct fault *fault)
+{
+    struct packer packer = {0};
+    struct hash *hash = hash_new();
+
+    spec_pack(&packer, request->spec);
+    if (hash == NULL || packer.failed) {
+        if (hash != NULL)
+            (void)hash_end(hash);
+        packer_close(&packer);
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    }
+    hash_add(hash, packer.data, packer.used);
+    hash_add(hash, request->layout->digest.bytes, sizeof request->layout->digest.bytes);
+    hash_add(hash, request->weights->data,
+             request->layout->count * dtype_size(request->spec->dtype));
+    *out = hash_end(hash);
+    packer_close(&packer);
+    return STATUS_OK;
+}
+
+/* The state at step 0. */
+static enum status first_state(const struct session_request *request, struct state **out,
+                               struct fault *fault)
+{
+    struct state *state = state_new();
+    struct buffer *added[SLOTS_MAX] = {NULL};
+    enum status status;
+
+    if (state == NULL || (state->current = revision_new(0)) == NULL) {
+        state_free(state);
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    }
+    state->current->weights = buffer_retain(request->weights);
+    status = state_slots_missing(state, request->spec, request->layout->count, added, fault);
+    if (status != STATUS_OK) {
+        state_free(state);
+        return status;
+    }
+    state_fit(state, request->spec, added);
+    *out = state;
+    return STATUS_OK;
+}
+
+/* An id that exists: fine when it came from the same request. Consumes nothing. */
+static enum status compare_existing(struct engine *engine, const char *id,
+                                    const struct digest *request, struct session **out,
+                                    struct fault *fault)
+{
+    struct session *session;
+    enum status status = engine_find(engine, id, &session, fault);
+
+    if (status != STATUS_OK)
+        return fault_set(fault, STATUS_SESSION_EXISTS, "",
+                         "session %s is being created by another request; try again", id);
+    if (memcmp(&session->request, request, sizeof *request) == 0) {
+        *out = session;
+        return STATUS_OK;
+    }
+    session_release(session);
+    return fault_set(fault, STATUS_SESSION_EXISTS, "",
+                     "session %s exists and was created differently; choose another id, or delete "
+                     "it first",
+                     id);
+}
+
+/* Reserves the id with a hidden session. */
+static enum status reserve(struct engine *engine, const struct session_request *request,
+                           const struct session_record *record, bool *exists, char *id,
+                           struct session **out, struct fault *fault)
+{
+    enum status status;
+
+    pthread_rwlock_wrlock(&engine->lock);
+    if (request->id != NULL)
+        place_of(engine, request->id, exists);
+    if (*exists) {
+        status = STATUS_OK;
+    } else if (engine->count >= engine->options.sessions_max) {
+        status = fault_set(fault, STATUS_QUOTA_EXCEEDED, "",
+                           "this server holds its limit of %llu sessions; delete some",
+                           (unsigned long long)engine->options.sessions_max);
+    } else if (request->id == NULL && !draw_id(id)) {
+        status = fault_set(fault, STATUS_INTERNAL, "", "no random numbers: %s", strerror(errno));
+    } else {
+        struct session *session = session_new(engine, engine->next_key++, id, record);
+        if (session == NULL) {
+            status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+        } else {
+            session->hidden = true;
+            if ((status = enrol(engine, session, fault)) == STATUS_OK)
+                *out = session_retain(session);
+            else
+                session_release(session);
+        }
+    }
+    pthread_rwlock_unlock(&engine->lock);
+    return status;
+}
+
+enum status engine_create(struct engine *engine, const struct session_request *request,
+                          struct session **out, bool *created, struct fault *fault)
+{
+    struct session_record record = {
+        .created_us = clock_unix_us(), .spec = *request->spec, .layout = request->layout};
+    char id[SESSION_ID_BYTES + 1] = "";
+    struct session *session = NULL;
+    bool exists = false;
+    enum status status;
+
+    if (request->layout->count > engine->options.parameters_max)
+        return fault_set(fault, STATUS_TOO_LARGE, "/parameters",
+                         "the model has %zu parameters; this server takes at most %llu "
+                         "(--parameters-max)",
+                         request->layout->count,
+                         (unsigned long long)engine->options.parameters_max);
+    if (request->id != NULL)
+        strcpy(id, request->id);
+    if ((status = digest_request(request, &record.request, fault)) != STATUS_OK ||
+        (status = reserve(engine, request, &record, &exists, id, &session, fault)) != STATUS_OK)
+        return status;
+    *created = !exists;
+    if (exists)
+        return compare_existing(engine, id, &record.request, out, fault);
+    if ((status = first_state(request, &session->state, fault)) == STATUS_OK)
+        status = session_checkpoint(session, request->spec, fault);
+    if (status != STATUS_OK) {
+        engine_forget(engine, session);
+        session_release(session);
+        return status;
+    }
+    pthread_rwlock_wrlock(&engine->lock);
+    session->hidden = false;
+    pthread_rwlock_unlock(&engine->lock);
+    *out = session;
+    return STATUS_OK;
+}
+
+/* --- opening --- */
+
+struct opening {
+    struct engine *engine;
+    struct session **by_key; /* sorted once all are there */
+    size_t count, capacity;
+    uint64_t *orphans; /* checkpoints without a session */
+    size_t orphan_count;
+    bool sorted;
+};
+
+static enum status visit_session(void *context, const struct store_session *row)
+{
+    struct opening *opening = context;
+    struct engine *engine = opening->engine;
+    struct session_record record;
+    struct fault fault;
+
+    if (row->key >= engine->next_key)
+        engine->next_key = row->key + 1;
+    if (session_record_unpack(row->record, &record, &fault) != STATUS_OK) {
+        log_error("session %s: %s; it cannot be used", row->id, fault.detail);
+        return STATUS_OK;
+    }
+    struct session *session = session_new(engine, row->key, row->id, &record);
+    layout_release(record.layout);
+    if (session == NULL)
+        return STATUS_INTERNAL;
+    if (opening->count == opening->capacity) {
+        size_t capacity = opening->capacity == 0 ? 64 : 2 * opening->capacity;
+        struct session **by_key = realloc(opening->by_key, capacity * sizeof *by_key);
+        if (by_key == NULL) {
+            session_release(session);
+            return STATUS_INTERNAL;
+        }
+        opening->by_key = by_key;
+        opening->capacity = capacity;
+    }
+    opening->by_key[opening->count++] = session;
+    return STATUS_OK;
+}
+
+static int compare_keys(const void *a, const void *b)
+{
+    int64_t left = (*(struct session *const *)a)->key, right = (*(struct session *const *)b)->key;
+
+    return left < right ? -1 : left > right;
+}
+
+static struct session *find_key(struct opening *opening, int64_t key)
+{
+    struct session probe = {.key = key}, *pointer = &probe;
+
+    if (!opening->sorted && opening->count > 1)
+        qsort(opening->by_key, opening->count, sizeof *opening->by_key, compare_keys);
+    opening->sorted = true;
+    struct session **found = opening->count == 0
+                                 ? NULL
+                                 : bsearch(&pointer, opening->by_key, opening->count,
+                                           sizeof *opening->by_key, compare_keys);
+
+    return found == NULL ? NULL : *found;
+}
+
+static enum status visit_checkpoint(void *context, const struct store_checkpoint *row)
+{
+    struct opening *opening = context;
+    struct engine *engine = opening->engine;
+
+    struct session *session = find_key(opening, row->session);
+
+    if (row->id > engine->next_checkpoint)
+        engine->next_checkpoint = row->id;
+    if (row->session >= engine->next_key)
+        engine->next_key = row->session + 1;
+    if (session == NULL) {
+        uint64_t *orphans =
+            realloc(opening->orphans, (opening->orphan_count + 1) * sizeof *orphans);
+        if (orphans == NULL)
+            return STATUS_INTERNAL;
+        opening->orphans = orphans;
+        opening->orphans[opening->orphan_count++] = row->id;
+        return STATUS_OK;
+    }
+    struct checkpoint_place *place = calloc(1, sizeof *place);
+    if (place == NULL)
+        return STATUS_INTERNAL;
+    *place = (struct checkpoint_place){.next = session->checkpoints,
+                                       .id = row->id,
+                                       .lsn = row->lsn,
+                                       .step = row->step,
+                                       .chunks = row->chunks,
+                                       .bytes = row->bytes};
+    session->checkpoints = place;
+    if (row->step >= session->step)
+        session->step = session->admitted_step = session->durable_step = row->step;
+    return STATUS_OK;
+}
+
+static enum status visit_event(void *context, const struct store_event *row)
+{
+    struct opening *opening = context;
+    struct engine *engine = opening->engine;
+    struct session *session = find_key(opening, row->session);
+
+    engine->journal_lsn = row->lsn + row->chunks - 1;
+    if (row->session >= engine->next_key)
+        engine->next_key = row->session + 1;
+    if (session == NULL)
+        return STATUS_OK; /* of a deleted session: goes with the old end of the log */
+    struct event_place *place = calloc(1, sizeof *place);
+    if (place == NULL)
+        return STATUS_INTERNAL;
+    uint64_t bytes = (uint64_t)row->chunks * STORE_CHUNK_BYTES;
+    uint64_t vector = session->layout->count * dtype_size(session->dtype);
+    *place = (struct event_place){.lsn = row->lsn,
+                                  .step = row->step,
+                                  .chunks = row->chunks,
+                                  .bytes = bytes < vector ? bytes : vector};
+    *session->events_end = place;
+    session->events_end = &place->next;
+    engine->journal_bytes += place->bytes;
+    if (row->step > session->step)
+        session->step = session->admitted_step = session->durable_step = row->step;
+    return STATUS_OK;
+}
+
+static enum status read_store(struct engine *engine, struct opening *opening, struct fault *fault)
+{
+    struct store_visitor visitor = {.context = opening,
+                                    .session = visit_session,
+                                    .checkpoint = visit_checkpoint,
+                                    .event = visit_event};
+    enum status status;
+
+    fault_set(fault, STATUS_INTERNAL, "", "out of memory while reading the storage");
+    if ((status = engine->store->backend->scan(engine->store, &visitor, fault)) != STATUS_OK)
+        return status;
+    for (size_t i = 0; i < opening->count; i++) {
+        if ((status = enrol(engine, opening->by_key[i], fault)) != STATUS_OK)
+            return status;
+        opening->by_key[i] = NULL;
+    }
+    return STATUS_OK;
+}
+
+/* --- housekeeping --- */
+
+/* Saves and frees the state of a session nobody uses. */
+static void evict(struct session *session)
+{
+    struct state *state = NULL;
+    struct fault fault;
+
+    pthread_mutex_lock(&session->mutex);
+    bool idle = session->state != NULL && session->users == 0 && !session->deleted;
+    bool dirty = session->dirty > 0;
+    uint64_t used_us = session->used_us;
+    pthread_mutex_unlock(&session->mutex);
+    if (!idle)
+        return;
+    if (dirty) {
+        if (session_enter(session, &fault) != STATUS_OK)
+            return;
+        if (session_save(session, true, &fault) != STATUS_OK)
+            log_warning("session %s stays in memory: %s", session->id, fault.detail);
+        session_leave(session);
+    }
+    pthread_mutex_lock(&session->mutex);
+    session->used_us = used_us;
+    if (session->users == 0 && session->dirty == 0 && session->tickets == session->turns) {
+        state = session->state;
+        session->state = NULL;
+    }
+    pthread_mutex_unlock(&session->mutex);
+    if (state != NULL)
+        log_debug("session %s left memory", session->id);
+    state_free(state);
+}
+
+struct resident {
+    struct session *session;
+    uint64_t used_us;
+    uint64_t bytes;
+};
+
+static int compare_use(const void *a, const void *b)
+{
+    uint64_t left = ((const struct resident *)a)->used_us;
+    uint64_t right = ((const struct resident *)b)->used_us;
+
+    return left < right ? -1 : left > right;
+}
+
+/* Evicts what is idle for too long, and, over the memory limit, what was used longest ago. */
+static void evict_idle(struct engine *engine)
+{
+    size_t count;
+    struct session **sessions = engine_sessions(engine, &count);
+    struct resident *residents = count == 0 ? NULL : calloc(count, sizeof *residents);
+    uint64_t now = clock_monotonic_us(), bytes = 0;
+    size_t resident_count = 0;
+
+    for (size_t i = 0; i < count && residents != NULL; i++) {
+        pthread_mutex_lock(&sessions[i]->mutex);
+        if (sessions[i]->state != NULL) {
+            struct resident *resident = &residents[resident_count++];
+            resident->session = sessions[i];
+            resident->used_us = sessions[i]->used_us;
+            resident->bytes = state_bytes(sessions[i]->layout, &sessions[i]->spec);
+            bytes += resident->bytes;
+        }
+        pthread_mutex_unlock(&sessions[i]->mutex);
+    }
+    if (resident_count > 1)
+        qsort(residents, resident_count, sizeof *residents, compare_use);
+    for (size_t i = 0; i < resident_count; i++) {
+        if (now - residents[i].used_us < engine->options.idle_s * 1000000 &&
+            bytes <= engine->options.memory_bytes_max)
+            break;
+        evict(residents[i].session);
+        bytes -= residents[i].bytes;
+    }
+    for (size_t i = 0; i < count; i++)
+        session_release(sessions[i]);
+    free(residents);
+    free(sessions);
+}
+
+static void *keep_house(void *context)
+{
+    struct engine *engine = context;
+    struct timespec until;
+    uint64_t trimmed_at = 0, evicted_us = clock_monotonic_us();
+
+    pthread_mutex_lock(&engine->wake_mutex);
+    while (!engine->stopping) {
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += HOUSEKEEPING_MS * 1000000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        pthread_cond_timedwait(&engine->wake, &engine->wake_mutex, &until);
+        if (engine->stopping)
+            break;
+        pthread_mutex_unlock(&engine->wake_mutex);
+        uint64_t end = __atomic_load_n(&engine->journal_lsn, __ATOMIC_RELAXED);
+        if (end - trimmed_at >= 64) {
+            engine_trim(engine);
+            trimmed_at = end;
+        }
+        if (clock_monotonic_us() - evicted_us > 1000000) {
+            evict_idle(engine);
+            buffer_pool_trim(POOL_IDLE_S);
+            evicted_us = clock_monotonic_us();
+        }
+        pthread_mutex_lock(&engine->wake_mutex);
+    }
+    pthread_mutex_unlock(&engine->wake_mutex);
+    return NULL;
+}
+
+/* --- life --- */
+
+static void engine_free(struct engine *engine)
+{
+    if (engine->committer != NULL)
+        committer_stop(engine->committer);
+    for (size_t i = 0; i < engine->count; i++)
+        session_release(engine->sessions[i]);
+    free(engine->sessions);
+    store_close(engine->store);
+    pthread_rwlock_destroy(&engine->lock);
+    pthread_mutex_destroy(&engine->wake_mutex);
+    pthread_cond_destroy(&engine->wake);
+    free(engine);
+}
+
+enum status engine_open(const struct engine_options *options, struct engine **out,
+                        struct fault *fault)
+{
+    struct engine *engine = calloc(1, sizeof *engine);
+    struct opening opening = {.engine = engine};
+    enum status status;
+
+    if (engine == NULL) {
+        store_close(options->take_store);
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    }
+    engine->options = *options;
+    engine->store = options->take_store;
+    engine->next_key = 1;
+    pthread_rwlock_init(&engine->lock, NULL);
+    pthread_mutex_init(&engine->wake_mutex, NULL);
+    pthread_cond_init(&engine->wake, NULL);
+    if ((status = read_store(engine, &opening, fault)) == STATUS_OK)
+        status = committer_start(engine->store, engine->journal_lsn, &engine->committer, fault);
+    if (status == STATUS_OK && pthread_create(&engine->housekeeper, NULL, keep_house, engine) != 0)
+        status = fault_set(fault, STATUS_INTERNAL, "", "cannot start the housekeeping thread");
+    for (size_t i = 0; i < opening.count; i++)
+        session_release(opening.by_key[i]);
+    free(opening.by_key);
+    if (status == STATUS_OK)
+        engine_drop_orphans(engine, opening.orphans, opening.orphan_count);
+    free(opening.orphans);
+    if (status == STATUS_OK)
+        *out = engine;
+    else
+        engine_free(engine);
+    return status;
+}
+
+void engine_close(struct engine *take_engine)
+{
+    struct engine *engine = take_engine;
+    struct fault fault;
+
+    pthread_mutex_lock(&engine->wake_mutex);
+    engine->stopping = true;
+    pthread_cond_signal(&engine->wake);
+    pthread_mutex_unlock(&engine->wake_mutex);
+    pthread_join(engine->housekeeper, NULL);
+    for (size_t i = 0; i < engine->count; i++) {
+        struct session *session = engine->sessions[i];
+        if (session->dirty == 0 || session->state == NULL || session->deleted)
+            continue;
+        if (session_enter(session, &fault) != STATUS_OK)
+            continue;
+        if (session_save(session, true, &fault) != STATUS_OK)
+            log_error("session %s: not saved at the end: %s", session->id, fault.detail);
+        session_leave(session);
+    }
+    engine_free(engine);
+}
+
+enum status engine_ready(struct engine *engine, struct fault *fault)
+{
+    enum status status = commit_trouble(engine->committer, fault);
+
+    /* The last write failed: whether the next would is found out by trying. */
+    return status == STATUS_OK ? status : engine->store->backend->maintain(engine->store, fault);
+}
+
+void engine_usage(struct engine *engine, struct engine_usage *out)
+{
+    size_t count;
+    struct session **sessions = engine_sessions(engine, &count);
+
+    *out = (struct engine_usage){.sessions = count,
+                                 .journal_bytes =
+                                     __atomic_load_n(&engine->journal_bytes, __ATOMIC_RELAXED)};
+    for (size_t i = 0; i < count; i++) {
+        pthread_mutex_lock(&sessions[i]->mutex);
+        if (sessions[i]->state != NULL) {
+            out->resident++;
+            out->resident_bytes += state_bytes(sessions[i]->layout, &sessions[i]->spec);
+        }
+        pthread_mutex_unlock(&sessions[i]->mutex);
+        session_release(sessions[i]);
+    }
+    free(sessions);
+}

@@ -1,0 +1,101 @@
+/* Events on their way to the journal: an item of the commit queue that writes head and body in
+ * chunks. */
+#include <stdlib.h>
+
+#include "service/core/contract.h"
+#include "service/session/session.h"
+#include "storage/store.h"
+
+static enum status write_entry(struct commit_item *item, struct commit_turn *turn,
+                               struct fault *fault)
+{
+    struct journal_entry *entry = (struct journal_entry *)(void *)item;
+    const struct store_backend *backend = turn->store->backend;
+    enum status status = STATUS_OK;
+
+    entry->place->lsn = turn->lsn + 1;
+    for (uint32_t chunk = 0; chunk < entry->place->chunks && status == STATUS_OK; chunk++) {
+        size_t start = (size_t)chunk * STORE_CHUNK_BYTES;
+        size_t rest = entry->size - start;
+        struct store_event event = {
+            .lsn = turn->lsn + 1,
+            .session = entry->session->key,
+            .step = entry->step,
+            .kind = entry->kind,
+            .chunk = chunk,
+            .chunks = entry->place->chunks,
+            .head = chunk == 0 ? packer_span(&entry->head) : span_of(NULL, 0),
+        };
+        if (entry->size > 0)
+            event.body = span_of(entry->body->data + entry->offset + start,
+                                 rest < STORE_CHUNK_BYTES ? rest : STORE_CHUNK_BYTES);
+        status = backend->event_append(turn->store, &event, fault);
+        turn->lsn++;
+    }
+    if (status == STATUS_OK && entry->spec != NULL)
+        status = session_put_record(entry->session, entry->spec, turn->store, fault);
+    return status;
+}
+
+static void entry_done(struct commit_item *item, enum status status)
+{
+    struct journal_entry *entry = (struct journal_entry *)(void *)item;
+    struct session *session = entry->session;
+
+    if (status == STATUS_OK) {
+        __atomic_store_n(&session->engine->journal_lsn,
+                         entry->place->lsn + entry->place->chunks - 1, __ATOMIC_RELAXED);
+        __atomic_add_fetch(&session->engine->journal_bytes, entry->place->bytes, __ATOMIC_RELAXED);
+        pthread_mutex_lock(&session->mutex);
+        *session->events_end = entry->place;
+        session->events_end = &entry->place->next;
+        if (entry->step > session->durable_step)
+            session->durable_step = entry->step;
+        pthread_mutex_unlock(&session->mutex);
+        entry->place = NULL;
+    }
+    if (entry->deferred)
+        journal_entry_free(entry);
+}
+
+enum status journal_entry_new(struct session *session, const struct event *event,
+                              struct buffer *body, size_t offset, size_t size,
+                              struct journal_entry **out, struct fault *fault)
+{
+    struct journal_entry *entry = calloc(1, sizeof *entry);
+
+    if (entry == NULL || (entry->place = calloc(1, sizeof *entry->place)) == NULL)
+        goto failed;
+    event_pack(&entry->head, event);
+    if (entry->head.failed)
+        goto failed;
+    PRE(entry->head.used <= STORE_HEAD_BYTES);
+    entry->session = session_retain(session);
+    entry->kind = event->kind;
+    entry->step = event->step;
+    entry->body = body == NULL ? NULL : buffer_retain(body);
+    entry->offset = offset;
+    entry->size = size;
+    entry->place->step = event->step;
+    entry->place->chunks =
+        size == 0 ? 1 : (uint32_t)((size + STORE_CHUNK_BYTES - 1) / STORE_CHUNK_BYTES);
+    entry->place->bytes = size + entry->head.used;
+    entry->item = (struct commit_item){
+        .order = &session->order, .bytes = size, .write = write_entry, .done = entry_done};
+    *out = entry;
+    return STATUS_OK;
+failed:
+    journal_entry_free(entry);
+    return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+}
+
+void journal_entry_free(struct journal_entry *entry)
+{
+    if (entry == NULL)
+        return;
+    free(entry->place);
+    packer_close(&entry->head);
+    buffer_release(entry->body);
+    session_release(entry->session);
+    free(entry);
+}

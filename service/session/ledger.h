@@ -1,0 +1,58 @@
+/* The memory of exactly once: which idempotency keys the last steps had and how far each worker is,
+ * each with the receipt it got. Part of a session's state: checkpointed, and rebuilt from the
+ * journal. */
+#ifndef DESCENT_SESSION_LEDGER_H
+#define DESCENT_SESSION_LEDGER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "service/core/hash.h"
+#include "service/core/pack.h"
+#include "service/session/engine.h"
+
+enum { LEDGER_STEPS = 1000, LEDGER_WORKERS_MAX = 4096 };
+
+struct ledger_key {
+    struct digest key, payload;
+    struct receipt receipt;
+};
+
+struct ledger_worker {
+    char name[WORKER_BYTES + 1];
+    uint64_t seq;
+    struct digest payload; /* of that seq */
+    struct receipt receipt;
+};
+
+struct ledger {
+    struct ledger_key *keys; /* a ring, oldest at key_start */
+    uint64_t *marks;         /* the first eight bytes of each key: what a search reads */
+    size_t key_start, key_count, key_capacity;
+    struct ledger_worker *workers;
+    size_t worker_count, worker_capacity;
+};
+
+void ledger_close(struct ledger *ledger);
+
+/* The entry of that key among the last LEDGER_STEPS steps before `step`, or NULL. */
+const struct ledger_key *ledger_find_key(const struct ledger *ledger, const struct digest *key,
+                                         uint64_t step);
+const struct ledger_worker *ledger_find_worker(const struct ledger *ledger, const char *name);
+
+/* Makes room, before steps are journaled, for so many more of each: false when memory is out. After
+ * it the adds cannot fail. */
+bool ledger_reserve(struct ledger *ledger, size_t more);
+void ledger_add_key(struct ledger *ledger, const struct digest *key, const struct digest *payload,
+                    const struct receipt *receipt);
+void ledger_add_worker(struct ledger *ledger, const char *name, uint64_t seq,
+                       const struct digest *payload, const struct receipt *receipt);
+
+void receipt_pack(struct packer *packer, const struct receipt *receipt);
+void receipt_unpack(struct unpacker *unpacker, struct receipt *out);
+void ledger_pack(struct packer *packer, const struct ledger *ledger);
+bool ledger_unpack(struct unpacker *unpacker,
+                   struct ledger *out); /* false: damaged or out of memory */
+
+#endif

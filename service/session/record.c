@@ -1,0 +1,176 @@
+/* Bytes at rest of events, sessions and checkpoints. */
+#include "service/session/record.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { RECORD_FORMAT = 1 };
+
+static enum status damaged(struct fault *fault, const char *what)
+{
+    return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                     "a stored %s is damaged or was written by a newer version", what);
+}
+
+void event_pack(struct packer *packer, const struct event *event)
+{
+    pack_u32(packer, RECORD_FORMAT);
+    pack_u32(packer, event->kind);
+    pack_u64(packer, event->step);
+    pack_u64(packer, event->base_step);
+    pack_u64(packer, event->created_us);
+    pack_u32(packer, (uint32_t)event->wire);
+    const double numbers[] = {event->grad_norm, event->clip_scale, event->loss,  event->examples,
+                              event->lr,        event->momentum,   event->beta1, event->beta2};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        pack_f64(packer, numbers[i]);
+    pack_u32(packer, event->keyed);
+    if (event->keyed)
+        pack_fixed(packer, event->key.bytes, sizeof event->key.bytes);
+    pack_fixed(packer, event->payload.bytes, sizeof event->payload.bytes);
+    pack_text(packer, event->seq > 0 ? event->worker : NULL);
+    pack_u64(packer, event->seq);
+    pack_u32(packer, event->cursor != NULL);
+    if (event->cursor != NULL)
+        pack_bytes(packer, event->cursor, event->cursor_size);
+}
+
+enum status event_unpack(struct span record, struct event *out, struct fault *fault)
+{
+    struct unpacker unpacker = {.data = record.data, .size = record.size};
+    struct event event = {0};
+
+    uint32_t format = unpack_u32(&unpacker);
+    event.kind = unpack_u32(&unpacker);
+    event.step = unpack_u64(&unpacker);
+    event.base_step = unpack_u64(&unpacker);
+    event.created_us = unpack_u64(&unpacker);
+    event.wire = (enum dtype)unpack_u32(&unpacker);
+    double *const numbers[] = {&event.grad_norm, &event.clip_scale, &event.loss,  &event.examples,
+                               &event.lr,        &event.momentum,   &event.beta1, &event.beta2};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        *numbers[i] = unpack_f64(&unpacker);
+    event.keyed = unpack_u32(&unpacker) != 0;
+    if (event.keyed)
+        unpack_fixed(&unpacker, event.key.bytes, sizeof event.key.bytes);
+    unpack_fixed(&unpacker, event.payload.bytes, sizeof event.payload.bytes);
+    unpack_text(&unpacker, event.worker, sizeof event.worker);
+    event.seq = unpack_u64(&unpacker);
+    if (unpack_u32(&unpacker) != 0) {
+        struct span cursor = unpack_bytes(&unpacker);
+        event.cursor = (const char *)cursor.data;
+        event.cursor_size = cursor.size;
+    }
+    if (unpacker.failed || format != RECORD_FORMAT || event.wire >= DTYPE_COUNT)
+        return damaged(fault, "event");
+    *out = event;
+    return STATUS_OK;
+}
+
+void session_record_pack(struct packer *packer, const struct session_record *record)
+{
+    const struct layout *layout = record->layout;
+
+    pack_u32(packer, RECORD_FORMAT);
+    pack_u64(packer, record->created_us);
+    pack_fixed(packer, record->request.bytes, sizeof record->request.bytes);
+    spec_pack(packer, &record->spec);
+    pack_u32(packer, (uint32_t)layout->tensor_count);
+    for (size_t i = 0; i < layout->tensor_count; i++) {
+        pack_text(packer, layout->tensors[i].name);
+        pack_u32(packer, layout->tensors[i].rank);
+        for (unsigned k = 0; k < layout->tensors[i].rank; k++)
+            pack_u64(packer, layout->tensors[i].shape[k]);
+    }
+}
+
+static enum status unpack_layout(struct unpacker *unpacker, struct layout **out,
+                                 struct fault *fault)
+{
+    struct layout *layout = layout_new();
+    enum status status = STATUS_OK;
+
+    if (layout == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    for (uint32_t count = unpack_u32(unpacker); count > 0 && status == STATUS_OK; count--) {
+        struct span name = unpack_bytes(unpacker);
+        uint32_t rank = unpack_u32(unpacker);
+        size_t shape[LAYOUT_RANK_MAX];
+        if (unpacker->failed || rank > LAYOUT_RANK_MAX) {
+            status = damaged(fault, "layout");
+            break;
+        }
+        for (uint32_t k = 0; k < rank; k++)
+            shape[k] = unpack_u64(unpacker);
+        status = layout_add(layout, (const char *)name.data, name.size, rank, shape, fault);
+    }
+    if (status == STATUS_OK)
+        status = layout_seal(layout, fault);
+    if (status == STATUS_OK)
+        *out = layout;
+    else
+        layout_release(layout);
+    return status;
+}
+
+enum status session_record_unpack(struct span bytes, struct session_record *out,
+                                  struct fault *fault)
+{
+    struct unpacker unpacker = {.data = bytes.data, .size = bytes.size};
+    struct session_record record;
+    enum status status;
+
+    uint32_t format = unpack_u32(&unpacker);
+    record.created_us = unpack_u64(&unpacker);
+    unpack_fixed(&unpacker, record.request.bytes, sizeof record.request.bytes);
+    if (unpacker.failed || format != RECORD_FORMAT)
+        return damaged(fault, "session");
+    if ((status = spec_unpack(&unpacker, &record.spec, fault)) != STATUS_OK ||
+        (status = unpack_layout(&unpacker, &record.layout, fault)) != STATUS_OK)
+        return status;
+    *out = record;
+    return STATUS_OK;
+}
+
+void checkpoint_head_pack(struct packer *packer, const struct checkpoint_head *head,
+                          const struct ledger *ledger)
+{
+    pack_u32(packer, RECORD_FORMAT);
+    pack_u64(packer, head->step);
+    pack_u64(packer, head->lineage);
+    pack_u64(packer, head->updates);
+    receipt_pack(packer, &head->last);
+    pack_text(packer, head->cursor);
+    spec_pack(packer, &head->spec);
+    pack_u32(packer, head->slots);
+    ledger_pack(packer, ledger);
+}
+
+enum status checkpoint_head_unpack(struct span bytes, struct checkpoint_head *out,
+                                   struct ledger *ledger, struct fault *fault)
+{
+    struct unpacker unpacker = {.data = bytes.data, .size = bytes.size};
+    struct checkpoint_head head = {0};
+    char cursor[CURSOR_BYTES + 1];
+    enum status status;
+
+    uint32_t format = unpack_u32(&unpacker);
+    head.step = unpack_u64(&unpacker);
+    head.lineage = unpack_u64(&unpacker);
+    head.updates = unpack_u64(&unpacker);
+    receipt_unpack(&unpacker, &head.last);
+    bool has_cursor = unpack_text(&unpacker, cursor, sizeof cursor);
+    if (unpacker.failed || format != RECORD_FORMAT)
+        return damaged(fault, "checkpoint");
+    if ((status = spec_unpack(&unpacker, &head.spec, fault)) != STATUS_OK)
+        return status;
+    head.slots = unpack_u32(&unpacker);
+    if (has_cursor && (head.cursor = strdup(cursor)) == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    if (!ledger_unpack(&unpacker, ledger)) {
+        free(head.cursor);
+        return damaged(fault, "checkpoint");
+    }
+    *out = head;
+    return STATUS_OK;
+}

@@ -1,0 +1,67 @@
+/* What is written: events of the journal and the head of a checkpoint, as bytes and back. */
+#ifndef DESCENT_SESSION_RECORD_H
+#define DESCENT_SESSION_RECORD_H
+
+#include "service/core/pack.h"
+#include "service/core/status.h"
+#include "service/session/engine.h"
+#include "service/session/ledger.h"
+#include "service/session/spec.h"
+#include "service/tensor/layout.h"
+
+enum event_kind {
+    EVENT_GRADIENT = 1, /* body: the gradient in its wire dtype */
+    EVENT_SKIP = 2,     /* a gradient that was not finite, counted and not applied; no body */
+    EVENT_WEIGHTS = 3,  /* body: weights in the session's dtype */
+    EVENT_SPEC = 4,     /* body: the new configuration; makes no step */
+};
+
+/* The head of an event: everything but the numbers. With the state before it and the body it
+ * determines the state after it to the last bit. */
+struct event {
+    uint32_t kind;
+    uint64_t step; /* the step it leads to; for EVENT_SPEC the step it stands at */
+    uint64_t base_step;
+    uint64_t created_us;
+    enum dtype wire;
+    double grad_norm, clip_scale, loss, examples;
+    double lr, momentum, beta1, beta2; /* NaN: not overridden */
+    bool keyed;
+    struct digest key, payload; /* payload: of a step with a key or a seq */
+    char worker[WORKER_BYTES + 1];
+    uint64_t seq;
+    const char *cursor; /* NULL: none; in the record when read */
+    size_t cursor_size;
+};
+
+void event_pack(struct packer *packer, const struct event *event);
+/* The cursor points into the record. STORAGE_FAILED when it cannot be read. */
+enum status event_unpack(struct span record, struct event *out, struct fault *fault);
+
+/* The immutable part of a session and its newest configuration: the store's session record. */
+struct session_record {
+    uint64_t created_us;
+    struct digest request; /* of what it was created with */
+    struct spec spec;
+    struct layout *layout; /* one reference when read */
+};
+
+void session_record_pack(struct packer *packer, const struct session_record *record);
+enum status session_record_unpack(struct span bytes, struct session_record *out,
+                                  struct fault *fault);
+
+/* The head of a checkpoint: all of a state that is not weights and slots. */
+struct checkpoint_head {
+    uint64_t step, lineage, updates;
+    struct receipt last;
+    char *cursor; /* malloc'ed or NULL */
+    struct spec spec;
+    uint32_t slots; /* bit k: slot k is stored; else it is zeros or not there */
+};
+
+void checkpoint_head_pack(struct packer *packer, const struct checkpoint_head *head,
+                          const struct ledger *ledger);
+enum status checkpoint_head_unpack(struct span bytes, struct checkpoint_head *out,
+                                   struct ledger *ledger, struct fault *fault);
+
+#endif

@@ -1,0 +1,207 @@
+/* A session's life: references, residence, turns, views. */
+#include "service/session/session.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "service/core/clock.h"
+#include "service/core/contract.h"
+
+bool session_id_valid(const char *id)
+{
+    size_t length = strspn(id, "abcdefghijklmnopqrstuvwxyz0123456789_-");
+
+    return length > 0 && length <= SESSION_ID_BYTES && id[length] == '\0' && id[0] != '_' &&
+           id[0] != '-';
+}
+
+struct session *session_new(struct engine *engine, int64_t key, const char *id,
+                            const struct session_record *record)
+{
+    struct session *session = calloc(1, sizeof *session);
+
+    if (session == NULL)
+        return NULL;
+    PRE(session_id_valid(id));
+    session->engine = engine;
+    session->references = 1;
+    session->key = key;
+    memcpy(session->id, id, strlen(id) + 1);
+    session->created_us = record->created_us;
+    session->request = record->request;
+    session->layout = layout_retain(record->layout);
+    session->dtype = record->spec.dtype;
+    session->spec = record->spec;
+    session->events_end = &session->events;
+    session->used_us = clock_monotonic_us();
+    pthread_mutex_init(&session->mutex, NULL);
+    pthread_cond_init(&session->turn, NULL);
+    return session;
+}
+
+struct session *session_retain(struct session *session)
+{
+    __atomic_add_fetch(&session->references, 1, __ATOMIC_RELAXED);
+    return session;
+}
+
+void session_release(struct session *session)
+{
+    if (session == NULL || __atomic_sub_fetch(&session->references, 1, __ATOMIC_ACQ_REL) != 0)
+        return;
+    state_free(session->state);
+    layout_release(session->layout);
+    while (session->events != NULL) {
+        struct event_place *next = session->events->next;
+        free(session->events);
+        session->events = next;
+    }
+    while (session->checkpoints != NULL) {
+        struct checkpoint_place *next = session->checkpoints->next;
+        free(session->checkpoints);
+        session->checkpoints = next;
+    }
+    pthread_mutex_destroy(&session->mutex);
+    pthread_cond_destroy(&session->turn);
+    free(session);
+}
+
+const struct layout *session_layout(const struct session *session)
+{
+    return session->layout;
+}
+
+enum dtype session_dtype(const struct session *session)
+{
+    return session->dtype;
+}
+
+static enum status gone(const struct session *session, struct fault *fault)
+{
+    return fault_set(fault, STATUS_SESSION_NOT_FOUND, "", "session %s was deleted", session->id);
+}
+
+enum status session_enter(struct session *session, struct fault *fault)
+{
+    enum status status = STATUS_OK;
+    struct state *state;
+
+    pthread_mutex_lock(&session->mutex);
+    session->users++;
+    session->used_us = clock_monotonic_us();
+    while (session->loading && !session->deleted)
+        pthread_cond_wait(&session->turn, &session->mutex);
+    if (session->deleted) {
+        status = gone(session, fault);
+    } else if (session->state == NULL) {
+        session->loading = true;
+        pthread_mutex_unlock(&session->mutex);
+        status = session_load(session, &state, fault);
+        pthread_mutex_lock(&session->mutex);
+        session->loading = false;
+        if (status == STATUS_OK) {
+            session->state = state;
+            session->step = session->admitted_step = state->current->step;
+            session->lineage = state->current->lineage;
+        }
+        pthread_cond_broadcast(&session->turn);
+    }
+    if (status != STATUS_OK)
+        session->users--;
+    pthread_mutex_unlock(&session->mutex);
+    return status;
+}
+
+void session_leave(struct session *session)
+{
+    pthread_mutex_lock(&session->mutex);
+    PRE(session->users > 0);
+    session->users--;
+    session->used_us = clock_monotonic_us();
+    pthread_mutex_unlock(&session->mutex);
+}
+
+void session_await_admission(struct session *session)
+{
+    while (!session->deleted && (session->exclusive || session->failed))
+        pthread_cond_wait(&session->turn, &session->mutex);
+}
+
+enum status session_admit(struct session *session, bool exclusive, uint64_t *ticket,
+                          struct fault *fault)
+{
+    session_await_admission(session);
+    while (exclusive && !session->deleted && session->tickets != session->turns) {
+        pthread_cond_wait(&session->turn, &session->mutex);
+        session_await_admission(session);
+    }
+    if (session->deleted)
+        return gone(session, fault);
+    session->exclusive = exclusive;
+    *ticket = ++session->tickets;
+    return STATUS_OK;
+}
+
+void session_await_turn(struct session *session, uint64_t ticket)
+{
+    while (session->turns != ticket - 1)
+        pthread_cond_wait(&session->turn, &session->mutex);
+}
+
+void session_end_turn(struct session *session, bool exclusive, bool failed)
+{
+    session->turns++;
+    session->failed |= failed;
+    if (exclusive)
+        session->exclusive = false;
+    if (session->turns == session->tickets) {
+        session->admitted_step = session->step;
+        if (session->failed) {
+            session->failed = false;
+            commit_order_mend(session->engine->committer, &session->order);
+        }
+    }
+    pthread_cond_broadcast(&session->turn);
+}
+
+enum status session_view(struct session *session, bool brief, struct session_view *out,
+                         struct fault *fault)
+{
+    enum status status;
+
+    if (!brief && (status = session_enter(session, fault)) != STATUS_OK)
+        return status;
+    pthread_mutex_lock(&session->mutex);
+    memcpy(out->id, session->id, sizeof out->id);
+    out->created_us = session->created_us;
+    out->spec = session->spec;
+    out->step = session->step;
+    out->durable_step = session->durable_step;
+    out->lineage = session->lineage;
+    out->has_cursor = false;
+    out->last = (struct receipt){.kind = RECEIPT_NONE};
+    if (!brief) {
+        const char *cursor = session->state->cursor;
+        out->last = session->state->last;
+        out->has_cursor = cursor != NULL;
+        if (cursor != NULL)
+            memcpy(out->cursor, cursor, strlen(cursor) + 1);
+    }
+    pthread_mutex_unlock(&session->mutex);
+    if (!brief)
+        session_leave(session);
+    return STATUS_OK;
+}
+
+enum status session_revision(struct session *session, struct revision **out, struct fault *fault)
+{
+    enum status status = session_enter(session, fault);
+
+    if (status != STATUS_OK)
+        return status;
+    pthread_mutex_lock(&session->mutex);
+    *out = revision_retain(session->state->current);
+    pthread_mutex_unlock(&session->mutex);
+    session_leave(session);
+    return STATUS_OK;
+}

@@ -1,0 +1,234 @@
+/* A session from the inside; for service/session/ only.
+ *
+ * A session is always in memory as its registry entry (id, layout, configuration, where its records
+ * lie in the journal); its state (weights, slots, ledger) comes when it is used and leaves when it
+ * is idle.
+ *
+ * Turns: everything that changes a session takes a ticket under the mutex, may wait for the
+ * journal, and then waits for its turn: turns are taken one at a time in ticket order. So the
+ * journal's order is the order of admission is the order of application, while several steps of one
+ * session may be in the journal's group commit at once. */
+#ifndef DESCENT_SESSION_SESSION_H
+#define DESCENT_SESSION_SESSION_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "service/session/commit.h"
+#include "service/session/engine.h"
+#include "service/session/ledger.h"
+#include "service/session/record.h"
+
+/* What leaves memory when a session is idle. Changed by the holder of the turn; `current`, `last`,
+ * `cursor` and `ledger` under the mutex too, because readers look at them. */
+struct state {
+    struct revision *current;
+    struct buffer *slot[SLOTS_MAX]; /* NULL where not needed */
+    uint64_t updates;               /* t of the rule: steps that were applied */
+    struct receipt last;
+    char *cursor; /* malloc'ed or NULL */
+    struct ledger ledger;
+};
+
+struct event_place {
+    struct event_place *next;
+    uint64_t lsn; /* of the first chunk */
+    uint64_t step;
+    uint32_t chunks;
+    uint64_t bytes;
+};
+
+struct checkpoint_place {
+    struct checkpoint_place *next;
+    uint64_t id, lsn, step;
+    uint32_t chunks;
+    uint64_t bytes;
+};
+
+/* A step that was admitted and has not finished; on its thread's stack. */
+struct flight {
+    struct flight *next;
+    bool keyed;
+    struct digest key;
+    const char *worker; /* NULL: none */
+    uint64_t seq;
+};
+
+struct session {
+    struct engine *engine;
+    unsigned references; /* atomic */
+    int64_t key;
+    char id[SESSION_ID_BYTES + 1];
+    uint64_t created_us;
+    struct digest request;
+    struct layout *layout;
+    enum dtype dtype;
+    bool hidden; /* being created: guarded by the registry's lock */
+
+    pthread_mutex_t mutex; /* guards what follows */
+    pthread_cond_t turn;
+    uint64_t tickets;       /* given out */
+    uint64_t turns;         /* finished */
+    uint64_t admitted_step; /* the step the last admitted event leads to */
+    bool exclusive;         /* a change is under way: nothing is admitted */
+    bool failed; /* a commit failed: nothing is admitted until those in flight are gone */
+    bool deleted;
+    struct flight *flights;
+    struct commit_order order;
+    struct spec spec;      /* as of the last turn */
+    uint64_t spec_version; /* counts its changes */
+    uint64_t step, lineage, durable_step;
+    struct state *state; /* NULL: not in memory */
+    bool loading;
+    unsigned users;         /* threads that need the state to stay */
+    uint64_t used_us;       /* monotonic */
+    uint64_t dirty;         /* events since the newest checkpoint, journaled or not */
+    uint64_t journal_since; /* bytes of them */
+
+    struct event_place *events, **events_end; /* all that are kept, by rising lsn */
+    struct checkpoint_place *checkpoints;     /* newest first */
+};
+
+struct engine {
+    struct engine_options options;
+    struct store *store;
+    struct committer *committer;
+    pthread_rwlock_t lock;     /* guards the registry */
+    struct session **sessions; /* by id; one reference each */
+    size_t count, capacity;
+    int64_t next_key;
+    uint64_t next_checkpoint; /* atomic */
+    uint64_t journal_bytes;   /* atomic: kept in the journal */
+    uint64_t journal_lsn;     /* atomic: its end */
+    uint64_t trimmed_lsn;     /* housekeeper only: dropped up to here */
+    pthread_t housekeeper;
+    pthread_mutex_t wake_mutex;
+    pthread_cond_t wake;
+    bool stopping; /* under wake_mutex */
+};
+
+/* --- session.c: life, turns, residence --- */
+
+/* A session with one reference; layout is retained. NULL when memory is out. */
+struct session *session_new(struct engine *engine, int64_t key, const char *id,
+                            const struct session_record *record);
+struct session *session_retain(struct session *session);
+
+/* Makes the state resident and keeps it so until session_leave. SESSION_NOT_FOUND when deleted. */
+enum status session_enter(struct session *session, struct fault *fault);
+void session_leave(struct session *session);
+
+/* Tickets. All with the mutex held. Nothing is admitted while a change is exclusive or a failure
+ * drains. */
+void session_await_admission(struct session *session);
+enum status session_admit(struct session *session, bool exclusive, uint64_t *ticket,
+                          struct fault *fault);
+void session_await_turn(struct session *session, uint64_t ticket);
+void session_end_turn(struct session *session, bool exclusive, bool failed);
+
+/* --- state.c --- */
+
+/* A revision with one reference and room for `bytes` of weights (0: none yet). NULL when memory is
+ * out. */
+struct revision *revision_new(size_t bytes);
+
+struct state *state_new(void);
+void state_free(struct state *state); /* NULL is allowed */
+
+/* Bytes of weights and slots of a session, in memory or not. */
+uint64_t state_bytes(const struct layout *layout, const struct spec *spec);
+
+/* Allocates (zeros) the slots that `spec` needs and the state lacks into added[], which starts
+ * empty. */
+enum status state_slots_missing(const struct state *state, const struct spec *spec, size_t count,
+                                struct buffer *added[SLOTS_MAX], struct fault *fault);
+/* Takes them over and drops the slots that `spec` does not need. */
+void state_fit(struct state *state, const struct spec *spec, struct buffer *take_added[SLOTS_MAX]);
+
+/* The hyperparameters of one step: the configured ones with the event's overrides. */
+void event_hyper(const struct spec *spec, const struct event *event, double hyper[HYPERS_MAX]);
+
+/* What an event makes of a state: a pure function of state, configuration, head and body, for live
+ * steps and replay alike. It cannot fail: *next was made by revision_new with room for the weights
+ * (EVENT_GRADIENT) or without (EVENT_SKIP shares the old ones, EVENT_WEIGHTS takes the body). Slots
+ * change in place; nothing else of the state changes before state_publish. Not for EVENT_SPEC. */
+void event_apply(struct state *state, const struct spec *spec, size_t count,
+                 const struct event *event, struct buffer *body, size_t body_offset,
+                 struct revision *next, struct receipt *receipt);
+
+/* Makes the result current. ledger_reserve has made room. take_cursor: malloc'ed, NULL when the
+ * event has none. */
+void state_publish(struct state *state, const struct event *event, struct revision *take_next,
+                   const struct receipt *receipt, char *take_cursor);
+
+/* --- checkpoint.c, replay.c, retention.c --- */
+
+/* Whether the journal since the last checkpoint is long enough for another, or the mode asks for
+ * one. Mutex held. */
+bool session_wants_checkpoint(const struct session *session);
+
+/* Saves the state. The caller holds the turn exclusively, not the mutex: every event admitted so
+ * far is applied and stands in the commit queue before this, so the journal's position at the seal
+ * is the state's. `spec`, when not NULL, is stored as the session's record in the same transaction.
+ */
+enum status session_checkpoint(struct session *session, const struct spec *spec,
+                               struct fault *fault);
+
+/* Takes an exclusive turn and saves the state, if it is time (or `always`, when anything changed).
+ * The caller has entered. */
+enum status session_save(struct session *session, bool always, struct fault *fault);
+
+/* Brings the state back: newest checkpoint, then the events after it. The caller is alone with the
+ * state. */
+enum status session_load(struct session *session, struct state **out, struct fault *fault);
+
+/* Writes the session's record into the open transaction. */
+enum status session_put_record(struct session *session, const struct spec *spec,
+                               struct store *store, struct fault *fault);
+
+/* --- journal.c --- */
+
+/* An event on its way to the journal. */
+struct journal_entry {
+    struct commit_item item; /* first */
+    struct session *session; /* retained */
+    struct event_place *place;
+    uint32_t kind;
+    uint64_t step;
+    struct packer head;
+    struct buffer *body; /* retained; NULL: none */
+    size_t offset, size;
+    bool deferred;           /* frees itself when written */
+    const struct spec *spec; /* EVENT_SPEC: the record to store with it */
+};
+
+/* An entry for the event, with room for everything that must not fail later. body may be NULL.
+ * INVALID: never. */
+enum status journal_entry_new(struct session *session, const struct event *event,
+                              struct buffer *body, size_t offset, size_t size,
+                              struct journal_entry **out, struct fault *fault);
+void journal_entry_free(struct journal_entry *entry); /* NULL is allowed */
+
+/* --- retention.c --- */
+
+/* Drops journal and checkpoints that neither recovery nor history needs. Housekeeper only. */
+void engine_trim(struct engine *engine);
+
+/* Gives back the space of a session that was deleted. What a failure leaves behind has no owner and
+ * goes later. */
+void session_drop_contents(struct session *session);
+
+/* Drops checkpoints that belong to no session. */
+void engine_drop_orphans(struct engine *engine, const uint64_t *checkpoints, size_t count);
+
+/* --- engine.c --- */
+
+/* All sessions, retained, in a malloc'ed array of *count; NULL when there are none or memory is
+ * out. */
+struct session **engine_sessions(struct engine *engine, size_t *count);
+
+/* Takes a session out of the registry. */
+void engine_forget(struct engine *engine, struct session *session);
+
+#endif

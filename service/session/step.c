@@ -1,0 +1,452 @@
+/* A step: check, journal, apply, publish, answer. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "service/core/clock.h"
+#include "service/core/contract.h"
+#include "service/core/log.h"
+#include "service/session/advance.h"
+#include "service/session/session.h"
+
+struct step {
+    struct session *session;
+    const struct submission *submission; /* NULL: weights are replaced */
+    const struct precondition *match;
+    struct buffer *body; /* borrowed */
+    size_t offset, size;
+    struct spec spec;      /* as of admission */
+    uint64_t spec_version; /* of it */
+    struct event event;
+    struct flight flight;
+    struct journal_entry *entry; /* NULL when the mode does not journal */
+    struct revision *next;
+    char *cursor;
+    uint64_t ticket;
+};
+
+/* --- before the journal: everything that can be wrong --- */
+
+static enum status check_overrides(const struct step *step, struct fault *fault)
+{
+    const struct submission *s = step->submission;
+    const struct {
+        const char *name;
+        double value;
+    } overrides[] = {
+        {"lr", s->lr}, {"momentum", s->momentum}, {"beta1", s->beta1}, {"beta2", s->beta2}};
+    const struct optimizer *rule = step->spec.rule;
+    double hyper[HYPERS_MAX];
+    char where[32] = "/", why[160];
+
+    for (size_t i = 0; i < sizeof overrides / sizeof *overrides; i++) {
+        if (isnan(overrides[i].value))
+            continue;
+        strcpy(where + 1, overrides[i].name);
+        size_t index = optimizer_hyper(rule, overrides[i].name);
+        if (index == rule->hyper_count)
+            return fault_set(fault, STATUS_INVALID_FIELD, where,
+                             "%s has no %s to override; leave it out", rule->name,
+                             overrides[i].name);
+        if (!hyper_allows(&rule->hypers[index], overrides[i].value, why, sizeof why))
+            return fault_set(fault, STATUS_INVALID_FIELD, where, "%s", why);
+    }
+    event_hyper(&step->spec, &step->event, hyper);
+    for (size_t k = 0; k < rule->slot_count; k++)
+        if (slot_needed(&rule->slots[k], hyper) && !slot_needed(&rule->slots[k], step->spec.hyper))
+            return fault_set(fault, STATUS_INVALID_FIELD, "/momentum",
+                             "this session keeps no %s; PATCH the optimizer instead of overriding "
+                             "one step",
+                             rule->slots[k].meaning);
+    return STATUS_OK;
+}
+
+static enum status refuse_nonfinite(const struct step *step, const struct measure *measure,
+                                    struct fault *fault)
+{
+    const struct layout *layout = step->session->layout;
+    const struct tensor *tensor = layout->tensors;
+    char where[300] = "/gradients/";
+
+    while (measure->bad_index >= tensor->offset + tensor->count)
+        tensor++;
+    pointer_escape(where + strlen(where), sizeof where - strlen(where), tensor->name);
+    return fault_set(fault, STATUS_NONFINITE_GRADIENT, where,
+                     "%zu elements are not finite in %s, the first at index %zu of tensor %s; send "
+                     "finite gradients, or set gradient.nonfinite to \"skip\" or \"zero\"",
+                     measure->bad_count, dtype_name(step->spec.dtype),
+                     measure->bad_index - tensor->offset, tensor->name);
+}
+
+/* Measures the gradient and settles what kind of event it is. */
+static enum status measure_gradient(struct step *step, struct fault *fault)
+{
+    const struct submission *s = step->submission;
+    const struct spec *spec = &step->spec;
+    struct wire_gradient gradient = {s->buffer->data + s->offset, s->dtype,
+                                     step->session->layout->count};
+    double clip_norm = spec->gradient.clip_norm;
+    struct measure measure = {
+        .rescale = spec->gradient.rescale,
+        .clip_value = isnan(spec->gradient.clip_value) ? HUGE_VAL : spec->gradient.clip_value,
+        .norm_clipped = !isnan(clip_norm)};
+
+    step->event.kind = EVENT_GRADIENT;
+    advances(spec->dtype)->measure(&gradient, &measure);
+    if (measure.bad_count > 0) {
+        if (spec->gradient.nonfinite == NONFINITE_REJECT)
+            return refuse_nonfinite(step, &measure, fault);
+        if (spec->gradient.nonfinite == NONFINITE_SKIP) {
+            step->event.kind = EVENT_SKIP;
+            step->event.grad_norm = (double)NAN;
+            step->event.clip_scale = 1;
+            return STATUS_OK;
+        }
+        advances(spec->dtype)->zero_nonfinite(&gradient);
+        advances(spec->dtype)->measure(&gradient, &measure);
+    }
+    step->event.grad_norm = measure.norm;
+    step->event.clip_scale = 1;
+    if (!isnan(clip_norm) && measure.clipped_norm > clip_norm)
+        step->event.clip_scale = clip_norm / measure.clipped_norm;
+    return STATUS_OK;
+}
+
+/* The event as far as it is known before admission, and everything that must not fail after the
+ * journal. */
+static enum status prepare_gradient(struct step *step, struct fault *fault)
+{
+    const struct submission *s = step->submission;
+    struct session *session = step->session;
+    enum status status;
+
+    step->event = (struct event){.created_us = clock_unix_us(),
+                                 .wire = s->dtype,
+                                 .loss = s->loss,
+                                 .examples = s->examples,
+                                 .payload = s->payload,
+                                 .lr = s->lr,
+                                 .momentum = s->momentum,
+                                 .beta1 = s->beta1,
+                                 .beta2 = s->beta2,
+                                 .seq = s->seq,
+                                 .cursor = s->cursor,
+                                 .cursor_size = s->cursor == NULL ? 0 : strlen(s->cursor)};
+    step->flight = (struct flight){.worker = s->seq > 0 ? s->worker : NULL, .seq = s->seq};
+    if (s->seq > 0)
+        strcpy(step->event.worker, s->worker);
+    if (s->key != NULL) {
+        step->event.keyed = step->flight.keyed = true;
+        step->event.key = step->flight.key = hash_bytes(s->key, strlen(s->key));
+    }
+    if ((status = check_overrides(step, fault)) != STATUS_OK ||
+        (status = measure_gradient(step, fault)) != STATUS_OK)
+        return status;
+    bool applies = step->event.kind == EVENT_GRADIENT;
+    step->body = applies ? s->buffer : NULL;
+    step->offset = s->offset;
+    step->size = applies ? session->layout->count * dtype_size(s->dtype) : 0;
+    step->next = revision_new(applies ? session->layout->count * dtype_size(session->dtype) : 0);
+    if (s->cursor != NULL)
+        step->cursor = strdup(s->cursor);
+    if (step->next == NULL || (s->cursor != NULL && step->cursor == NULL))
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory for the next weights");
+    return STATUS_OK;
+}
+
+static enum status prepare_weights(struct step *step, struct fault *fault)
+{
+    double nothing = (double)NAN;
+
+    step->event = (struct event){.kind = EVENT_WEIGHTS,
+                                 .created_us = clock_unix_us(),
+                                 .wire = step->session->dtype,
+                                 .grad_norm = nothing,
+                                 .clip_scale = 1,
+                                 .loss = nothing,
+                                 .examples = nothing,
+                                 .lr = nothing,
+                                 .momentum = nothing,
+                                 .beta1 = nothing,
+                                 .beta2 = nothing};
+    step->next = revision_new(0);
+    return step->next != NULL ? STATUS_OK : fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+}
+
+/* --- admission: what depends on the session's position; mutex held --- */
+
+static enum status check_payload(const struct step *step, const struct digest *payload,
+                                 const struct receipt *receipt, struct fault *fault)
+{
+    if (memcmp(payload, &step->event.payload, sizeof *payload) == 0)
+        return STATUS_OK;
+    return fault_set(fault, STATUS_IDEMPOTENCY_MISMATCH, "",
+                     "this %s came with another payload at step %llu; use a new one for a new "
+                     "gradient",
+                     step->flight.keyed ? "Idempotency-Key" : "worker and seq",
+                     (unsigned long long)receipt->step);
+}
+
+/* Whether this request was seen before: *seen tells, *out is then its outcome. */
+static enum status check_repeat(struct step *step, bool *seen, struct outcome *out,
+                                struct fault *fault)
+{
+    struct session *session = step->session;
+    const struct flight *mine = &step->flight;
+    const struct ledger_key *key =
+        mine->keyed ? ledger_find_key(&session->state->ledger, &mine->key, session->step) : NULL;
+    const struct ledger_worker *worker =
+        mine->worker == NULL ? NULL : ledger_find_worker(&session->state->ledger, mine->worker);
+    uint64_t last = worker == NULL ? 0 : worker->seq;
+    const struct receipt *receipt = NULL;
+    const struct digest *payload = NULL;
+
+    if (key != NULL) {
+        receipt = &key->receipt;
+        payload = &key->payload;
+    } else if (worker != NULL && mine->seq == last) {
+        receipt = &worker->receipt;
+        payload = &worker->payload;
+    }
+    if (receipt != NULL) {
+        enum status status = check_payload(step, payload, receipt, fault);
+        if (status != STATUS_OK)
+            return status;
+        *seen = true;
+        *out = (struct outcome){.receipt = *receipt,
+                                .replayed = true,
+                                .revision = revision_retain(session->state->current)};
+        return STATUS_OK;
+    }
+    for (const struct flight *other = session->flights; other != NULL; other = other->next) {
+        bool same_worker = mine->worker != NULL && other->worker != NULL &&
+                           strcmp(mine->worker, other->worker) == 0;
+        if ((mine->keyed && other->keyed &&
+             memcmp(&mine->key, &other->key, sizeof mine->key) == 0) ||
+            (same_worker && mine->seq == other->seq))
+            return fault_set(
+                fault, STATUS_IDEMPOTENCY_IN_FLIGHT, "",
+                "this step is being taken by another request; repeat it a little later "
+                "for its receipt");
+        if (same_worker && other->seq > last)
+            last = other->seq;
+    }
+    if (mine->worker == NULL)
+        return STATUS_OK;
+    if (mine->seq <= last) {
+        fault_set(fault, STATUS_STALE_SEQUENCE, "/seq",
+                  "worker %s is at seq %llu already; the next is %llu", mine->worker,
+                  (unsigned long long)last, (unsigned long long)last + 1);
+        return fault_extra(fault, "expected", last + 1);
+    }
+    if (mine->seq > last + 1) {
+        fault_set(fault, STATUS_SEQUENCE_GAP, "/seq", "worker %s is at seq %llu; the next is %llu",
+                  mine->worker, (unsigned long long)last, (unsigned long long)last + 1);
+        return fault_extra(fault, "expected", last + 1);
+    }
+    if (worker == NULL && session->state->ledger.worker_count >= LEDGER_WORKERS_MAX)
+        return fault_set(fault, STATUS_QUOTA_EXCEEDED, "/worker",
+                         "a session remembers at most %d workers", LEDGER_WORKERS_MAX);
+    return STATUS_OK;
+}
+
+static enum status check_position(const struct step *step, struct fault *fault)
+{
+    const struct session *session = step->session;
+    const struct precondition *match = step->match;
+    const struct submission *s = step->submission;
+    uint64_t current = session->admitted_step;
+
+    if (match->given && (match->lineage != session->lineage || match->step != current)) {
+        fault_set(fault, STATUS_STEP_CONFLICT, "",
+                  "If-Match names revision %llu-%llu, the session stands at %llu-%llu; fetch the "
+                  "parameters and compute the gradient again",
+                  (unsigned long long)match->lineage, (unsigned long long)match->step,
+                  (unsigned long long)session->lineage, (unsigned long long)current);
+        return fault_extra(fault, "current_step", current);
+    }
+    if (s != NULL && s->has_base_step && s->base_step > current) {
+        fault_set(fault, STATUS_INVALID_FIELD, "/base_step",
+                  "base_step is %llu, but the session is only at step %llu",
+                  (unsigned long long)s->base_step, (unsigned long long)current);
+        return fault_extra(fault, "current_step", current);
+    }
+    return STATUS_OK;
+}
+
+/* Admits the step and queues its event, so that ticket order is journal order. */
+static enum status admit(struct step *step, bool *seen, struct outcome *out, struct fault *fault)
+{
+    struct session *session = step->session;
+    const struct submission *s = step->submission;
+    struct committer *committer = session->engine->committer;
+    int mode = session->spec.durability.mode;
+    size_t in_flight = session->tickets - session->turns;
+    enum status status;
+
+    if ((status = check_repeat(step, seen, out, fault)) != STATUS_OK || *seen)
+        return status;
+    if ((status = check_position(step, fault)) != STATUS_OK)
+        return status;
+    if (!ledger_reserve(&session->state->ledger, in_flight + 1))
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    step->event.step = session->admitted_step + 1;
+    step->event.base_step = s != NULL && s->has_base_step ? s->base_step : session->admitted_step;
+    if (mode != DURABILITY_CHECKPOINT &&
+        (status = journal_entry_new(session, &step->event, step->body, step->offset, step->size,
+                                    &step->entry, fault)) != STATUS_OK)
+        return status;
+    if ((status = session_admit(session, false, &step->ticket, fault)) != STATUS_OK)
+        return status;
+    session->admitted_step++;
+    step->flight.next = session->flights;
+    session->flights = &step->flight;
+    if (mode == DURABILITY_INTERVAL) {
+        step->entry->deferred = true;
+        commit_later(committer, &step->entry->item,
+                     (uint64_t)(session->spec.durability.seconds * 1e6));
+        step->entry = NULL;
+    } else if (step->entry != NULL) {
+        commit_enqueue(committer, &step->entry->item);
+    }
+    return STATUS_OK;
+}
+
+static void land(struct step *step)
+{
+    struct flight **link = &step->session->flights;
+
+    while (*link != &step->flight)
+        link = &(*link)->next;
+    *link = step->flight.next;
+}
+
+/* --- after the journal --- */
+
+/* In this thread's turn: applies and publishes. Mutex held on entry and exit. */
+static void apply(struct step *step, struct outcome *out)
+{
+    struct session *session = step->session;
+    struct receipt receipt;
+
+    pthread_mutex_unlock(&session->mutex);
+    event_apply(session->state, &session->spec, session->layout->count, &step->event, step->body,
+                step->offset, step->next, &receipt);
+    pthread_mutex_lock(&session->mutex);
+    if (session->durable_step < receipt.step)
+        receipt.durable_step = session->durable_step;
+    session->step = receipt.step;
+    session->dirty++;
+    session->journal_since += step->size;
+    out->revision = revision_retain(step->next);
+    out->replayed = false;
+    state_publish(session->state, &step->event, step->next, &receipt, step->cursor);
+    step->next = NULL;
+    step->cursor = NULL;
+    out->receipt = receipt;
+}
+
+static void close_step(struct step *step)
+{
+    journal_entry_free(step->entry);
+    revision_release(step->next);
+    free(step->cursor);
+    step->entry = NULL;
+    step->next = NULL;
+    step->cursor = NULL;
+}
+
+/* Admits, journals, applies. *again: the configuration changed since the step was prepared. */
+static enum status take(struct step *step, bool *again, struct outcome *out, struct fault *fault)
+{
+    struct session *session = step->session;
+    struct committer *committer = session->engine->committer;
+    enum status status = STATUS_OK;
+    bool seen = false;
+
+    pthread_mutex_lock(&session->mutex);
+    session_await_admission(session);
+    *again = session->spec_version != step->spec_version;
+    if (!*again)
+        status = admit(step, &seen, out, fault);
+    pthread_mutex_unlock(&session->mutex);
+    if (*again || seen || status != STATUS_OK)
+        return status;
+    if (step->entry != NULL)
+        status = commit_wait(committer, &step->entry->item, fault);
+    pthread_mutex_lock(&session->mutex);
+    session_await_turn(session, step->ticket);
+    if (status == STATUS_OK)
+        apply(step, out);
+    land(step);
+    session_end_turn(session, false, status != STATUS_OK);
+    pthread_mutex_unlock(&session->mutex);
+    return status;
+}
+
+/* Saves the state if it is time. A failure costs nothing but a longer journal: the step stands. */
+static void save_if_due(struct session *session, struct receipt *receipt)
+{
+    struct fault fault;
+
+    if (session_save(session, false, &fault) != STATUS_OK)
+        log_warning("session %s: no checkpoint after step %llu: %s", session->id,
+                    (unsigned long long)receipt->step, fault.detail);
+    pthread_mutex_lock(&session->mutex);
+    receipt->durable_step =
+        session->durable_step < receipt->step ? session->durable_step : receipt->step;
+    pthread_mutex_unlock(&session->mutex);
+}
+
+/* Prepares and takes a step, again if the configuration changes meanwhile. */
+static enum status run(struct step *step, enum status (*prepare)(struct step *, struct fault *),
+                       struct outcome *out, struct fault *fault)
+{
+    struct session *session = step->session;
+    enum status status = session_enter(session, fault);
+    bool again = true;
+
+    if (status != STATUS_OK)
+        return status;
+    while (status == STATUS_OK && again) {
+        pthread_mutex_lock(&session->mutex);
+        step->spec = session->spec;
+        step->spec_version = session->spec_version;
+        pthread_mutex_unlock(&session->mutex);
+        if (step->spec.durability.mode == DURABILITY_INTERVAL) {
+            if ((status = commit_health(session->engine->committer, fault)) != STATUS_OK)
+                break;
+            commit_await_space(session->engine->committer);
+        }
+        if ((status = prepare(step, fault)) == STATUS_OK)
+            status = take(step, &again, out, fault);
+        close_step(step);
+    }
+    if (status == STATUS_OK && !out->replayed)
+        save_if_due(session, &out->receipt);
+    session_leave(session);
+    return status;
+}
+
+enum status session_submit(struct session *session, const struct submission *submission,
+                           struct outcome *out, struct fault *fault)
+{
+    struct step step = {.session = session, .submission = submission, .match = &submission->match};
+
+    PRE(submission->offset + session->layout->count * dtype_size(submission->dtype) <=
+        submission->buffer->size);
+    PRE(submission->seq == 0 ||
+        (submission->worker != NULL && strlen(submission->worker) <= WORKER_BYTES));
+    return run(&step, prepare_gradient, out, fault);
+}
+
+enum status session_replace(struct session *session, struct buffer *weights,
+                            const struct precondition *match, struct outcome *out,
+                            struct fault *fault)
+{
+    struct step step = {.session = session, .match = match, .body = weights};
+
+    step.size = session->layout->count * dtype_size(session->dtype);
+    PRE(weights->size >= step.size);
+    return run(&step, prepare_weights, out, fault);
+}

@@ -1,0 +1,42 @@
+/* Rows: parameters in order with the first error kept, columns, and the checksum that every row
+ * carries. */
+#ifndef DESCENT_STORAGE_SQLITE_ROW_H
+#define DESCENT_STORAGE_SQLITE_ROW_H
+
+#include "storage/sqlite_file.h"
+#include "storage/store.h"
+
+enum {
+    ROW_CHUNK_BITS = 20,
+    ROW_CHUNK_LAST = (1 << ROW_CHUNK_BITS) - 1
+}; /* place = id << 20 | chunk */
+
+struct row_binding {
+    sqlite3_stmt *statement;
+    int at;   /* parameters bound */
+    int code; /* the first error, or SQLITE_OK */
+};
+
+struct row_binding row_bind(struct sqlite_file *file, enum sqlite_statement statement);
+void row_bind_number(struct row_binding *binding, uint64_t value);
+
+/* Not copied: the bytes stay where they are until the statement has run. */
+void row_bind_bytes(struct row_binding *binding, struct span bytes);
+
+uint64_t row_number(sqlite3_stmt *row, int column);
+
+/* A blob of the row, in SQLite's memory until the next step. False when memory ran out. */
+bool row_span(sqlite3_stmt *row, int column, struct span *out);
+
+/* Where a chunk of a checkpoint is; the largest lsn that a column holds. */
+uint64_t row_place(uint64_t id, uint32_t chunk);
+uint64_t row_lsn(uint64_t lsn);
+
+/* The XXH3-64 of a row: its numbers, and the XXH3-64 of each of its blobs, as little-endian words.
+ */
+uint64_t row_checksum_event(const struct store_event *event);
+uint64_t row_checksum_session(const struct store_session *session);
+uint64_t row_checksum_checkpoint(const struct store_checkpoint *checkpoint);
+uint64_t row_checksum_chunk(uint64_t place, struct span body);
+
+#endif
