@@ -1,4 +1,4 @@
-# descent: build, test and run. `make help` lists what there is.
+# descent: build, test and run. `make help` lists what there is. Recipes print what they make; V=1 shows the commands.
 
 FLAVOUR ?= release
 CC ?= gcc
@@ -33,6 +33,13 @@ CFLAGS_ALL = -std=c11 $(CWARN) $(COMMON) $(CFLAGS)
 CXXFLAGS_ALL = -std=c++17 $(WARN) $(COMMON) -fno-exceptions -fno-rtti $(CXXFLAGS)
 LDLIBS := -lmicrohttpd -ljansson -lsqlite3 -lm
 
+ifeq ($(V),1)
+Q :=
+else
+Q := @
+endif
+say = @printf '  %-7s %s\n' $(1) $(2)
+
 # --- sources ---------------------------------------------------------------------------------------------------------
 # What computes on numbers is written once and compiled twice, for float and for double (see service/kernel/real.h).
 REAL := $(wildcard service/kernel/*.c) $(wildcard service/optim/rules/*.c) service/session/advance.c
@@ -45,35 +52,123 @@ LIB := $(filter-out $(B)/api/main.o,$(OBJ))
 TESTOBJ := $(TESTS:%.c=$(B)/%.o)
 
 .PHONY: all
-all: build/descent ## build the server (build/descent)
+all: build/descent ## build the server, build/descent
 
 build/descent: build/release/descent
 	@ln -sf release/descent $@
 
 $(B)/descent: $(OBJ)
-	$(CXX) $(COMMON) -o $@ $^ $(LDLIBS)
+	$(call say,LINK,$@)
+	$(Q)$(CXX) $(COMMON) -o $@ $^ $(LDLIBS)
 
 $(B)/tests/descent-tests: $(LIB) $(TESTOBJ)
-	$(CXX) $(COMMON) -o $@ $^ $(LDLIBS) -lcheck -lsubunit -lrt
+	$(call say,LINK,$@)
+	$(Q)$(CXX) $(COMMON) -o $@ $^ $(LDLIBS) -lcheck -lsubunit -lrt
 
 $(B)/%.f32.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -DREAL_BITS=32 -MMD -MP -c -o $@ $<
+	$(call say,CC,"$< (float)")
+	$(Q)$(CC) $(CFLAGS_ALL) -DREAL_BITS=32 -MMD -MP -c -o $@ $<
 $(B)/%.f64.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -DREAL_BITS=64 -MMD -MP -c -o $@ $<
+	$(call say,CC,"$< (double)")
+	$(Q)$(CC) $(CFLAGS_ALL) -DREAL_BITS=64 -MMD -MP -c -o $@ $<
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 $(B)/%.o: %.cc
 	@mkdir -p $(@D)
-	$(CXX) $(CXXFLAGS_ALL) -MMD -MP -c -o $@ $<
+	$(call say,CXX,$<)
+	$(Q)$(CXX) $(CXXFLAGS_ALL) -MMD -MP -c -o $@ $<
 
 # What .incbin embeds, -MMD does not see.
 $(B)/api/endpoint/openapi.o: api/openapi.json
 $(B)/storage/sqlite_file.o: $(wildcard storage/schema/*.sql)
 
 -include $(OBJ:.o=.d) $(TESTOBJ:.o=.d)
+
+# --- what a new machine lacks ----------------------------------------------------------------------------------------
+DEPS_BUILD := gcc g++ make libmicrohttpd-dev libjansson-dev libsqlite3-dev libxxhash-dev libfast-float-dev
+DEPS_DEMO := $(DEPS_BUILD) python3 python3-numpy python3-sklearn python3-matplotlib
+DEPS_CHECK := $(DEPS_BUILD) check libsubunit-dev curl python3 python3-numpy
+DEPS_CLANG := clang clang-format libclang-rt-14-dev
+DEPS_BENCH := $(DEPS_CHECK) python3-torch
+DEPS_GOLDEN := python3 python3-numpy python3-torch
+
+# $(call install,PACKAGES): installs those that are missing, as root or through sudo; asks nothing when all are there.
+define install
+@missing=$$(for p in $(1); do dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || echo $$p; done); \
+if [ -n "$$missing" ]; then \
+    echo "installing:" $$missing; \
+    as=; [ "$$(id -u)" = 0 ] || as=sudo; \
+    $$as apt-get update -qq && \
+    $$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+fi
+endef
+
+.PHONY: deps deps-demo deps-check deps-clang
+deps: ## install what the build needs
+	$(call install,$(DEPS_BUILD))
+deps-demo:
+	$(call install,$(DEPS_DEMO))
+deps-check:
+	$(call install,$(DEPS_CHECK))
+deps-clang:
+	$(call install,$(DEPS_CLANG))
+
+# --- running ---------------------------------------------------------------------------------------------------------
+.PHONY: demo serve install uninstall
+demo: deps-demo ## train a classifier of handwritten digits through a server of its own (installs what is missing)
+	@$(MAKE) --no-print-directory build/descent
+	@PYTHON=$(PYTHON) clients/examples/demo.sh
+
+serve: deps ## run a server on 127.0.0.1:8080 with ./descent-data
+	@$(MAKE) --no-print-directory build/descent
+	build/descent serve
+
+install: ## install the binary and its man page under PREFIX (/usr/local)
+	@$(MAKE) --no-print-directory build/descent
+	install -D -m 755 build/release/descent $(DESTDIR)$(PREFIX)/bin/descent
+	install -D -m 644 api/descent.1 $(DESTDIR)$(PREFIX)/share/man/man1/descent.1
+
+uninstall: ## remove them
+	rm -f $(DESTDIR)$(PREFIX)/bin/descent $(DESTDIR)$(PREFIX)/share/man/man1/descent.1
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+TESTING = DESCENT_BINARY=$(CURDIR)/$(B)/descent PYTHON=$(PYTHON)
+
+.PHONY: check check-suites check-scripts check-asan check-tsan check-scalar check-clang check-fault tidy format
+check: deps-check ## pass every test (installs what is missing)
+	@$(MAKE) --no-print-directory build/descent check-suites check-scripts
+
+# The C tests of a flavour.
+check-suites: $(B)/descent $(B)/tests/descent-tests
+	$(TESTING) $(B)/tests/descent-tests $(SUITES)
+
+# What drives the server from outside, in other languages.
+check-scripts: build/descent
+	$(TESTING) tests/scenario/scripts.sh
+
+check-asan: deps-check ## the C tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(MAKE) --no-print-directory FLAVOUR=asan check-suites
+
+check-tsan: deps-check ## the C tests under ThreadSanitizer
+	@$(MAKE) --no-print-directory FLAVOUR=tsan check-suites
+
+check-clang: deps-check deps-clang ## build everything with clang, warnings are errors, and run the C tests
+	@$(MAKE) --no-print-directory FLAVOUR=clang check-suites
+
+tidy: deps-clang ## layers, tables against files, dead symbols, formatting
+	@$(MAKE) --no-print-directory $(OBJ) $(TESTOBJ)
+	@tests/tidy.sh $(B)
+
+format: deps-clang ## format the C sources
+	clang-format -i $$(git ls-files '*.c' '*.h' '*.cc')
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
 .PHONY: clean
 clean: ## remove what was built

@@ -233,6 +233,8 @@ static enum status lift_next(struct pass *pass)
         const char *end = skip_number(pass, pass->at);
         return end == NULL ? STATUS_INVALID_JSON : lift_piece(pass, end);
     }
+    if (c == '\0') /* jansson passes over one after a literal */
+        return fail_at(pass, pass->at, "a NUL byte cannot stand in JSON");
     pass->at++;
     if ((c == '}' || c == ']') && pass->depth > 0)
         pass->depth--;

@@ -48,3 +48,68 @@ struct range range_find(const char *range, const char *if_range, const char *eta
     }
     return (struct range){.kind = RANGE_PART, .first = first, .size = last - first + 1};
 }
+
+static const char *find_etag(const struct reply *reply)
+{
+    for (size_t i = 0; i < reply->header_count; i++)
+        if (strcasecmp(reply->headers[i].name, "ETag") == 0)
+            return reply->headers[i].value;
+    return NULL;
+}
+
+static uint64_t total_size(const struct reply *reply)
+{
+    return (uint64_t)reply->head.size + reply->size + reply->tail.size;
+}
+
+struct range range_apply(const struct request *request, struct reply *reply)
+{
+    uint64_t total = total_size(reply);
+    struct range range = {.kind = RANGE_WHOLE, .size = total};
+    struct fault fault;
+
+    if (!reply->ranges || reply->http != 200)
+        return range;
+    if (request->method == METHOD_GET) /* Range means nothing to any other method (14.2) */
+        range = range_find(request_header(request, "Range"), request_header(request, "If-Range"),
+                           find_etag(reply), total);
+    if (range.kind == RANGE_OUTSIDE) {
+        fault_set(&fault, STATUS_RANGE_NOT_SATISFIABLE, "", "there are %llu bytes",
+                  (unsigned long long)total);
+        buffer_release(reply->buffer);
+        *reply = reply_fault(request, &fault);
+        reply_header(reply, "Content-Range",
+                     arena_format(request->arena, "bytes */%llu", (unsigned long long)total));
+        return (struct range){.kind = RANGE_WHOLE, .size = total_size(reply)};
+    }
+    if (range.kind == RANGE_PART) {
+        reply->http = 206;
+        reply_header(reply, "Content-Range",
+                     arena_format(request->arena, "bytes %llu-%llu/%llu",
+                                  (unsigned long long)range.first,
+                                  (unsigned long long)(range.first + range.size - 1),
+                                  (unsigned long long)total));
+    }
+    reply_header(reply, "Accept-Ranges", "bytes");
+    return range;
+}
+
+size_t range_cut(const struct reply *reply, const struct range *range,
+                 struct span parts[RANGE_PARTS])
+{
+    const struct span whole[RANGE_PARTS] = {
+        reply->head,
+        span_of(reply->buffer != NULL ? reply->buffer->data + reply->offset : NULL, reply->size),
+        reply->tail,
+    };
+    uint64_t begin = range->first, end = range->first + range->size, at = 0;
+    size_t count = 0;
+
+    for (size_t i = 0; i < RANGE_PARTS; at += whole[i++].size) {
+        uint64_t from = begin > at ? begin - at : 0;
+        uint64_t to = end < at + whole[i].size ? end - at : whole[i].size;
+        if (end > at && from < to)
+            parts[count++] = span_of(whole[i].data + from, (size_t)(to - from));
+    }
+    return count;
+}

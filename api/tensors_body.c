@@ -262,7 +262,6 @@ struct reply outcome_reply(struct request *request, const struct session *sessio
     receipt_write(&text, &outcome->receipt);
     if (form == NULL) {
         json_text_close(&text, '}');
-        json_text_raw(&text, span_of("\n", 1));
         reply = reply_json(200, json_text_end(&text));
     } else {
         struct span members = json_text_end(&text);

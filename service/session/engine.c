@@ -265,7 +265,9 @@ enum status engine_create(struct engine *engine, const struct session_request *r
                          (unsigned long long)engine->options.parameters_max);
     if (request->id != NULL)
         strcpy(id, request->id);
-    if ((status = digest_request(request, &record.request, fault)) != STATUS_OK ||
+    if ((status = check_weights(request->layout, request->spec->dtype, request->weights, fault)) !=
+            STATUS_OK ||
+        (status = digest_request(request, &record.request, fault)) != STATUS_OK ||
         (status = reserve(engine, request, &record, &exists, id, &session, fault)) != STATUS_OK)
         return status;
     *created = !exists;

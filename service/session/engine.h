@@ -74,8 +74,9 @@ bool session_id_valid(const char *id);
 struct session_request {
     const char *id; /* NULL: the server picks one */
     const struct spec *spec;
-    struct layout *layout;  /* borrowed; the engine retains it */
-    struct buffer *weights; /* borrowed; layout->count elements of spec->dtype, finite */
+    struct layout *layout; /* borrowed; the engine retains it */
+    struct buffer
+        *weights; /* borrowed; layout->count elements of spec->dtype; checked to be finite */
 };
 
 /* Creates; on disk when it returns. The session comes retained. An id in use: with the same request
@@ -132,7 +133,7 @@ struct submission {
     uint64_t base_step;
     double loss;                       /* NaN: not given */
     double examples;                   /* > 0; 1 when not given */
-    const char *worker;                /* NULL: none; with seq >= 1 */
+    const char *worker; /* NULL: none; not empty */
     uint64_t seq;                      /* 0: none */
     const char *cursor;                /* NULL: not given */
     double lr, momentum, beta1, beta2; /* NaN: not overridden */

@@ -28,7 +28,7 @@ void event_pack(struct packer *packer, const struct event *event)
     if (event->keyed)
         pack_fixed(packer, event->key.bytes, sizeof event->key.bytes);
     pack_fixed(packer, event->payload.bytes, sizeof event->payload.bytes);
-    pack_text(packer, event->seq > 0 ? event->worker : NULL);
+    pack_text(packer, event->worker[0] != '\0' ? event->worker : NULL);
     pack_u64(packer, event->seq);
     pack_u32(packer, event->cursor != NULL);
     if (event->cursor != NULL)

@@ -123,18 +123,28 @@ void session_leave(struct session *session)
 
 void session_await_admission(struct session *session)
 {
-    while (!session->deleted && (session->exclusive || session->failed))
+    while (!session->deleted && (session->exclusive || session->failed || session->awaited > 0))
         pthread_cond_wait(&session->turn, &session->mutex);
+}
+
+/* While it waits, nobody else is admitted: a stream of steps cannot keep a change out for ever. */
+static void await_quiet(struct session *session)
+{
+    session->awaited++;
+    while (!session->deleted &&
+           (session->exclusive || session->failed || session->tickets != session->turns))
+        pthread_cond_wait(&session->turn, &session->mutex);
+    session->awaited--;
+    pthread_cond_broadcast(&session->turn);
 }
 
 enum status session_admit(struct session *session, bool exclusive, uint64_t *ticket,
                           struct fault *fault)
 {
-    session_await_admission(session);
-    while (exclusive && !session->deleted && session->tickets != session->turns) {
-        pthread_cond_wait(&session->turn, &session->mutex);
+    if (exclusive)
+        await_quiet(session);
+    else
         session_await_admission(session);
-    }
     if (session->deleted)
         return gone(session, fault);
     session->exclusive = exclusive;

@@ -72,6 +72,7 @@ struct session {
     uint64_t turns;         /* finished */
     uint64_t admitted_step; /* the step the last admitted event leads to */
     bool exclusive;         /* a change is under way: nothing is admitted */
+    unsigned awaited;       /* changes that wait until nothing is in flight */
     bool failed; /* a commit failed: nothing is admitted until those in flight are gone */
     bool deleted;
     struct flight *flights;
@@ -132,6 +133,14 @@ void session_end_turn(struct session *session, bool exclusive, bool failed);
 /* A revision with one reference and room for `bytes` of weights (0: none yet). NULL when memory is
  * out. */
 struct revision *revision_new(size_t bytes);
+
+/* OK when bad_count is 0; else `status` naming tensor and index, where = "/<member>/<tensor>". */
+enum status check_finite(const struct layout *layout, const char *member, size_t bad_count,
+                         size_t bad_index, enum status status, struct fault *fault);
+
+/* INVALID_FIELD when weights of the session's dtype hold NaN or infinity. */
+enum status check_weights(const struct layout *layout, enum dtype dtype,
+                          const struct buffer *weights, struct fault *fault);
 
 struct state *state_new(void);
 void state_free(struct state *state); /* NULL is allowed */

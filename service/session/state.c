@@ -1,5 +1,6 @@
 /* States and revisions, and what an event makes of them. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,6 +34,35 @@ void revision_release(struct revision *revision)
         return;
     buffer_release(revision->weights);
     free(revision);
+}
+
+enum status check_finite(const struct layout *layout, const char *member, size_t bad_count,
+                         size_t bad_index, enum status status, struct fault *fault)
+{
+    const struct tensor *tensor = layout->tensors;
+    char where[300];
+
+    if (bad_count == 0)
+        return STATUS_OK;
+    while (bad_index >= tensor->offset + tensor->count)
+        tensor++;
+    snprintf(where, sizeof where, "/%s/", member);
+    pointer_escape(where + strlen(where), sizeof where - strlen(where), tensor->name);
+    return fault_set(fault, status, where,
+                     "%zu elements are not finite in the session's precision, the first at index "
+                     "%zu of tensor %s",
+                     bad_count, bad_index - tensor->offset, tensor->name);
+}
+
+enum status check_weights(const struct layout *layout, enum dtype dtype,
+                          const struct buffer *weights, struct fault *fault)
+{
+    struct wire_gradient vector = {weights->data, dtype, layout->count};
+    struct measure measure = {.rescale = 1, .clip_value = HUGE_VAL};
+
+    advances(dtype)->measure(&vector, &measure);
+    return check_finite(layout, "parameters", measure.bad_count, measure.bad_index,
+                        STATUS_INVALID_FIELD, fault);
 }
 
 struct state *state_new(void)

@@ -61,23 +61,6 @@ static enum status check_overrides(const struct step *step, struct fault *fault)
     return STATUS_OK;
 }
 
-static enum status refuse_nonfinite(const struct step *step, const struct measure *measure,
-                                    struct fault *fault)
-{
-    const struct layout *layout = step->session->layout;
-    const struct tensor *tensor = layout->tensors;
-    char where[300] = "/gradients/";
-
-    while (measure->bad_index >= tensor->offset + tensor->count)
-        tensor++;
-    pointer_escape(where + strlen(where), sizeof where - strlen(where), tensor->name);
-    return fault_set(fault, STATUS_NONFINITE_GRADIENT, where,
-                     "%zu elements are not finite in %s, the first at index %zu of tensor %s; send "
-                     "finite gradients, or set gradient.nonfinite to \"skip\" or \"zero\"",
-                     measure->bad_count, dtype_name(step->spec.dtype),
-                     measure->bad_index - tensor->offset, tensor->name);
-}
-
 /* Measures the gradient and settles what kind of event it is. */
 static enum status measure_gradient(struct step *step, struct fault *fault)
 {
@@ -95,7 +78,8 @@ static enum status measure_gradient(struct step *step, struct fault *fault)
     advances(spec->dtype)->measure(&gradient, &measure);
     if (measure.bad_count > 0) {
         if (spec->gradient.nonfinite == NONFINITE_REJECT)
-            return refuse_nonfinite(step, &measure, fault);
+            return check_finite(step->session->layout, "gradients", measure.bad_count,
+                                measure.bad_index, STATUS_NONFINITE_GRADIENT, fault);
         if (spec->gradient.nonfinite == NONFINITE_SKIP) {
             step->event.kind = EVENT_SKIP;
             step->event.grad_norm = (double)NAN;
@@ -133,7 +117,7 @@ static enum status prepare_gradient(struct step *step, struct fault *fault)
                                  .cursor = s->cursor,
                                  .cursor_size = s->cursor == NULL ? 0 : strlen(s->cursor)};
     step->flight = (struct flight){.worker = s->seq > 0 ? s->worker : NULL, .seq = s->seq};
-    if (s->seq > 0)
+    if (s->worker != NULL)
         strcpy(step->event.worker, s->worker);
     if (s->key != NULL) {
         step->event.keyed = step->flight.keyed = true;
@@ -157,7 +141,11 @@ static enum status prepare_gradient(struct step *step, struct fault *fault)
 static enum status prepare_weights(struct step *step, struct fault *fault)
 {
     double nothing = (double)NAN;
+    enum status status =
+        check_weights(step->session->layout, step->session->dtype, step->body, fault);
 
+    if (status != STATUS_OK)
+        return status;
     step->event = (struct event){.kind = EVENT_WEIGHTS,
                                  .created_us = clock_unix_us(),
                                  .wire = step->session->dtype,
@@ -435,8 +423,8 @@ enum status session_submit(struct session *session, const struct submission *sub
 
     PRE(submission->offset + session->layout->count * dtype_size(submission->dtype) <=
         submission->buffer->size);
-    PRE(submission->seq == 0 ||
-        (submission->worker != NULL && strlen(submission->worker) <= WORKER_BYTES));
+    PRE(submission->seq == 0 || submission->worker != NULL);
+    PRE(submission->worker == NULL || strlen(submission->worker) <= WORKER_BYTES);
     return run(&step, prepare_gradient, out, fault);
 }
 

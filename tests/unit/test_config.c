@@ -116,7 +116,7 @@ static const struct {
     {"--idle-s", " 1", "--idle-s"},
     {"--idle-s", "", "--idle-s"},
     {"--idle-s", NULL, "--idle-s needs a value"},
-    {"--body-bytes-max", "1023", "bytes from 1024"},
+    {"--body-bytes-max", "1023", "bytes from 1024 to 1099511627776"},
     {"--body-bytes-max", "18446744073709551616", "--body-bytes-max"},
     {"--body-bytes-max", "99999999999999999999999", "--body-bytes-max"},
     {"--log", "loud", "--log is \"loud\"; it must be debug, info, warning, error or off"},

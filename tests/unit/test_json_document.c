@@ -156,7 +156,7 @@ END_TEST
 
 START_TEST(a_nul_byte_is_refused_wherever_it_stands)
 {
-    static const char text[] = "{\"a\":[1,2],\"b\":\"c\"}";
+    static const char text[] = "{\"a\":[1,2],\"b\":\"c\",\"d\":[true ,null ],\"e\":6 }";
 
     for (size_t i = 0; i < sizeof text - 1; i++) {
         char copy[sizeof text];

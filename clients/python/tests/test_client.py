@@ -236,10 +236,14 @@ class Steps(Live):
                         session = self.create(
                             self.client(format=format), {"w": numbers}, dtype=dtype
                         )
-                        self.same(
-                            session.parameters(dtype=dtype if format != "json" else None),
-                            {"w": expected},
-                        )
+                        found = session.parameters(dtype=dtype if format != "json" else None)
+                        if format == "json" and dtype == "f32":
+                            # JSON has the shortest text that names the same float: as a double it
+                            # is a neighbour, as a float the same bits.
+                            listed = [float(value) for value in found["w"]]
+                            packed = struct.pack("<%df" % size, *listed)
+                            found = {"w": list(struct.unpack("<%df" % size, packed))}
+                        self.same(found, {"w": expected})
 
     def test_a_scalar_is_a_tensor(self):
         session = self.create(parameters={"a": 0.5, "b": [[0.5]]})

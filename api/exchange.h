@@ -1,0 +1,85 @@
+/* A connection and the one request that is under way on it, without the library that moves its
+ * bytes: what is admitted, what is refused and when, memory for the body, deadlines, the reply.
+ * server.c drives it; one thread at a time. */
+#ifndef DESCENT_API_EXCHANGE_H
+#define DESCENT_API_EXCHANGE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "api/endpoint.h"
+#include "api/guard.h"
+#include "api/range.h"
+#include "api/watch.h"
+
+enum { REQUEST_ID_BYTES_MAX = 64 };
+
+/* What the connections of one server share. */
+struct commons {
+    const struct config *config;
+    struct engine *engine; /* NULL while it recovers */
+    struct watch *watch;
+    uint64_t id_seed;
+    _Atomic uint64_t id_next;
+    atomic_bool draining;
+    _Atomic uint64_t connections;
+    _Atomic uint64_t running; /* requests whose header has come and whose reply has not gone */
+    _Atomic uint64_t inflight_bytes; /* bodies in memory */
+};
+
+enum stage {
+    STAGE_IDLE,   /* nothing of a request is known */
+    STAGE_HEADER, /* the request line has come */
+    STAGE_BODY,   /* admitted; the body goes to memory */
+    STAGE_DROP,   /* refused; the body goes nowhere, `reply` is ready */
+    STAGE_REPLY,  /* `reply` is to go out, or is on its way */
+};
+
+struct exchange {
+    struct watched watched;
+    struct commons *commons;
+    enum stage stage;
+    bool surplus; /* opened beyond connections_max: it hears 503 */
+    bool counted; /* in commons->running */
+    struct arena arena;
+    struct request request;
+    char *target; /* NULL: memory ran out */
+    struct framing framing;
+    uint64_t started_us;
+    size_t body_used;
+    uint64_t dropped; /* bytes of a refused body */
+    uint64_t charged; /* bytes of commons->inflight_bytes */
+    struct reply reply;
+    char id[REQUEST_ID_BYTES_MAX + 1];
+};
+
+/* A connection has come, on this socket; NULL when memory is out. exchange_free before the socket
+ * is closed. */
+struct exchange *exchange_new(struct commons *commons, int fd);
+void exchange_free(struct exchange *take_exchange);
+
+/* The request line has come. */
+void exchange_begin(struct exchange *exchange, const char *target);
+
+/* The header is complete: request.headers are filled, envelope->target is not looked at. Sets the
+ * stage: BODY, DROP, or REPLY when the reply must go out now and close the connection, since the
+ * end of the body cannot be trusted, is too far away, or the client waits for leave to send it.
+ * False: the connection has expired, cut it. */
+bool exchange_admit(struct exchange *exchange, const struct envelope *envelope);
+
+/* A piece of the body. False: cut the connection, too much of a refused body has come. */
+bool exchange_receive(struct exchange *exchange, const void *data, size_t size);
+
+/* The body is complete: serves the request, if it was not refused. False: expired, cut it. */
+bool exchange_serve(struct exchange *exchange);
+
+/* The reply is about to go: completes its header, logs, and gives the part of it that was asked for
+ * as at most three spans that live until exchange_reset. False: expired, cut it. */
+bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], size_t *count);
+
+/* The reply has gone, or never will: frees what belonged to the request and waits for the next. */
+void exchange_reset(struct exchange *exchange);
+
+#endif

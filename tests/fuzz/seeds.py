@@ -1,0 +1,60 @@
+"""Writes the seeds of tests/fuzz/corpus/. Run from the project's root."""
+import shutil
+import struct
+from pathlib import Path
+
+CORPUS = Path(__file__).parent / "corpus"
+GOLDEN = Path(__file__).parent.parent / "golden" / "wire"
+
+JSON = [
+    '{"optimizer": {"name": "adam", "lr": 1e-3}, "parameters": {"w": [[0.1, -2], [3, 4e5]], "b": 0}}',
+    '{"gradients": {"w": [[[1],[2]],[[3],[4]]], "e": [], "f": [[],[]]}, "base_step": 12.0, "seq": 18446744073709551615}',
+    '[1, [2, [3, ["x", {"y": [4]}]]], true, false, null, "\\u00e9\\n", -0, 1.5e-300, 12345678901234567890123]',
+    '[[1,2],[3]]',
+    '{"a":1,"a":2}',
+    '[NaN]',
+]
+SAFETENSORS = [
+    '{"w":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},"b":{"dtype":"F32","shape":[2],"data_offsets":[16,24]}}',
+    '{"b":{"dtype":"F64","shape":[2],"data_offsets":[8,24]},"w":{"dtype":"BF16","shape":[2,2],"data_offsets":[0,8]},"__metadata__":{"k":"v"}}',
+]
+NPY = [
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (6,), }",
+    "{'descr': '<f8', 'fortran_order': True, 'shape': (6,), }",
+    "{'descr': '<f2', 'fortran_order': False, 'shape': (2, 2), }",
+]
+NEGOTIATE = [
+    "application/json",
+    "application/x-npy;q=0.5, application/octet-stream;q=0.6, */*;q=.1",
+    'application/json;x="a,b\\";q=0", application/*;q=1.000',
+    "Application/JSON; charset=utf-8",
+]
+
+
+def write(target, seeds):
+    folder = CORPUS / target
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(seeds):
+        (folder / f"seed{number}").write_bytes(seed)
+
+
+def safetensors(header):
+    size = max(int(end) for end in header.replace("]", ",").split(",") if end.isdigit())
+    return struct.pack("<Q", len(header)) + header.encode() + bytes(range(size))
+
+
+def npy(header):
+    sizes = {"<f2": 8, "<f4": 24, "<f8": 48}
+    size = next(size for descr, size in sizes.items() if descr in header)
+    text = header.ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + bytes(size)
+
+
+write("json", [text.encode() for text in JSON])
+write("safetensors", [safetensors(header) for header in SAFETENSORS])
+write("npy", [npy(header) for header in NPY])
+write("negotiate", [text.encode() for text in NEGOTIATE])
+for name in ("all.f32.safetensors", "some.bf16.safetensors"):
+    shutil.copy(GOLDEN / name, CORPUS / "safetensors" / name)
+for name in ("all.f32.npy", "version2.npy", "w.f64.npy"):
+    shutil.copy(GOLDEN / name, CORPUS / "npy" / name)

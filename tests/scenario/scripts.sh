@@ -1,0 +1,60 @@
+#!/bin/sh
+# The tests that drive the server from outside: the curl quickstart, the Python client, crashes, scale, a full disk.
+# DESCENT_BINARY and PYTHON say what to run. Prints one line a test; the output of what fails is shown.
+set -u
+here=$(dirname "$0")
+root=$(cd "$here/../.." && pwd)
+: "${DESCENT_BINARY:=$root/build/descent}" "${PYTHON:=/usr/bin/python3}"
+export DESCENT_BINARY PYTHON
+passed=0
+failed=0
+folder=$(mktemp -d)
+server=
+trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$folder"' EXIT
+trap 'exit 1' INT TERM
+
+run()
+{
+    name=$1
+    shift
+    printf '  %-28s ' "$name"
+    start=$(date +%s)
+    if "$@" >"$folder/log" 2>&1; then
+        passed=$((passed + 1))
+        echo "passed ($(($(date +%s) - start)) s)"
+    else
+        failed=$((failed + 1))
+        echo "FAILED"
+        cat "$folder/log"
+    fi
+}
+
+quickstart()
+{
+    "$DESCENT_BINARY" serve --listen 127.0.0.1:0 --data "$folder/data" >"$folder/ready" 2>"$folder/server" &
+    server=$!
+    for _ in $(seq 100); do
+        url=$(sed -n 's/^descent listening on //p' "$folder/ready")
+        [ -n "$url" ] && break
+        sleep 0.1
+    done
+    DESCENT_URL=$url "$root/clients/shell/quickstart.sh" || return 1
+    kill -TERM "$server"
+    wait "$server"
+    status=$?
+    server=
+    return $status
+}
+
+python_client()
+{
+    cd "$root/clients/python" && "$PYTHON" -m unittest -q
+}
+
+run quickstart quickstart
+run python_client python_client
+for script in "$root"/tests/scenario/*.py; do
+    run "$(basename "$script" .py)" "$PYTHON" "$script"
+done
+echo "scripts: $passed passed, $failed failed"
+[ "$failed" = 0 ]
