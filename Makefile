@@ -20,8 +20,9 @@ OPT.scalar := -O3 -DDESCENT_SCALAR
 OPT.clang := -O3
 OPT.asan := -O1 -g -DDESCENT_SCALAR -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 OPT.tsan := -O1 -g -DDESCENT_SCALAR -fsanitize=thread
+OPT.fuzz := -O1 -g -DDESCENT_SCALAR -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all
 OPT.cover := -O0 -g --coverage
-ifeq ($(FLAVOUR),clang)
+ifneq ($(filter clang fuzz,$(FLAVOUR)),)
 CC := clang
 CXX := clang++
 endif
@@ -50,6 +51,10 @@ TESTS := $(wildcard tests/main.c tests/lib/*.c tests/contract/*.c tests/unit/*.c
 OBJ := $(REAL:%.c=$(B)/%.f32.o) $(REAL:%.c=$(B)/%.f64.o) $(ONCE:%.c=$(B)/%.o) $(CXXS:%.cc=$(B)/%.o)
 LIB := $(filter-out $(B)/api/main.o,$(OBJ))
 TESTOBJ := $(TESTS:%.c=$(B)/%.o)
+
+ifneq ($(findstring s,$(filter-out --%,$(firstword $(MAKEFLAGS)))),)
+say :=
+endif
 
 .PHONY: all
 all: build/descent ## build the server, build/descent
@@ -158,6 +163,44 @@ check-tsan: deps-check ## the C tests under ThreadSanitizer
 
 check-clang: deps-check deps-clang ## build everything with clang, warnings are errors, and run the C tests
 	@$(MAKE) --no-print-directory FLAVOUR=clang check-suites
+
+# The same bits with and without vector clones, and from another compiler: a digest of a long run over every rule.
+check-scalar: deps-check deps-clang ## compare the bits of vector, scalar and clang builds; C tests of the scalar build
+	@for flavour in release scalar clang; do $(MAKE) --no-print-directory FLAVOUR=$$flavour build/$$flavour/tests/bits || exit 1; done
+	@set -e; for flavour in release scalar clang; do build/$$flavour/tests/bits | tee build/$$flavour/bits.txt | tail -n 1; done; \
+	cmp build/release/bits.txt build/scalar/bits.txt; cmp build/release/bits.txt build/clang/bits.txt; echo "the same bits: vector, scalar, clang"
+	@$(MAKE) --no-print-directory FLAVOUR=scalar check-suites SUITES="optimizers golden dtype"
+
+$(B)/tests/bits: $(LIB) $(B)/tests/bits.o $(B)/tests/lib/rules.o $(B)/tests/lib/testing.o
+	$(call say,LINK,$@)
+	$(Q)$(CXX) $(COMMON) -o $@ $^ $(LDLIBS)
+
+FUZZ_SECONDS ?= 10
+FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+.PHONY: fuzz
+fuzz: deps-check deps-clang ## fuzz every parser for FUZZ_SECONDS (10) each, under ASan and UBSan
+	@$(MAKE) --no-print-directory FLAVOUR=fuzz fuzz-run
+
+.PHONY: fuzz-run
+fuzz-run: $(FUZZERS:%=build/fuzz/%)
+	@set -e; for target in $(FUZZERS); do \
+	    mkdir -p build/fuzz/corpus/$$target; echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
+	    build/fuzz/$$target -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=2048 -print_final_stats=0 -verbosity=0 \
+	        -artifact_prefix=build/fuzz/ build/fuzz/corpus/$$target tests/fuzz/corpus/$$target; done; echo "no input broke a parser"
+
+build/fuzz/%: tests/fuzz/fuzz_%.c $(LIB)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CFLAGS_ALL) -c -o $@.o $<
+	$(Q)$(CXX) $(COMMON) -fsanitize=fuzzer -o $@ $@.o $(LIB) $(LDLIBS)
+
+.PHONY: golden
+golden: ## generate the golden traces again, from PyTorch and a transcription of the rules
+	$(call install,$(DEPS_GOLDEN))
+	$(PYTHON) tests/golden/generate.py
+
+.PHONY: container
+container: ## build the image without a Docker engine, run the Python client's tests against it
+	tests/container/run.sh
 
 tidy: deps-clang ## layers, tables against files, dead symbols, formatting
 	@$(MAKE) --no-print-directory $(OBJ) $(TESTOBJ)

@@ -1,9 +1,10 @@
-/* Codecs: media type <-> tensors. One file and one line of codecs.def each; no codec knows a socket or a session.
+/* Codecs: media type <-> tensors. One file and one line of codecs.def each; no codec knows a socket
+ * or a session.
  *
- * On the way in a body becomes `struct tensors`: one flat vector in layout order, in the dtype the wire had. Where the
- * body already is that vector (raw, npy, safetensors in layout order), it is a view of the body: no copy.
- * On the way out tensors become `struct encoded`: head, a slice of a buffer (the revision's own memory where the bytes
- * are the same), tail. */
+ * On the way in a body becomes `struct tensors`: one flat vector in layout order, in the dtype the
+ * wire had. Where the body already is that vector (raw, npy, safetensors in layout order), it is a
+ * view of the body: no copy. On the way out tensors become `struct encoded`: head, a slice of a
+ * buffer (the revision's own memory where the bytes are the same), tail. */
 #ifndef DESCENT_API_CODEC_H
 #define DESCENT_API_CODEC_H
 
@@ -16,7 +17,8 @@
 #include "service/tensor/dtype.h"
 #include "service/tensor/layout.h"
 
-/* layout->count elements of `dtype`, little-endian, layout order, from buffer->data + offset (aligned to the element). */
+/* layout->count elements of `dtype`, little-endian, layout order, from buffer->data + offset
+ * (aligned to the element). */
 struct tensors {
     struct buffer *buffer; /* one reference, owned */
     size_t offset;         /* bytes */
@@ -32,12 +34,15 @@ struct text_pair {
 struct encode_request {
     struct arena *arena;
     const struct layout *layout;
-    const struct tensor *const *chosen; /* tensors to send, in this order; NULL: all in layout order */
+    const struct tensor *const
+        *chosen; /* tensors to send, in this order; NULL: all in layout order */
     size_t chosen_count;
-    const struct tensors *tensors;      /* the whole model; borrowed, retained where the answer needs it */
-    enum dtype dtype;                   /* wanted on the wire; ignored by JSON, which writes the source's precision */
-    const struct text_pair *metadata;   /* for formats that carry some (safetensors) */
+    const struct tensors
+        *tensors;     /* the whole model; borrowed, retained where the answer needs it */
+    enum dtype dtype; /* wanted on the wire; ignored by JSON, which writes the source's precision */
+    const struct text_pair *metadata; /* for formats that carry some (safetensors) */
     size_t metadata_count;
+    struct span opening; /* JSON only: what stands before the object of tensors */
 };
 
 struct encoded {
@@ -53,24 +58,28 @@ struct codec {
     const char *meaning;    /* one line for the documentation */
     bool binary;            /* false for JSON: no ?dtype=, no Range, has size limits of its own */
 
-    /* A body that must hold exactly the tensors of `layout`. `dtype` is what ?dtype= said (raw only; the others know).
-     * Faults: MISSING_TENSOR, UNKNOWN_TENSOR, SHAPE_MISMATCH (where = "/gradients/<name>"), LENGTH_MISMATCH with both
-     * numbers, INVALID_REQUEST for a malformed file with the byte offset. NULL for JSON, whose tensors are a member
-     * of a document: see json_document.h. */
+    /* A body that must hold exactly the tensors of `layout`. `dtype` is what ?dtype= said (raw
+     * only; the others know). Faults: MISSING_TENSOR, UNKNOWN_TENSOR, SHAPE_MISMATCH (where =
+     * "/<name>"; the caller knows the member), LENGTH_MISMATCH with both numbers, INVALID_REQUEST
+     * for a malformed file with the byte offset. NULL for JSON, whose tensors are a member of a
+     * document: see json_document.h. */
     enum status (*decode)(const struct layout *layout, enum dtype dtype, struct buffer *body,
                           struct tensors *out, struct fault *fault);
 
-    /* Encodes; NOT_ACCEPTABLE where the format cannot say it (npy with several tensors and ?tensors=, bf16 in npy).
-     * JSON writes one object {"w": [[..]], "b": [..]} with shortest round-trip numbers. */
+    /* Encodes; NOT_ACCEPTABLE where the format cannot say it (npy with several tensors and
+     * ?tensors=, bf16 in npy). JSON writes one object {"w": [[..]], "b": [..]} with shortest
+     * round-trip numbers. */
     enum status (*encode)(const struct encode_request *request, struct encoded *out,
                           struct fault *fault);
 };
 
-/* The codec of a Content-Type value (parameters such as charset are allowed and ignored; case does not matter), or NULL. */
+/* The codec of a Content-Type value (parameters such as charset are allowed and ignored; case does
+ * not matter), or NULL. */
 const struct codec *codec_find(const char *content_type);
 
-/* The codec an Accept value asks for, by q-values, specificity and table order; NULL header or any type: the first of the
- * table (JSON). `explicit_name` tells whether the type was named and not just matched by a wildcard. NULL: none fits. */
+/* The codec an Accept value asks for, by q-values, specificity and table order; NULL header or any
+ * type: the first of the table (JSON). `explicit_name` tells whether the type was named and not
+ * just matched by a wildcard. NULL: none fits. */
 const struct codec *codec_negotiate(const char *accept, bool *explicit_name);
 
 /* "application/json, application/vnd.safetensors, ..." for 406 and 415. Static. */
@@ -79,8 +88,8 @@ const char *codec_media_types(void);
 /* Every codec in table order; NULL past the end. */
 const struct codec *codec_at(size_t index);
 
-/* A safetensors body that brings its own layout, in the order of its data. metadata: the values of __metadata__, copied
- * into the arena. dtype: what the vector is converted to. */
+/* A safetensors body that brings its own layout, in the order of its data. metadata: the values of
+ * __metadata__, copied into the arena. dtype: what the vector is converted to. */
 enum status safetensors_open(struct arena *arena, struct buffer *body, enum dtype dtype,
                              struct layout **layout, struct tensors *tensors,
                              struct text_pair **metadata, size_t *metadata_count,

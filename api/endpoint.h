@@ -13,7 +13,16 @@
 struct engine;
 struct config;
 
-enum method { METHOD_GET, METHOD_HEAD, METHOD_POST, METHOD_PUT, METHOD_PATCH, METHOD_DELETE, METHOD_OPTIONS, METHOD_OTHER };
+enum method {
+    METHOD_GET,
+    METHOD_HEAD,
+    METHOD_POST,
+    METHOD_PUT,
+    METHOD_PATCH,
+    METHOD_DELETE,
+    METHOD_OPTIONS,
+    METHOD_OTHER
+};
 
 enum { QUERY_MAX = 32, HEADERS_MAX = 64, PATH_PARAMETERS_MAX = 4, REPLY_HEADERS_MAX = 20 };
 
@@ -43,10 +52,11 @@ struct request {
     const struct route *route;
 };
 
-/* What to send: head, then size bytes of buffer from offset, then tail. Spans live in the request's arena. */
+/* What to send: head, then size bytes of buffer from offset, then tail. Spans live in the request's
+ * arena. */
 struct reply {
-    unsigned http; /* status */
-    const char *media_type; /* NULL: no body */
+    unsigned http;                            /* status */
+    const char *media_type;                   /* NULL: no body */
     struct header headers[REPLY_HEADERS_MAX]; /* names static, values static or in the arena */
     size_t header_count;
     struct span head;
@@ -58,7 +68,7 @@ struct reply {
 
 struct route {
     enum method method;
-    const char *pattern;   /* "/v1/sessions/{id}/gradients" */
+    const char *pattern; /* "/v1/sessions/{id}/gradients" */
     struct reply (*serve)(struct engine *engine, struct request *request);
     const char *operation; /* file stem under api/endpoint and operationId in openapi.json */
     bool takes_body;       /* false: a body with bytes in it is refused */
@@ -70,16 +80,19 @@ const char *request_header(const struct request *request, const char *name);
 /* The value of a query key, marking it used, or NULL. */
 const char *request_query(struct request *request, const char *name);
 
-/* INVALID_REQUEST naming the first query key that no one asked for. Call after the last request_query. */
+/* INVALID_REQUEST naming the first query key that no one asked for. Call after the last
+ * request_query. */
 enum status request_query_end(const struct request *request, struct fault *fault);
 
-/* Whether `Prefer` has that token, and its value ("return=representation": name "return"). NULL when absent. */
+/* Whether `Prefer` has that token, and its value ("return=representation": name "return"). NULL
+ * when absent. */
 const char *request_prefer(const struct request *request, const char *name);
 
 /* Replies. */
 struct reply reply_json(unsigned http, struct span json); /* NULL data: 500 */
 struct reply reply_empty(unsigned http);
 struct reply reply_fault(const struct request *request, const struct fault *fault); /* problem.c */
-void reply_header(struct reply *reply, const char *name, const char *value); /* NULL value: nothing */
+void reply_header(struct reply *reply, const char *name,
+                  const char *value); /* NULL value: nothing */
 
 #endif

@@ -1,5 +1,5 @@
-/* Writing JSON: a growing text in an arena. Members and elements are separated by the writer. After memory ran out every
- * call does nothing and json_text_end says so. */
+/* Writing JSON: a growing text in an arena. Members and elements are separated by the writer. After
+ * memory ran out every call does nothing and json_text_end says so. */
 #ifndef DESCENT_API_JSON_TEXT_H
 #define DESCENT_API_JSON_TEXT_H
 
@@ -23,14 +23,17 @@ void json_text_open(struct json_text *text, char bracket);  /* '{' or '[' */
 void json_text_close(struct json_text *text, char bracket); /* '}' or ']' */
 void json_text_key(struct json_text *text, const char *key);
 
-void json_text_string(struct json_text *text, const char *value); /* NULL writes null; must be UTF-8 */
-void json_text_f64(struct json_text *text, double value);         /* shortest round trip; NaN and infinity write null */
+void json_text_string(struct json_text *text,
+                      const char *value); /* NULL writes null; must be UTF-8 */
+void json_text_f64(struct json_text *text,
+                   double value); /* shortest round trip; NaN and infinity write null */
 void json_text_u64(struct json_text *text, uint64_t value);
 void json_text_bool(struct json_text *text, bool value);
 void json_text_null(struct json_text *text);
 void json_text_raw(struct json_text *text, struct span json); /* one value, already JSON */
 
-/* Room for `size` more bytes at the end, for who writes in bulk and then adds to text->used; NULL when memory ran out. */
+/* Room for `size` more bytes at the end, for who writes in bulk and then adds to text->used; NULL
+ * when memory ran out. */
 char *json_text_reserve(struct json_text *text, size_t size);
 
 /* Takes everything written so far as one span (NULL data when memory ran out). */

@@ -177,14 +177,21 @@ static enum status fill_init(struct arena *arena, const struct json_document *do
 static enum status fill_b64(const json_t *value, const struct tensor *tensor, enum dtype dtype,
                             void *out, struct fault *fault)
 {
-    size_t size = tensor->count * dtype_size(dtype);
+    size_t size = tensor->count * dtype_size(dtype), wanted = (size + 2) / 3 * 4;
+    size_t length = json_string_length(value); /* 0 for what is no string */
 
-    if (!json_is_string(value) ||
-        !base64_read(json_string_value(value), json_string_length(value), out, size))
+    if (!json_is_string(value))
+        return fault_set(fault, STATUS_INVALID_FIELD, "/data_b64", "data_b64 must be a string");
+    if (length != wanted)
         return fault_set(fault, STATUS_LENGTH_MISMATCH, "/data_b64",
-                         "data_b64 must be the base64 text of %zu bytes: %zu numbers in %s, "
-                         "little-endian",
-                         size, tensor->count, dtype_name(dtype));
+                         "data_b64 has %zu characters; it must have %zu, the base64 text of %zu "
+                         "bytes: %zu numbers in %s, little-endian",
+                         length, wanted, size, tensor->count, dtype_name(dtype));
+    if (!base64_read(json_string_value(value), length, out, size))
+        return fault_set(fault, STATUS_INVALID_FIELD, "/data_b64",
+                         "data_b64 is not the base64 text of %zu bytes (RFC 4648: A-Z a-z 0-9 + /, "
+                         "padded with =)",
+                         size);
     return STATUS_OK;
 }
 

@@ -4,6 +4,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "service/core/utf8.h"
+
 static int hex_digit(char c)
 {
     if (c >= '0' && c <= '9')
@@ -15,22 +17,11 @@ static int hex_digit(char c)
     return -1;
 }
 
-/* RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF. */
-static bool is_utf8(const unsigned char *text, size_t size)
+static bool is_utf8(const char *text, size_t size)
 {
-    for (size_t i = 0; i < size;) {
-        unsigned char lead = text[i++];
-        if (lead < 0x80)
-            continue;
-        unsigned char low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
-        unsigned char high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-        size_t more = lead >= 0xF0 ? 3 : lead >= 0xE0 ? 2 : 1;
-        if (lead < 0xC2 || lead > 0xF4 || size - i < more)
+    for (size_t i = 0, length; i < size; i += length)
+        if ((length = utf8_length(text + i, size - i)) == 0)
             return false;
-        for (; more > 0; more--, low = 0x80, high = 0xBF, i++)
-            if (text[i] < low || text[i] > high)
-                return false;
-    }
     return true;
 }
 
@@ -60,7 +51,7 @@ enum status percent_decode(struct arena *arena, const char *text, size_t size, c
         i += 2;
     }
     decoded[used] = '\0';
-    if (!is_utf8((const unsigned char *)decoded, used))
+    if (!is_utf8(decoded, used))
         return fault_set(fault, STATUS_INVALID_REQUEST, "",
                          "the address does not decode to UTF-8; escape the UTF-8 bytes of a name");
     *out = decoded;

@@ -93,10 +93,8 @@ struct reply reply_json(unsigned http, struct span json)
                               .media_type = "application/problem+json",
                               .head = span_of(no_memory, sizeof no_memory - 1)};
     /* The newline is for people at a terminal. */
-    return (struct reply){.http = http,
-                          .media_type = "application/json",
-                          .head = json,
-                          .tail = span_of("\n", 1)};
+    return (struct reply){
+        .http = http, .media_type = "application/json", .head = json, .tail = span_of("\n", 1)};
 }
 
 struct reply reply_empty(unsigned http)

@@ -7,6 +7,7 @@
 #include "api/config.h"
 #include "api/parameters_json.h"
 #include "api/session_json.h"
+#include "api/tensors_body.h"
 
 struct creation {
     struct spec spec;
@@ -69,8 +70,11 @@ static enum status read_safetensors(struct request *request, struct creation *cr
     for (;;) {
         status = safetensors_open(request->arena, request->body, dtype, &creation->layout, &tensors,
                                   &metadata, &count, fault);
-        if (status != STATUS_OK)
+        if (status != STATUS_OK) {
+            if (fault->where[0] == '/') /* it is a tensor's name */
+                fault_prefix(fault, "/parameters");
             return status;
+        }
         status = read_metadata(request, metadata, count, &creation->spec, fault);
         if (status != STATUS_OK || creation->spec.dtype == dtype)
             break;
@@ -121,6 +125,9 @@ struct reply session_create_reply(struct engine *engine, struct request *request
     bool created;
     enum status status = read_body(request, &creation, &fault);
 
+    if (status == STATUS_OK)
+        status =
+            weights_check(creation.layout, creation.spec.dtype, creation.weights->data, &fault);
     if (status == STATUS_OK) {
         struct session_request wanted = {.id = id,
                                          .spec = &creation.spec,

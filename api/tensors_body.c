@@ -2,6 +2,7 @@
 #include "api/tensors_body.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -65,6 +66,19 @@ static enum status read_dtype(struct request *request, enum dtype *dtype, struct
                      "dtype is \"%.40s\"; it must be f64, f32, f16 or bf16", name);
 }
 
+/* The binary codecs know their tensors as gradients: puts the member's name in its place. */
+static void name_member(struct fault *fault, const char *member)
+{
+    static const char gradients[] = "/gradients";
+    size_t size = sizeof gradients - 1;
+    char where[sizeof fault->where];
+
+    if (strncmp(fault->where, gradients, size) != 0)
+        return;
+    snprintf(where, sizeof where, "/%s%s", member, fault->where + size);
+    memcpy(fault->where, where, sizeof where);
+}
+
 enum status tensors_read(struct request *request, const struct session *session,
                          const struct field *fields, void *out, const char *member,
                          const json_t *const *member_value, struct tensors *tensors,
@@ -91,7 +105,31 @@ enum status tensors_read(struct request *request, const struct session *session,
         (status = fields_read_query(request, fields, out, fault)) != STATUS_OK ||
         (status = request_query_end(request, fault)) != STATUS_OK)
         return status;
-    return codec->decode(session_layout(session), dtype, request->body, tensors, fault);
+    status = codec->decode(session_layout(session), dtype, request->body, tensors, fault);
+    if (status != STATUS_OK)
+        name_member(fault, member);
+    return status;
+}
+
+enum status weights_check(const struct layout *layout, enum dtype dtype, const void *weights,
+                          struct fault *fault)
+{
+    const float *single = weights;
+    const double *real = weights;
+    const struct tensor *tensor = layout->tensors;
+    char where[300] = "/parameters/";
+    size_t i = 0;
+
+    while (i < layout->count && (dtype == DTYPE_F64 ? isfinite(real[i]) : isfinite(single[i])))
+        i++;
+    if (i == layout->count)
+        return STATUS_OK;
+    while (i >= tensor->offset + tensor->count)
+        tensor++;
+    pointer_escape(where + strlen(where), sizeof where - strlen(where), tensor->name);
+    return fault_set(fault, STATUS_INVALID_FIELD, where,
+                     "element %zu of tensor %.255s is not finite in %s; weights must be finite",
+                     i - tensor->offset, tensor->name, dtype_name(dtype));
 }
 
 /* --- out --- */
@@ -178,9 +216,10 @@ enum status answer_weights(struct request *request, const struct session *sessio
                                     .tensors = &weights,
                                     .dtype = form->dtype,
                                     .metadata = metadata,
-                                    .metadata_count = sizeof metadata / sizeof *metadata};
+                                    .metadata_count = sizeof metadata / sizeof *metadata,
+                                    .opening = opening};
 
-    if (metadata[0].value == NULL || metadata[1].value == NULL)
+    if (metadata[0].value == NULL || metadata[1].value == NULL || opening.data == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     enum status status = form->codec->encode(&encode, &encoded, fault);
     if (status != STATUS_OK)
@@ -191,18 +230,8 @@ enum status answer_weights(struct request *request, const struct session *sessio
     reply->offset = encoded.offset;
     reply->size = encoded.size;
     reply->ranges = form->codec->binary;
-    if (form->codec->binary)
-        return STATUS_OK;
-    char *head = arena_format(request->arena, "{%.*s\"parameters\":%.*s", (int)opening.size,
-                              (const char *)opening.data, (int)encoded.head.size,
-                              (const char *)encoded.head.data);
-    if (head == NULL) {
-        buffer_release(encoded.buffer);
-        reply->buffer = NULL;
-        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    }
-    reply->head = span_text(head);
-    reply->tail = span_text("}\n");
+    if (!form->codec->binary)
+        reply->tail = span_text("}\n");
     return STATUS_OK;
 }
 
@@ -264,16 +293,9 @@ struct reply outcome_reply(struct request *request, const struct session *sessio
         json_text_close(&text, '}');
         reply = reply_json(200, json_text_end(&text));
     } else {
-        struct span members = json_text_end(&text);
-        members.data++; /* without the brace, with a comma */
-        members.size--;
-        char *opening = members.size == 0 || text.failed
-                            ? NULL
-                            : arena_format(request->arena, "%.*s,", (int)members.size,
-                                           (const char *)members.data);
-        status = opening == NULL ? fault_set(&fault, STATUS_INTERNAL, "", "out of memory")
-                                 : answer_weights(request, session, form, outcome->revision,
-                                                  span_text(opening), &reply, &fault);
+        json_text_key(&text, "parameters");
+        status = answer_weights(request, session, form, outcome->revision, json_text_end(&text),
+                                &reply, &fault);
         reply_header(&reply, "Preference-Applied", "return=representation");
         reply_header(&reply, "Vary", "Accept");
         if (form->codec->binary)

@@ -16,6 +16,12 @@ enum status tensors_read(struct request *request, const struct session *session,
                          const json_t *const *member_value, struct tensors *tensors,
                          struct fault *fault);
 
+/* INVALID_FIELD naming the first element that is NaN or infinity (where = "/parameters/<name>").
+ * `weights`: layout->count elements of dtype, f32 or f64. JSON has none of them, but bytes have,
+ * and what is drawn or converted may overflow. */
+enum status weights_check(const struct layout *layout, enum dtype dtype, const void *weights,
+                          struct fault *fault);
+
 /* How an answer with weights is to look, settled before anything is changed. */
 struct answer_form {
     const struct codec *codec;
@@ -29,8 +35,8 @@ struct answer_form {
 enum status answer_form_read(struct request *request, const struct session *session, bool query,
                              struct answer_form *out, struct fault *fault);
 
-/* Puts a revision's weights into the reply: JSON gets `opening` (the members before "parameters",
- * ending in a comma, without the brace) around them. */
+/* Puts a revision's weights into the reply: JSON begins with `opening`, the object up to
+ * the key of the weights. */
 enum status answer_weights(struct request *request, const struct session *session,
                            const struct answer_form *form, struct revision *revision,
                            struct span opening, struct reply *reply, struct fault *fault);

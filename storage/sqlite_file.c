@@ -49,10 +49,12 @@ enum {
  * is checked. */
 static const char settings_new[] = "PRAGMA page_size = 32768; PRAGMA auto_vacuum = INCREMENTAL";
 
+/* The cache is counted in pages, 512 of 32 KiB: given in KiB, SQLite 3.40 converts it with the page
+ * size the file had before the setting above, and would keep eight times as much. */
 static const char settings[] = "PRAGMA synchronous = FULL;"
                                "PRAGMA secure_delete = OFF;"
                                "PRAGMA mmap_size = 0;"
-                               "PRAGMA cache_size = -16384;"
+                               "PRAGMA cache_size = 512;"
                                "PRAGMA temp_store = MEMORY;"
                                "PRAGMA cell_size_check = ON;"
                                "PRAGMA trusted_schema = OFF;"

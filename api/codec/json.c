@@ -21,20 +21,26 @@ struct writer {
 };
 
 /* NaN and infinity, which JSON does not have, are null. */
+static char *write_null(char *out)
+{
+    memcpy(out, "null", 4);
+    return out + 4;
+}
+
 static char *write_number(char *out, enum dtype dtype, const void *element)
 {
-    float single = 0;
-    double real = 0;
+    float single;
+    double real;
 
-    if (dtype == DTYPE_F64)
+    if (dtype == DTYPE_F64) {
         memcpy(&real, element, sizeof real);
+        return isfinite(real) ? number_write_f64(out, real) : write_null(out);
+    }
+    if (dtype == DTYPE_F32)
+        memcpy(&single, element, sizeof single);
     else
         dtype_convert(DTYPE_F32, &single, dtype, element, 1);
-    if (!isfinite(single) || !isfinite(real)) {
-        memcpy(out, "null", 4);
-        return out + 4;
-    }
-    return dtype == DTYPE_F64 ? number_write_f64(out, real) : number_write_f32(out, single);
+    return isfinite(single) ? number_write_f32(out, single) : write_null(out);
 }
 
 /* `count` numbers with commas between them. */
@@ -101,6 +107,14 @@ static enum status json_encode(const struct encode_request *request, struct enco
 
     *out = (struct encoded){.buffer = NULL};
     json_text_init(&text, request->arena);
+    /* About what it will be, so that the text is seldom moved; memory that is not touched costs
+     * nothing. */
+    json_text_reserve(&text, payload_count(request) * (source->dtype == DTYPE_F64 ? 20 : 12));
+    char *room = json_text_reserve(&text, request->opening.size);
+    if (room != NULL && request->opening.size > 0) {
+        memcpy(room, request->opening.data, request->opening.size);
+        text.used += request->opening.size;
+    }
     json_text_open(&text, '{');
     for (size_t i = 0; i < payload_tensor_count(request); i++) {
         struct writer writer = {

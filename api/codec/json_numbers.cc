@@ -15,6 +15,25 @@
 namespace
 {
 
+constexpr uint64_t whole_powers[] = {1,
+                                     10,
+                                     100,
+                                     1000,
+                                     10000,
+                                     100000,
+                                     1000000,
+                                     10000000,
+                                     100000000,
+                                     1000000000,
+                                     10000000000,
+                                     100000000000,
+                                     1000000000000,
+                                     10000000000000,
+                                     100000000000000,
+                                     1000000000000000,
+                                     10000000000000000,
+                                     100000000000000000};
+
 // --- reading ---
 
 struct Scan {
@@ -37,14 +56,16 @@ uint64_t load_eight(const char *text)
     return word;
 }
 
-// Eight bytes at once: all of them '0'..'9'? (Both tricks: Daniel Lemire, "Quickly parsing eight
-// digits", 2022.)
-bool are_digits(uint64_t word)
+// Eight bytes at once: the top bits of those that are no digit; exact up to the first one, beyond
+// it there may be more.
+uint64_t find_non_digits(uint64_t word)
 {
-    return (((word + 0x4646464646464646) | (word - 0x3030303030303030)) & 0x8080808080808080) == 0;
+    return ((word + 0x4646464646464646) | (word - 0x3030303030303030)) & 0x8080808080808080;
 }
 
-uint64_t digits_value(uint64_t word) // little-endian
+// The value of eight digits, the first one in the lowest byte; a byte 0 counts as '0'.
+// (This and the above: Daniel Lemire, "Quickly parsing eight digits", 2022.)
+uint64_t digits_value(uint64_t word)
 {
     word = (word & 0x0F0F0F0F0F0F0F0F) * 2561 >> 8;
     word = (word & 0x00FF00FF00FF00FF) * 6553601 >> 16;
@@ -54,10 +75,14 @@ uint64_t digits_value(uint64_t word) // little-endian
 inline const char *scan_digits(const char *at, const char *end, uint64_t *value)
 {
     while (end - at >= 8) {
-        uint64_t word = load_eight(at);
-        if (!are_digits(word))
-            break;
-        *value = *value * 100000000 + digits_value(word);
+        const uint64_t word = load_eight(at);
+        const uint64_t stop = find_non_digits(word);
+        if (stop != 0) {
+            const int count = __builtin_ctzll(stop) / 8;
+            *value = *value * whole_powers[count] + digits_value(word << (56 - 8 * count) << 8);
+            return at + count;
+        }
+        *value = *value * whole_powers[8] + digits_value(word);
         at += 8;
     }
     for (; at < end && is_digit(*at); at++)
@@ -216,25 +241,6 @@ Decimal shortest(Bits significand, int exponent, bool narrow_below)
     return {uint64_t(fewer ? tens + ten_above : full), k + fewer};
 }
 
-constexpr uint64_t whole_powers[] = {1,
-                                     10,
-                                     100,
-                                     1000,
-                                     10000,
-                                     100000,
-                                     1000000,
-                                     10000000,
-                                     100000000,
-                                     1000000000,
-                                     10000000000,
-                                     100000000000,
-                                     1000000000000,
-                                     10000000000000,
-                                     100000000000000,
-                                     1000000000000000,
-                                     10000000000000000,
-                                     100000000000000000};
-
 int digit_count(uint64_t value) // 0 < value < 10^18
 {
     const int guess = (64 - __builtin_clzll(value)) * 1233 >> 12; // floor(log10) or one more
@@ -282,16 +288,15 @@ Digits split_digits(uint64_t value, int count, double)
                           : 1};
 }
 
-// Always writes 17 characters: blocks of a fixed size leave nothing to mispredict, and the caller
-// knows where they end.
-void write_digits(char *out, const Digits &digits)
+// All digits but the first. Always writes 16 characters: blocks of a fixed size leave nothing to
+// mispredict, and the caller knows where they end.
+void write_tail(char *out, const Digits &digits)
 {
     const uint64_t middle = digits.middle | 0x3030303030303030;
     const uint64_t last = digits.last | 0x3030303030303030;
 
-    *out = char('0' + digits.first);
-    std::memcpy(out + 1, &middle, sizeof middle);
-    std::memcpy(out + 9, &last, sizeof last);
+    std::memcpy(out, &middle, sizeof middle);
+    std::memcpy(out + 8, &last, sizeof last);
 }
 
 char *write_exponent(char *out, int exponent)
@@ -318,19 +323,21 @@ char *write_decimal(char *out, Decimal value)
     const int point = length + value.exponent; // digits before the point
     const Digits digits = split_digits(value.digits, length, Real());
 
-    if (point <= 0 && point >= -3) {
+    const char first = char('0' + digits.first);
+    if (point <= 1 && point >= -3) { // the most frequent: 1.5, 0.15, 0.015 ... without a branch
+        const int tail = point == 1 ? 2 : 3 - point;
         std::memcpy(out, "0.000", 5);
-        write_digits(out + 2 - point, digits);
-        return out + 2 - point + digits.count;
+        out[point == 1 ? 0 : 2 - point] = first;
+        write_tail(out + tail, digits);
+        return out + (point == 1 && digits.count == 1 ? 1 : tail + digits.count - 1);
     }
-    if (point == 1 || point <= 0 || point > 16) {
-        write_digits(out + 1, digits);
-        out[0] = out[1];
+    out[0] = first;
+    if (point <= 0 || point > 16) {
         out[1] = '.';
-        out += digits.count == 1 ? 1 : digits.count + 1;
-        return point == 1 ? out : write_exponent(out, point - 1);
+        write_tail(out + 2, digits);
+        return write_exponent(out + (digits.count == 1 ? 1 : digits.count + 1), point - 1);
     }
-    write_digits(out, digits);
+    write_tail(out + 1, digits);
     if (point >= digits.count)
         return out + point;
     std::memmove(out + point + 1, out + point, 17);

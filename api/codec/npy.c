@@ -221,7 +221,7 @@ static enum status check_shape(const struct layout *layout, const struct header 
             return STATUS_OK;
         return payload_shape_fault(only, header->rank, header->shape, fault);
     }
-    return fault_set(fault, STATUS_SHAPE_MISMATCH, "/gradients",
+    return fault_set(fault, STATUS_SHAPE_MISMATCH, "",
                      "the array has the shape %s; a session of %zu tensors takes npy only as one "
                      "dimension of all its parameters, [%zu]",
                      shape_format(given, sizeof given, header->rank, header->shape),

@@ -77,9 +77,8 @@ enum status payload_encode(const struct encode_request *request, struct encoded 
 
 char *payload_where(char out[PAYLOAD_WHERE_BYTES], const char *tensor_name)
 {
-    int used = snprintf(out, PAYLOAD_WHERE_BYTES, "/gradients/");
-
-    pointer_escape(out + used, PAYLOAD_WHERE_BYTES - (size_t)used, tensor_name);
+    out[0] = '/';
+    pointer_escape(out + 1, PAYLOAD_WHERE_BYTES - 1, tensor_name);
     return out;
 }
 

@@ -17,7 +17,7 @@ size_t payload_count(const struct encode_request *request);
 enum status payload_encode(const struct encode_request *request, struct encoded *out,
                            struct fault *fault);
 
-/* "/gradients/<name>", escaped and cut to fit, into out; out is what it returns. */
+/* "/<name>", escaped and cut to fit, into out; out is what it returns. */
 enum { PAYLOAD_WHERE_BYTES = 224 };
 char *payload_where(char out[PAYLOAD_WHERE_BYTES], const char *tensor_name);
 

@@ -112,8 +112,6 @@ static enum status safetensors_decode(const struct layout *layout, enum dtype dt
         if (status == STATUS_OK)
             status = take_data(&header, body, offsets, layout->count, dtype, out, fault);
         safetensors_header_close(&header);
-    } else if (status == STATUS_INVALID_FIELD) {
-        fault_prefix(fault, "/gradients");
     }
     arena_close(&arena);
     return status;

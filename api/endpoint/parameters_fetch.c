@@ -34,7 +34,8 @@ static enum status fetch(struct request *request, struct session *session,
     if (status != STATUS_OK)
         return status;
     const char *etag = etag_text(request->arena, revision->lineage, revision->step);
-    char *opening = arena_format(request->arena, "\"step\":%" PRIu64 ",\"lineage\":%" PRIu64 ",",
+    char *opening = arena_format(request->arena,
+                                 "{\"step\":%" PRIu64 ",\"lineage\":%" PRIu64 ",\"parameters\":",
                                  revision->step, revision->lineage);
     *reply = reply_empty(200);
     if (etag == NULL || opening == NULL)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/utf8.h"
 
 static const struct {
     unsigned http;
@@ -35,21 +36,18 @@ const char *status_title(enum status status)
     return statuses[status].title;
 }
 
-/* A cut in the middle of a UTF-8 character would make the problem document invalid: drop the broken
- * tail. */
-static void cut_at_character(char *text)
+/* Names from outside, cut to fit, may leave bytes that are no UTF-8; a problem document must not
+ * hold them. */
+static void mend_utf8(char *text)
 {
-    size_t length = strlen(text);
-    size_t start = length;
+    size_t size = strlen(text);
 
-    while (start > 0 && ((unsigned char)text[start - 1] & 0xC0) == 0x80)
-        start--;
-    if (start == 0)
-        return;
-    unsigned char lead = (unsigned char)text[start - 1];
-    size_t need = lead < 0x80 ? 0 : lead >= 0xF0 ? 3 : lead >= 0xE0 ? 2 : 1;
-    if (length - start < need)
-        text[start - 1] = '\0';
+    for (size_t i = 0; i < size;) {
+        size_t length = utf8_length(text + i, size - i);
+        if (length == 0)
+            text[i] = '?';
+        i += length == 0 ? 1 : length;
+    }
 }
 
 enum status fault_set(struct fault *fault, enum status status, const char *where,
@@ -61,11 +59,11 @@ enum status fault_set(struct fault *fault, enum status status, const char *where
         fault->extra_name = NULL;
         fault->extra = 0;
         snprintf(fault->where, sizeof fault->where, "%s", where);
-        cut_at_character(fault->where);
+        mend_utf8(fault->where);
         va_start(arguments, detail);
         vsnprintf(fault->detail, sizeof fault->detail, detail, arguments);
         va_end(arguments);
-        cut_at_character(fault->detail);
+        mend_utf8(fault->detail);
     }
     return status;
 }
@@ -85,7 +83,7 @@ void fault_prefix(struct fault *fault, const char *prefix)
     if (fault == NULL)
         return;
     snprintf(where, sizeof where, "%s%.*s", prefix, (int)sizeof where - 1, fault->where);
-    cut_at_character(where);
+    mend_utf8(where);
     memcpy(fault->where, where, sizeof where);
 }
 
@@ -103,6 +101,6 @@ char *pointer_escape(char *out, size_t size, const char *token)
         }
     }
     out[used] = '\0';
-    cut_at_character(out);
+    mend_utf8(out);
     return out;
 }

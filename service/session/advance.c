@@ -12,6 +12,9 @@
 
 enum { BLOCK = 8192 };
 
+/* Below it, squares that were too small for a double may be missing: 2^-1022 / 2^-52. */
+#define SQUARES_MIN 0x1p-970
+
 /* The block of the gradient as `real`: the wire's own memory where the types agree, else converted
  * into scratch. */
 static const real *load(const struct wire_gradient *gradient, size_t start, size_t count,
@@ -26,25 +29,27 @@ static const real *load(const struct wire_gradient *gradient, size_t start, size
     return scratch;
 }
 
-/* Squares of large doubles overflow where their norm does not: sum again, scaled by the largest. */
+/* Squares of doubles overflow, or vanish, where their norm does not: sum again, scaled by the
+ * largest. */
 static double careful_norm(const struct wire_gradient *gradient, double rescale, double bound)
 {
     real scratch[BLOCK];
     double largest = 0, sum = 0;
 
+    rescale = fabs(rescale);
     for (int pass = 0; pass < 2; pass++)
         for (size_t start = 0; start < gradient->count; start += BLOCK) {
             size_t count = gradient->count - start < BLOCK ? gradient->count - start : BLOCK;
             const real *block = load(gradient, start, count, scratch);
             for (size_t i = 0; i < count; i++) {
-                double size = fmin(fabs(rescale * (double)block[i]), bound);
+                double size = fmin(fabs((double)block[i]), bound / rescale);
                 if (pass == 0)
                     largest = fmax(largest, size);
-                else
+                else if (largest > 0)
                     sum += size / largest * (size / largest);
             }
         }
-    return largest * sqrt(sum);
+    return rescale * largest * sqrt(sum);
 }
 
 static void find_nonfinite(const struct wire_gradient *gradient, struct measure *measure)
@@ -58,6 +63,11 @@ static void find_nonfinite(const struct wire_gradient *gradient, struct measure 
             if (!isfinite(block[i]) && measure->bad_count++ == 0)
                 measure->bad_index = start + i;
     }
+}
+
+static bool squares_hold(double sum)
+{
+    return isfinite(sum) && sum >= SQUARES_MIN;
 }
 
 /* A sum of squares is finite only if every element is: one pass answers both questions. */
@@ -79,7 +89,8 @@ static void measure(const struct wire_gradient *gradient, struct measure *m)
     m->bad_count = 0;
     m->norm = fabs(m->rescale) * sqrt(sum);
     m->clipped_norm = isfinite(m->clip_value) ? sqrt(clipped_sum) : m->norm;
-    if (isfinite(m->norm) && isfinite(m->clipped_norm))
+    if (squares_hold(sum) &&
+        (!m->norm_clipped || !isfinite(m->clip_value) || squares_hold(clipped_sum)))
         return;
     find_nonfinite(gradient, m);
     if (m->bad_count > 0)

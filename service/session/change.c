@@ -135,6 +135,8 @@ enum status session_delete(struct engine *engine, struct session *session, struc
     pthread_mutex_lock(&session->mutex);
     session->deleted = status == STATUS_OK;
     session_end_turn(session, true, false);
+    while (session->loading) /* a reader came meanwhile: it walks the lists that go now */
+        pthread_cond_wait(&session->turn, &session->mutex);
 done:
     pthread_mutex_unlock(&session->mutex);
     if (status != STATUS_OK)

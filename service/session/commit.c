@@ -26,6 +26,7 @@ struct committer {
     pthread_cond_t space; /* fewer bytes are waiting */
     struct queue queue;
     size_t later_bytes; /* of queued items that nobody waits for */
+    uint64_t wake_us;   /* how long the thread sleeps if nobody wakes it; 0: it is awake */
     bool stopping;
     uint64_t lsn;
     uint64_t retry_us;    /* when to try again after storage failed; 0: all is well */
@@ -148,7 +149,8 @@ static bool all_sound(const struct commit_item *first)
     return true;
 }
 
-static void write_all(struct committer *committer, struct commit_item *first)
+/* False when something is left for another try. */
+static bool write_all(struct committer *committer, struct commit_item *first)
 {
     struct queue kept;
     struct fault fault;
@@ -163,7 +165,7 @@ static void write_all(struct committer *committer, struct commit_item *first)
             next = item->next;
             finish(committer, item, STATUS_OK);
         }
-        return;
+        return true;
     }
     /* Items that nobody waits for are kept in order and get another chance now: their orders start
      * afresh. */
@@ -174,9 +176,11 @@ static void write_all(struct committer *committer, struct commit_item *first)
         next = item->next;
         write_single(committer, item, &kept);
     }
+    bool all = kept.first == NULL;
     pthread_mutex_lock(&committer->mutex);
     queue_prepend(&committer->queue, &kept);
     pthread_mutex_unlock(&committer->mutex);
+    return all;
 }
 
 /* Cuts a group off the queue. Call with the mutex held. */
@@ -235,7 +239,9 @@ static void wait_for_work(struct committer *committer, uint64_t until_us)
         time.tv_sec++;
         time.tv_nsec -= 1000000000;
     }
+    committer->wake_us = until_us;
     pthread_cond_timedwait(&committer->work, &committer->mutex, &time);
+    committer->wake_us = 0;
 }
 
 static void rest(struct committer *committer)
@@ -274,10 +280,10 @@ static void *run(void *context)
                 continue;
         }
         struct commit_item *group = take_group(committer);
-        attempts += committer->stopping;
         pthread_mutex_unlock(&committer->mutex);
-        write_all(committer, group);
+        bool all = write_all(committer, group);
         pthread_mutex_lock(&committer->mutex);
+        attempts = all || !committer->stopping ? 0 : attempts + 1;
     }
     pthread_mutex_unlock(&committer->mutex);
     return NULL;
@@ -330,10 +336,8 @@ void committer_stop(struct committer *take_committer)
 
 static void enqueue(struct committer *committer, struct commit_item *item)
 {
-    bool idle = committer->queue.first == NULL;
-
     queue_add(&committer->queue, item);
-    if (idle || item->due_us == 0)
+    if (item->due_us < committer->wake_us)
         pthread_cond_signal(&committer->work);
 }
 

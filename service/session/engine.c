@@ -121,7 +121,7 @@ struct session **engine_sessions(struct engine *engine, size_t *count)
     struct session **all;
 
     pthread_rwlock_rdlock(&engine->lock);
-    all = engine->count == 0 ? NULL : malloc(engine->count * sizeof *all);
+    all = malloc((engine->count + 1) * sizeof *all);
     *count = 0;
     for (size_t i = 0; all != NULL && i < engine->count; i++)
         if (!engine->sessions[i]->hidden)
@@ -291,11 +291,13 @@ enum status engine_create(struct engine *engine, const struct session_request *r
 
 struct opening {
     struct engine *engine;
+    struct fault *fault;
     struct session **by_key; /* sorted once all are there */
     size_t count, capacity;
     uint64_t *orphans; /* checkpoints without a session */
     size_t orphan_count;
     bool sorted;
+    bool event_seen;
 };
 
 static enum status visit_session(void *context, const struct store_session *row)
@@ -303,14 +305,17 @@ static enum status visit_session(void *context, const struct store_session *row)
     struct opening *opening = context;
     struct engine *engine = opening->engine;
     struct session_record record;
-    struct fault fault;
+    struct fault why;
+    enum status status;
 
     if (row->key >= engine->next_key)
         engine->next_key = row->key + 1;
-    if (session_record_unpack(row->record, &record, &fault) != STATUS_OK) {
-        log_error("session %s: %s; it cannot be used", row->id, fault.detail);
-        return STATUS_OK;
-    }
+    /* Going on without it would drop its checkpoints and events as nobody's. */
+    if ((status = session_record_unpack(row->record, &record, &why)) != STATUS_OK)
+        return fault_set(opening->fault, status, "",
+                         "session %s cannot be read: %.200s. Use the version of descent that wrote "
+                         "it, or restore the folder from a backup.",
+                         row->id, why.detail);
     struct session *session = session_new(engine, row->key, row->id, &record);
     layout_release(record.layout);
     if (session == NULL)
@@ -362,6 +367,8 @@ static enum status visit_checkpoint(void *context, const struct store_checkpoint
         engine->next_checkpoint = row->id;
     if (row->session >= engine->next_key)
         engine->next_key = row->session + 1;
+    if (row->lsn > engine->journal_lsn) /* the journal's last events may be gone already */
+        engine->journal_lsn = row->lsn;
     if (session == NULL) {
         uint64_t *orphans =
             realloc(opening->orphans, (opening->orphan_count + 1) * sizeof *orphans);
@@ -392,7 +399,11 @@ static enum status visit_event(void *context, const struct store_event *row)
     struct engine *engine = opening->engine;
     struct session *session = find_key(opening, row->session);
 
-    engine->journal_lsn = row->lsn + row->chunks - 1;
+    if (!opening->event_seen)
+        engine->trimmed_lsn = row->lsn - 1;
+    opening->event_seen = true;
+    if (row->lsn + row->chunks - 1 > engine->journal_lsn)
+        engine->journal_lsn = row->lsn + row->chunks - 1;
     if (row->session >= engine->next_key)
         engine->next_key = row->session + 1;
     if (session == NULL)
@@ -422,9 +433,12 @@ static enum status read_store(struct engine *engine, struct opening *opening, st
                                     .event = visit_event};
     enum status status;
 
+    opening->fault = fault;
     fault_set(fault, STATUS_INTERNAL, "", "out of memory while reading the storage");
     if ((status = engine->store->backend->scan(engine->store, &visitor, fault)) != STATUS_OK)
         return status;
+    if (!opening->event_seen)
+        engine->trimmed_lsn = engine->journal_lsn;
     for (size_t i = 0; i < opening->count; i++) {
         if ((status = enrol(engine, opening->by_key[i], fault)) != STATUS_OK)
             return status;
@@ -487,7 +501,7 @@ static void evict_idle(struct engine *engine)
     size_t count;
     struct session **sessions = engine_sessions(engine, &count);
     struct resident *residents = count == 0 ? NULL : calloc(count, sizeof *residents);
-    uint64_t now = clock_monotonic_us(), bytes = 0;
+    uint64_t bytes = 0;
     size_t resident_count = 0;
 
     for (size_t i = 0; i < count && residents != NULL; i++) {
@@ -501,6 +515,7 @@ static void evict_idle(struct engine *engine)
         }
         pthread_mutex_unlock(&sessions[i]->mutex);
     }
+    uint64_t now = clock_monotonic_us(); /* after the loop: no use is later */
     if (resident_count > 1)
         qsort(residents, resident_count, sizeof *residents, compare_use);
     for (size_t i = 0; i < resident_count; i++) {
@@ -583,13 +598,13 @@ enum status engine_open(const struct engine_options *options, struct engine **ou
     pthread_cond_init(&engine->wake, NULL);
     if ((status = read_store(engine, &opening, fault)) == STATUS_OK)
         status = committer_start(engine->store, engine->journal_lsn, &engine->committer, fault);
+    if (status == STATUS_OK)
+        engine_drop_orphans(engine, opening.orphans, opening.orphan_count);
     if (status == STATUS_OK && pthread_create(&engine->housekeeper, NULL, keep_house, engine) != 0)
         status = fault_set(fault, STATUS_INTERNAL, "", "cannot start the housekeeping thread");
     for (size_t i = 0; i < opening.count; i++)
         session_release(opening.by_key[i]);
     free(opening.by_key);
-    if (status == STATUS_OK)
-        engine_drop_orphans(engine, opening.orphans, opening.orphan_count);
     free(opening.orphans);
     if (status == STATUS_OK)
         *out = engine;

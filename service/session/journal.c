@@ -43,8 +43,7 @@ static void entry_done(struct commit_item *item, enum status status)
     struct session *session = entry->session;
 
     if (status == STATUS_OK) {
-        __atomic_store_n(&session->engine->journal_lsn,
-                         entry->place->lsn + entry->place->chunks - 1, __ATOMIC_RELAXED);
+        uint64_t last = entry->place->lsn + entry->place->chunks - 1;
         __atomic_add_fetch(&session->engine->journal_bytes, entry->place->bytes, __ATOMIC_RELAXED);
         pthread_mutex_lock(&session->mutex);
         *session->events_end = entry->place;
@@ -53,6 +52,8 @@ static void entry_done(struct commit_item *item, enum status status)
             session->durable_step = entry->step;
         pthread_mutex_unlock(&session->mutex);
         entry->place = NULL;
+        /* Only now: what lies before the journal's end and is on no list may be trimmed. */
+        __atomic_store_n(&session->engine->journal_lsn, last, __ATOMIC_RELEASE);
     }
     if (entry->deferred)
         journal_entry_free(entry);
@@ -80,8 +81,10 @@ enum status journal_entry_new(struct session *session, const struct event *event
     entry->place->chunks =
         size == 0 ? 1 : (uint32_t)((size + STORE_CHUNK_BYTES - 1) / STORE_CHUNK_BYTES);
     entry->place->bytes = size + entry->head.used;
-    entry->item = (struct commit_item){
-        .order = &session->order, .bytes = size, .write = write_entry, .done = entry_done};
+    entry->item = (struct commit_item){.order = &session->order,
+                                       .bytes = sizeof *entry + entry->head.used + size,
+                                       .write = write_entry,
+                                       .done = entry_done};
     *out = entry;
     return STATUS_OK;
 failed:

@@ -63,6 +63,9 @@ void engine_drop_orphans(struct engine *engine, const uint64_t *checkpoints, siz
 
     for (size_t i = 0; i < count && status == STATUS_OK; i++)
         status = run_drop(engine, (struct drop){.checkpoint = checkpoints[i], .first = 1});
+    /* A trim that was cut short may have left the last chunks of an event without their first. */
+    if (status == STATUS_OK && engine->trimmed_lsn > 0)
+        run_drop(engine, (struct drop){.first = 1, .last = engine->trimmed_lsn});
 }
 
 void session_drop_contents(struct session *session)
@@ -196,11 +199,13 @@ static void drop_events(struct engine *engine, uint64_t floor, uint64_t end)
 
 void engine_trim(struct engine *engine)
 {
-    uint64_t end = __atomic_load_n(&engine->journal_lsn, __ATOMIC_RELAXED);
+    uint64_t end = __atomic_load_n(&engine->journal_lsn, __ATOMIC_ACQUIRE);
     uint64_t cut = cut_of(engine, end), floor = end + 1;
     size_t count;
     struct session **sessions = engine_sessions(engine, &count);
 
+    if (sessions == NULL)
+        return; /* without asking every session nothing may go */
     for (size_t i = 0; i < count; i++) {
         struct session *session = sessions[i];
         pthread_mutex_lock(&session->mutex);

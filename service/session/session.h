@@ -102,7 +102,7 @@ struct engine {
     uint64_t next_checkpoint; /* atomic */
     uint64_t journal_bytes;   /* atomic: kept in the journal */
     uint64_t journal_lsn;     /* atomic: its end */
-    uint64_t trimmed_lsn;     /* housekeeper only: dropped up to here */
+    uint64_t trimmed_lsn;     /* housekeeper only: nothing is stored up to here */
     pthread_t housekeeper;
     pthread_mutex_t wake_mutex;
     pthread_cond_t wake;
@@ -228,13 +228,12 @@ void engine_trim(struct engine *engine);
  * goes later. */
 void session_drop_contents(struct session *session);
 
-/* Drops checkpoints that belong to no session. */
+/* Drops checkpoints that belong to no session, and what stands before the first event. */
 void engine_drop_orphans(struct engine *engine, const uint64_t *checkpoints, size_t count);
 
 /* --- engine.c --- */
 
-/* All sessions, retained, in a malloc'ed array of *count; NULL when there are none or memory is
- * out. */
+/* All sessions, retained, in a malloc'ed array of *count; NULL when memory is out. */
 struct session **engine_sessions(struct engine *engine, size_t *count);
 
 /* Takes a session out of the registry. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/utf8.h"
 
 struct layout *layout_new(void)
 {
@@ -33,35 +34,6 @@ void layout_release(struct layout *layout)
     free(layout);
 }
 
-/* Bytes of the UTF-8 character at text (RFC 3629: no overlong forms, no surrogates), or 0 when it
- * is none. */
-static size_t utf8_length(const unsigned char *text, size_t size)
-{
-    static const struct {
-        unsigned char lead_low, lead_high, second_low, second_high;
-        size_t length;
-    } forms[] = {
-        {0x00, 0x7F, 0, 0, 1},       {0xC2, 0xDF, 0x80, 0xBF, 2}, {0xE0, 0xE0, 0xA0, 0xBF, 3},
-        {0xE1, 0xEC, 0x80, 0xBF, 3}, {0xED, 0xED, 0x80, 0x9F, 3}, {0xEE, 0xEF, 0x80, 0xBF, 3},
-        {0xF0, 0xF0, 0x90, 0xBF, 4}, {0xF1, 0xF3, 0x80, 0xBF, 4}, {0xF4, 0xF4, 0x80, 0x8F, 4},
-    };
-
-    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-        if (text[0] < forms[i].lead_low || text[0] > forms[i].lead_high)
-            continue;
-        if (size < forms[i].length)
-            return 0;
-        if (forms[i].length > 1 &&
-            (text[1] < forms[i].second_low || text[1] > forms[i].second_high))
-            return 0;
-        for (size_t k = 2; k < forms[i].length; k++)
-            if ((text[k] & 0xC0) != 0x80)
-                return 0;
-        return forms[i].length;
-    }
-    return 0;
-}
-
 static enum status check_name(const char *name, size_t size, struct fault *fault)
 {
     if (size == 0 || size > LAYOUT_NAME_BYTES_MAX)
@@ -69,7 +41,7 @@ static enum status check_name(const char *name, size_t size, struct fault *fault
                          "a tensor's name has %zu bytes; it must have 1 to %d", size,
                          LAYOUT_NAME_BYTES_MAX);
     for (size_t i = 0; i < size;) {
-        size_t length = utf8_length((const unsigned char *)name + i, size - i);
+        size_t length = utf8_length(name + i, size - i);
         if (length == 0 || (unsigned char)name[i] < 0x20 || name[i] == 0x7F)
             return fault_set(fault, STATUS_INVALID_FIELD, "",
                              "byte %zu of a tensor's name is not printable UTF-8; rename it", i);

@@ -175,16 +175,18 @@ def check_against_torch():
 
 
 def inputs():
+    """Gradients are 0 or larger than the decay below makes of any weight: a q that is the small difference of large
+    terms would measure the inputs, not the program."""
     random = np.random.default_rng(19)
     w = np.round(random.uniform(0.25, 2, COUNT) * 2**20) / 2**20 * random.choice([-1, 1], COUNT)
     k = random.integers(128, 256, (STEPS, COUNT)) * random.choice([-1, 1], (STEPS, COUNT))
-    g = k * 2.0 ** random.integers(-12, -6, (STEPS, COUNT))
+    g = k * 2.0 ** random.integers(-11, -6, (STEPS, COUNT))
     g[random.random((STEPS, COUNT)) < 0.03] = 0.0
     assert np.array_equal(w, w.astype(np.float32)) and np.array_equal(g, g.astype(np.float16))
     return w, g
 
 
-ALL = {"rescale": 0.7, "clip_value": 1.0, "clip_norm": 2.5, "weight_decay": 0.03}
+ALL = {"rescale": 0.7, "clip_value": 1.0, "clip_norm": 2.5, "weight_decay": 0.01}
 VALUE_CLIPPED = {**ALL, "clip_norm": None, "weight_decay_mode": "l2_clipped"}
 DECOUPLED = {**ALL, "weight_decay_mode": "decoupled"}
 TRACES = [

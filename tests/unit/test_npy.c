@@ -172,7 +172,7 @@ START_TEST(one_tensor_may_come_in_its_shape_or_flat)
         decode(one, make_file("{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), }\n", 24),
                &tensors),
         STATUS_SHAPE_MISMATCH);
-    ck_assert_str_eq(fault.where, "/gradients/w");
+    ck_assert_str_eq(fault.where, "/w");
     ck_assert_ptr_nonnull(strstr(fault.detail, "[3, 2]"));
     ck_assert_int_eq(
         decode(scalar, make_file("{'descr': '<f4', 'fortran_order': False, 'shape': (), }\n", 4),

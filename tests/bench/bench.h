@@ -1,0 +1,112 @@
+/* What the benchmarks share: rows of the table, statistics, processes, load. Programs that print
+ * figures, each beside its limit measured in the same run, in turns with it; never tests. */
+#ifndef DESCENT_TESTS_BENCH_H
+#define DESCENT_TESTS_BENCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+struct bench {
+    const char *server; /* the binary */
+    const char *python; /* with torch, or not */
+    const char *folder; /* exists, empty, on the file system to be measured */
+    double seconds;     /* of the figure with fsync; the others scale with it */
+};
+
+/* Each prints its rows. */
+void bench_kernel(const struct bench *bench);
+void bench_json(const struct bench *bench);
+void bench_step(const struct bench *bench);
+void bench_durable(const struct bench *bench);
+void bench_many(const struct bench *bench);
+void bench_memory(const struct bench *bench);
+
+/* --- rows --- */
+
+enum aim_kind { AIM_NONE, AIM_AT_LEAST, AIM_AT_MOST };
+
+/* One line of the table: our figure, the limit's, what one is of the other, what it should be. */
+void bench_row(const char *what, const char *ours, const char *limit, double ratio,
+               enum aim_kind kind, double aim);
+
+/* snprintf into one of a few static buffers that are used in turn. */
+const char *bench_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Says why and ends the program. */
+_Noreturn void bench_fail(const char *what);
+
+/* --- statistics --- */
+
+double bench_now(void);                            /* seconds, monotonic */
+double bench_median(double *values, size_t count); /* sorts them */
+double bench_minimum(const double *values, size_t count);
+double bench_maximum(const double *values, size_t count);
+
+/* Numbers like those of a gradient: about normal, sd 0.01, the same in every run. */
+void bench_fill(float *out, size_t count, unsigned seed);
+
+/* --- processes: they die with this one --- */
+
+struct child {
+    pid_t pid;
+    FILE *in, *out; /* its stdin and stdout */
+    unsigned port;  /* of a server */
+};
+
+/* Starts a program; false when it is not there. */
+bool child_start(struct child *child, const char *const *arguments);
+
+/* Starts `build/descent serve` on a free port, keeping its data under `name` of the folder. */
+void child_start_server(struct child *child, const struct bench *bench, const char *name,
+                        const char *const *options);
+
+void child_stop(struct child *child); /* SIGTERM, and waits */
+
+/* A bare libmicrohttpd server with the flags of api/server.c, as a child: it reads a body into a
+ * buffer that it keeps per connection, and answers with a few words or with that body. */
+enum bare_answer { BARE_SHORT, BARE_ECHO };
+void bare_start(struct child *child, enum bare_answer answer, size_t body_bytes);
+
+/* --- load --- */
+
+struct request_bytes {
+    char *data;
+    size_t size;
+};
+
+/* An HTTP request in memory. `headers` are whole lines with CR LF. */
+struct request_bytes request_build(const char *method, const char *path, const char *headers,
+                                   const void *body, size_t body_size);
+
+struct load;
+
+struct load_result {
+    size_t count; /* answers */
+    double rate;  /* answers per second */
+    double mean;  /* seconds from the first byte sent to the last received */
+    double median;
+};
+
+/* Opens a keep-alive connection for each of the requests, which it will send again and again. The
+ * requests are borrowed. */
+struct load *load_open(unsigned port, const struct request_bytes *requests, size_t connections);
+
+/* Keeps every connection busy with one request at a time for so long, or until `count_max` (0: no
+ * such limit) have been answered. An answer other than 2xx ends the program with its text. */
+struct load_result load_run(struct load *load, double seconds, size_t count_max);
+
+void load_close(struct load *load);
+
+/* Sends one request. */
+void load_once(unsigned port, const char *method, const char *path, const char *body);
+
+/* Creates a session of one tensor of `count` parameters with Adam. `more` is further JSON members,
+ * each after a comma. */
+void load_create_session(unsigned port, const char *id, size_t count, const char *more);
+
+/* The request of a raw f32 step of `count` parameters. */
+struct request_bytes load_step_request(const char *id, size_t count, const char *headers);
+
+#endif

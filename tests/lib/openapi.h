@@ -1,0 +1,34 @@
+/* api/openapi.json for tests: finding its parts, and checking values against its schemas. */
+#ifndef DESCENT_TESTS_OPENAPI_H
+#define DESCENT_TESTS_OPENAPI_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+/* Reads api/openapi.json from the project's root; fails the test when it cannot. Kept for the
+ * process. */
+const json_t *openapi_document(void);
+
+/* What a {"$ref": "#/..."} stands for, or the node itself. Fails the test when there is nothing. */
+const json_t *openapi_resolve(const json_t *node);
+
+/* The operation of a route ("GET", "/v1/sessions"), or NULL. */
+const json_t *openapi_operation(const char *method, const char *pattern);
+
+/* Calls visit for every parameter of a route, those of its path first. */
+void openapi_parameters(const char *method, const char *pattern,
+                        void (*visit)(void *context, const json_t *parameter), void *context);
+
+/* The response an operation documents for a status: by number, or "default" where that lists the
+ * status in x-statuses; NULL when neither. */
+const json_t *openapi_response(const json_t *operation, unsigned status);
+
+/* Fails the test unless the value obeys the schema: types, required members, ranges, choices, and
+ * no member that the schema does not name (unless additionalProperties says otherwise). `where` is
+ * for the message. */
+void openapi_check(const json_t *schema, const json_t *value, const char *where);
+
+/* Whether an array of strings has this one. */
+bool openapi_lists(const json_t *array, const char *text);
+
+#endif
