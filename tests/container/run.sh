@@ -12,6 +12,7 @@ cd "$(dirname "$0")/../.."
 here=$PWD/tests/container
 folder=$PWD/build/container
 storage=$folder/storage
+runtime=/run/descent-$(cksum <<<"$folder" | cut -d ' ' -f 1) # podman wants it short
 image=localhost/descent-test
 volume=descent-test
 python=${PYTHON:-/usr/bin/python3}
@@ -36,27 +37,27 @@ is() { # is WHAT EXPECTED FOUND
 }
 
 # --- podman and buildah, in storage of our own ----------------------------------------------------
-in_storage() { command "$1" --root "$storage/images" --runroot "$storage/run" "${@:2}"; }
-podman() { in_storage podman --tmpdir "$storage/libpod" "$@" 9>&-; } # a container keeps no lock
+in_storage() { command "$1" --root "$storage/images" --runroot "$runtime/run" "${@:2}"; }
+podman() { in_storage podman --tmpdir "$runtime/libpod" "$@" 9>&-; } # a container keeps no lock
 buildah() { in_storage buildah "$@"; }
 inspect() { podman inspect --format "$2" "$1"; }
 
 # Also what a killed run has left behind.
 remove_storage() {
-    [ -e "$storage" ] || return 0
-    podman rm --all --force --time 5 >/dev/null 2>&1 || true
-    findmnt --raw --noheadings --output TARGET | { grep -F "$storage/" || true; } | sort -r |
+    [ ! -e "$storage" ] || podman rm --all --force --time 5 >/dev/null 2>&1 || true
+    findmnt --raw --noheadings --output TARGET |
+        { grep -F -e "$storage/" -e "$runtime/" || true; } | sort -r |
         while read -r target; do umount "$target" || umount --lazy "$target"; done
-    rm -rf --one-file-system "$storage"
+    rm -rf --one-file-system "$storage" "$runtime"
 }
 
 clean_up() {
     local code=$?
-    trap - EXIT
+    set +e # all of it, whatever fails
     if [ "$code" != 0 ]; then
-        tail -n 30 "$folder/build.log" || true
-        podman ps --all || true
-        podman ps --all --quiet | while read -r id; do podman logs --tail 30 "$id" || true; done
+        tail -n 30 "$folder/build.log"
+        podman ps --all
+        podman ps --all --quiet | while read -r id; do podman logs --tail 30 "$id"; done
     fi >&2
     remove_storage
     exit "$code"
