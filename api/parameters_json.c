@@ -48,14 +48,18 @@ static enum status read_shape(const struct json_document *document, const json_t
     if (value == NULL || !json_is_number_array(value))
         return fault_set(fault, STATUS_INVALID_FIELD, "/shape",
                          "shape must be an array of sizes, for instance [10, 64]; [] is a scalar");
-    if ((status = json_shape(document, value, &outer_rank, outer, fault)) != STATUS_OK)
+    if ((status = json_shape(document, value, &outer_rank, outer, fault)) != STATUS_OK) {
+        fault_prefix(fault, "/shape");
         return status;
+    }
     if (outer_rank != 1 || outer[0] > LAYOUT_RANK_MAX)
         return fault_set(fault, STATUS_INVALID_FIELD, "/shape",
                          "shape must be a flat array of at most %d sizes", LAYOUT_RANK_MAX);
     *rank = (unsigned)outer[0];
-    if ((status = json_tensor(document, value, 1, outer, DTYPE_F64, numbers, fault)) != STATUS_OK)
+    if ((status = json_tensor(document, value, 1, outer, DTYPE_F64, numbers, fault)) != STATUS_OK) {
+        fault_prefix(fault, "/shape");
         return status;
+    }
     for (unsigned i = 0; i < *rank; i++) {
         if (!(numbers[i] >= 0 && numbers[i] <= (double)LAYOUT_COUNT_MAX) ||
             numbers[i] != (double)(size_t)numbers[i])

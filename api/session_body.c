@@ -125,9 +125,6 @@ struct reply session_create_reply(struct engine *engine, struct request *request
     bool created;
     enum status status = read_body(request, &creation, &fault);
 
-    if (status == STATUS_OK)
-        status =
-            weights_check(creation.layout, creation.spec.dtype, creation.weights->data, &fault);
     if (status == STATUS_OK) {
         struct session_request wanted = {.id = id,
                                          .spec = &creation.spec,

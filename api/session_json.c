@@ -156,7 +156,7 @@ static enum status read_hypers(const struct json_document *document, const json_
     return STATUS_OK;
 }
 
-static enum status unknown_optimizer(const char *name, struct fault *fault)
+static enum status unknown_optimizer(const char *name, const char *where, struct fault *fault)
 {
     char known[300] = "";
     const struct optimizer *rule;
@@ -165,7 +165,7 @@ static enum status unknown_optimizer(const char *name, struct fault *fault)
     for (size_t i = 0; (rule = optimizer_at(i, DTYPE_F32)) != NULL && used + 40 < sizeof known; i++)
         used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i > 0 ? ", " : "",
                                  rule->name);
-    return fault_set(fault, STATUS_UNKNOWN_OPTIMIZER, "/optimizer/name",
+    return fault_set(fault, STATUS_UNKNOWN_OPTIMIZER, where,
                      "there is no optimizer \"%.60s\"; there are %s", name, known);
 }
 
@@ -173,18 +173,18 @@ static enum status read_optimizer(const struct json_document *document, const js
                                   struct spec *spec, struct fault *fault)
 {
     const json_t *name = json_is_object(value) ? json_object_get(value, "name") : value;
+    const char *where = json_is_object(value) ? "/optimizer/name" : "/optimizer";
 
     if (value == NULL)
         return fault_set(fault, STATUS_INVALID_FIELD, "/optimizer",
                          "say which optimizer, for instance \"optimizer\": {\"name\": \"adam\", "
                          "\"lr\": 0.001}");
     if (!json_is_string(name))
-        return fault_set(fault, STATUS_INVALID_FIELD,
-                         json_is_object(value) ? "/optimizer/name" : "/optimizer",
+        return fault_set(fault, STATUS_INVALID_FIELD, where,
                          "optimizer must be a name, or an object with a \"name\"");
     const struct optimizer *rule = optimizer_find(json_string_value(name), spec->dtype);
     if (rule == NULL)
-        return unknown_optimizer(json_string_value(name), fault);
+        return unknown_optimizer(json_string_value(name), where, fault);
     spec_set_rule(spec, rule);
     return json_is_object(value) ? read_hypers(document, value, spec, fault) : STATUS_OK;
 }

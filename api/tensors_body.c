@@ -2,7 +2,6 @@
 #include "api/tensors_body.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -66,19 +65,6 @@ static enum status read_dtype(struct request *request, enum dtype *dtype, struct
                      "dtype is \"%.40s\"; it must be f64, f32, f16 or bf16", name);
 }
 
-/* The binary codecs know their tensors as gradients: puts the member's name in its place. */
-static void name_member(struct fault *fault, const char *member)
-{
-    static const char gradients[] = "/gradients";
-    size_t size = sizeof gradients - 1;
-    char where[sizeof fault->where];
-
-    if (strncmp(fault->where, gradients, size) != 0)
-        return;
-    snprintf(where, sizeof where, "/%s%s", member, fault->where + size);
-    memcpy(fault->where, where, sizeof where);
-}
-
 enum status tensors_read(struct request *request, const struct session *session,
                          const struct field *fields, void *out, const char *member,
                          const json_t *const *member_value, struct tensors *tensors,
@@ -106,30 +92,12 @@ enum status tensors_read(struct request *request, const struct session *session,
         (status = request_query_end(request, fault)) != STATUS_OK)
         return status;
     status = codec->decode(session_layout(session), dtype, request->body, tensors, fault);
-    if (status != STATUS_OK)
-        name_member(fault, member);
+    if (status != STATUS_OK && fault->where[0] == '/') {
+        char prefix[64];
+        snprintf(prefix, sizeof prefix, "/%s", member);
+        fault_prefix(fault, prefix);
+    }
     return status;
-}
-
-enum status weights_check(const struct layout *layout, enum dtype dtype, const void *weights,
-                          struct fault *fault)
-{
-    const float *single = weights;
-    const double *real = weights;
-    const struct tensor *tensor = layout->tensors;
-    char where[300] = "/parameters/";
-    size_t i = 0;
-
-    while (i < layout->count && (dtype == DTYPE_F64 ? isfinite(real[i]) : isfinite(single[i])))
-        i++;
-    if (i == layout->count)
-        return STATUS_OK;
-    while (i >= tensor->offset + tensor->count)
-        tensor++;
-    pointer_escape(where + strlen(where), sizeof where - strlen(where), tensor->name);
-    return fault_set(fault, STATUS_INVALID_FIELD, where,
-                     "element %zu of tensor %.255s is not finite in %s; weights must be finite",
-                     i - tensor->offset, tensor->name, dtype_name(dtype));
 }
 
 /* --- out --- */

@@ -16,12 +16,6 @@ enum status tensors_read(struct request *request, const struct session *session,
                          const json_t *const *member_value, struct tensors *tensors,
                          struct fault *fault);
 
-/* INVALID_FIELD naming the first element that is NaN or infinity (where = "/parameters/<name>").
- * `weights`: layout->count elements of dtype, f32 or f64. JSON has none of them, but bytes have,
- * and what is drawn or converted may overflow. */
-enum status weights_check(const struct layout *layout, enum dtype dtype, const void *weights,
-                          struct fault *fault);
-
 /* How an answer with weights is to look, settled before anything is changed. */
 struct answer_form {
     const struct codec *codec;

@@ -6,11 +6,12 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/crew.h"
 #include "service/kernel/real.h"
 #include "service/kernel/reduce.h"
 #include "service/kernel/vector.h"
 
-enum { BLOCK = 8192 };
+enum { BLOCK = 8192, SEGMENTS = 1024, SEGMENT_MIN = 8 * BLOCK };
 
 /* Below it, squares that were too small for a double may be missing: 2^-1022 / 2^-52. */
 #define SQUARES_MIN 0x1p-970
@@ -70,21 +71,59 @@ static bool squares_hold(double sum)
     return isfinite(sum) && sum >= SQUARES_MIN;
 }
 
-/* A sum of squares is finite only if every element is: one pass answers both questions. */
-static void measure(const struct wire_gradient *gradient, struct measure *m)
+/* A large vector is cut into at most SEGMENTS parts for the crew, by its length alone: the parts'
+ * sums are added in order, so that the bits do not depend on how many threads there are. */
+static size_t segment_of(size_t count)
 {
+    size_t segment = (count + SEGMENTS - 1) / SEGMENTS;
+
+    segment = (segment + BLOCK - 1) / BLOCK * BLOCK;
+    return segment < SEGMENT_MIN ? SEGMENT_MIN : segment;
+}
+
+struct measuring {
+    const struct wire_gradient *gradient;
+    const struct measure *measure;
+    size_t segment;
+    double sum[SEGMENTS], clipped_sum[SEGMENTS];
+};
+
+static void measure_segment(void *context, size_t index)
+{
+    struct measuring *work = context;
+    const struct measure *m = work->measure;
     real scratch[BLOCK], clipped[BLOCK];
+    size_t start = index * work->segment, end = start + work->segment;
     double sum = 0, clipped_sum = 0;
 
-    for (size_t start = 0; start < gradient->count; start += BLOCK) {
-        size_t count = gradient->count - start < BLOCK ? gradient->count - start : BLOCK;
-        const real *block = load(gradient, start, count, scratch);
+    if (end > work->gradient->count)
+        end = work->gradient->count;
+    for (; start < end; start += BLOCK) {
+        size_t count = end - start < BLOCK ? end - start : BLOCK;
+        const real *block = load(work->gradient, start, count, scratch);
         sum += REAL(reduce_squares)(block, count);
         if (m->norm_clipped && isfinite(m->clip_value)) {
             REAL(vector_scale)(clipped, block, (real)m->rescale, count);
             REAL(vector_clamp)(clipped, (real)m->clip_value, count);
             clipped_sum += REAL(reduce_squares)(clipped, count);
         }
+    }
+    work->sum[index] = sum;
+    work->clipped_sum[index] = clipped_sum;
+}
+
+/* A sum of squares is finite only if every element is: one pass answers both questions. */
+static void measure(const struct wire_gradient *gradient, struct measure *m)
+{
+    struct measuring work = {
+        .gradient = gradient, .measure = m, .segment = segment_of(gradient->count)};
+    size_t segments = (gradient->count + work.segment - 1) / work.segment;
+    double sum = 0, clipped_sum = 0;
+
+    crew_run(segments, measure_segment, &work);
+    for (size_t i = 0; i < segments; i++) {
+        sum += work.sum[i];
+        clipped_sum += work.clipped_sum[i];
     }
     m->bad_count = 0;
     m->norm = fabs(m->rescale) * sqrt(sum);
@@ -141,17 +180,27 @@ static const real *condition(const struct advance *a, const real *block, const r
     return q;
 }
 
-static void run(struct advance *a)
+struct running {
+    const struct advance *advance;
+    size_t segment;
+    double moved[SEGMENTS], size[SEGMENTS];
+};
+
+static void run_segment(void *context, size_t index)
 {
+    struct running *work = context;
+    const struct advance *a = work->advance;
     real loaded[BLOCK], q[BLOCK], shrunk[BLOCK];
     double shrink = 1 - a->hyper[HYPER_LR] * a->hyper[HYPER_WEIGHT_DECAY];
     bool shrinks = a->hyper[HYPER_WEIGHT_DECAY] != 0 &&
                    (int)a->hyper[HYPER_WEIGHT_DECAY_MODE] == DECAY_DECOUPLED;
+    size_t start = index * work->segment, end = start + work->segment;
     double moved = 0, size = 0;
 
-    PRE(a->rule->dtype == REAL_DTYPE && a->update > 0);
-    for (size_t start = 0; start < a->gradient.count; start += BLOCK) {
-        size_t count = a->gradient.count - start < BLOCK ? a->gradient.count - start : BLOCK;
+    if (end > a->gradient.count)
+        end = a->gradient.count;
+    for (; start < end; start += BLOCK) {
+        size_t count = end - start < BLOCK ? end - start : BLOCK;
         const real *param = (const real *)a->param + start;
         real *next = (real *)a->next_param + start;
         void *slot[SLOTS_MAX] = {NULL};
@@ -174,6 +223,22 @@ static void run(struct advance *a)
         REAL(reduce_update)(next, param, count, &block_moved, &block_size);
         moved += block_moved;
         size += block_size;
+    }
+    work->moved[index] = moved;
+    work->size[index] = size;
+}
+
+static void run(struct advance *a)
+{
+    struct running work = {.advance = a, .segment = segment_of(a->gradient.count)};
+    size_t segments = (a->gradient.count + work.segment - 1) / work.segment;
+    double moved = 0, size = 0;
+
+    PRE(a->rule->dtype == REAL_DTYPE && a->update > 0);
+    crew_run(segments, run_segment, &work);
+    for (size_t i = 0; i < segments; i++) {
+        moved += work.moved[i];
+        size += work.size[i];
     }
     a->update_norm = sqrt(moved);
     a->param_norm = sqrt(size);

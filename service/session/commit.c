@@ -130,7 +130,8 @@ static void write_single(struct committer *committer, struct commit_item *item, 
         committer->trouble = item->fault;
     if (status == STATUS_STORAGE_FAILED || (status != STATUS_OK && !item->waited)) {
         log_error("a write failed: %s", item->fault.detail);
-        committer->retry_us = clock_monotonic_us() + RETRY_US;
+        if (committer->retry_us == 0) /* else clients that hurry would put it off for ever */
+            committer->retry_us = clock_monotonic_us() + RETRY_US;
         pthread_cond_broadcast(&committer->space); /* let them see the trouble */
     }
     pthread_mutex_unlock(&committer->mutex);

@@ -10,6 +10,7 @@
 
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/crew.h"
 #include "service/core/log.h"
 #include "service/session/session.h"
 #include "storage/store.h"
@@ -573,6 +574,7 @@ static void engine_free(struct engine *engine)
         session_release(engine->sessions[i]);
     free(engine->sessions);
     store_close(engine->store);
+    crew_stop();
     pthread_rwlock_destroy(&engine->lock);
     pthread_mutex_destroy(&engine->wake_mutex);
     pthread_cond_destroy(&engine->wake);
@@ -590,6 +592,7 @@ enum status engine_open(const struct engine_options *options, struct engine **ou
         store_close(options->take_store);
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     }
+    crew_start();
     engine->options = *options;
     engine->store = options->take_store;
     engine->next_key = 1;

@@ -44,7 +44,7 @@ void spec_init(struct spec *spec);
 /* Sets the rule with its default hyperparameters. spec->dtype comes first. */
 void spec_set_rule(struct spec *spec, const struct optimizer *rule);
 
-/* Adds a label. QUOTA_EXCEEDED over LABELS_MAX or LABEL_BYTES_MAX. */
+/* Adds a label. INVALID_FIELD over LABELS_MAX or LABEL_BYTES_MAX. */
 enum status spec_add_label(struct spec *spec, const char *name, const char *value,
                            struct fault *fault);
 

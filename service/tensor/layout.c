@@ -168,9 +168,10 @@ const struct tensor *layout_find(const struct layout *layout, const char *name, 
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         const struct tensor *tensor = &layout->tensors[layout->by_name[middle]];
-        int order = strncmp(name, tensor->name, name_size);
-        if (order == 0 && tensor->name[name_size] != '\0')
-            order = -1;
+        size_t length = strlen(tensor->name);
+        int order = memcmp(name, tensor->name, length < name_size ? length : name_size);
+        if (order == 0)
+            order = (name_size > length) - (name_size < length);
         if (order == 0)
             return tensor;
         if (order < 0)

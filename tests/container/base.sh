@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes a minimal Debian 12 as a tar file, from where this machine's apt gets its packages. It stands
-# in for debian:12-slim where no registry can be reached.
+# Makes a minimal Debian 12 as a tar file, from where this machine's apt gets its packages. It
+# stands in for debian:12-slim where no registry can be reached.
 #
 #   base.sh FOLDER      prints the tar file in FOLDER; made only if it is not there yet
 #

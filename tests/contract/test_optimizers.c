@@ -121,10 +121,12 @@ static void canaries_live(const struct work *work)
     for (size_t i = 0; i < BUFFERS; i++) {
         if (work->vector[i] == NULL)
             continue;
+        size_t dead = 0;
         for (const unsigned char *at = work->memory[i]; at < work->vector[i]; at++)
-            ck_assert_uint_eq(*at, CANARY);
+            dead += *at != CANARY;
         for (size_t k = 0; k < MARGIN; k++)
-            ck_assert_uint_eq(work->vector[i][work->size + k], CANARY);
+            dead += work->vector[i][work->size + k] != CANARY;
+        ck_assert_uint_eq(dead, 0);
     }
 }
 

@@ -179,7 +179,7 @@ static enum status faulty_maintain(struct store *store, struct fault *fault)
     struct faulty_store *self = faulty(store);
 
     pthread_mutex_lock(&self->mutex);
-    bool ill = self->plan.count > 0 && self->plan.skip == 0;
+    bool ill = self->plan.count > 0 && self->plan.skip == 0 && self->plan.one_in == 0;
     enum status why = self->plan.status;
     if (!ill)
         self->broken = false;

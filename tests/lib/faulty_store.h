@@ -28,7 +28,8 @@ struct faulty_plan {
     unsigned count;     /* then so many fail */
     unsigned one_in;    /* > 0: of those, one in so many, at random */
     enum status status; /* with this. STORAGE_FAILED: as after an I/O error, all writes fail until
-                           maintain was called and `count` is used up */
+                           maintain was called; without one_in also maintain fails, while `count`
+                           lasts */
 };
 
 struct faulty_store;

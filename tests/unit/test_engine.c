@@ -37,7 +37,7 @@ START_TEST(sessions_are_listed_in_pages)
     struct spec spec = engines_spec(DTYPE_F32, "sgd");
     struct session *page[3];
     struct fault fault;
-    char id[16], after[SESSION_ID_BYTES + 1] = "";
+    char id[32], after[SESSION_ID_BYTES + 1] = "";
     size_t seen = 0, pages = 0;
     bool more = true;
 
@@ -179,7 +179,7 @@ START_TEST(keys_live_for_a_thousand_steps_and_workers_for_ever)
     uint64_t random = seeded(3);
     struct buffer *gradient = engines_gradient(DTYPE_F32, 7, &random);
     struct receipt first, worker, again;
-    char key[16];
+    char key[32];
     bool replayed;
 
     ck_assert_int_eq(submit_keyed(session, gradient, "first", &first, &replayed), STATUS_OK);
