@@ -322,7 +322,7 @@ void exchange_reset(struct exchange *exchange)
 {
     buffer_release(exchange->reply.buffer);
     release_body(exchange);
-    arena_close(&exchange->arena);
+    arena_reset(&exchange->arena);
     if (exchange->counted)
         atomic_fetch_sub(&exchange->commons->running, 1);
     clear(exchange);
@@ -353,5 +353,6 @@ void exchange_free(struct exchange *take_exchange)
 {
     watch_remove(take_exchange->commons->watch, &take_exchange->watched);
     atomic_fetch_sub(&take_exchange->commons->connections, 1);
+    arena_close(&take_exchange->arena);
     free(take_exchange);
 }

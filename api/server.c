@@ -27,7 +27,8 @@
 #include "service/core/log.h"
 
 enum {
-    CONNECTION_BYTES = 256 * 1024, /* half of it is the largest piece of a body in one call */
+    JOINED_BYTES_MAX = 16384,      /* what is copied rather than sent apart */
+    CONNECTION_BYTES = 128 * 1024, /* half of it is the largest piece of a body in one call */
     STOP_POLL_MS = 5,
 };
 
@@ -97,20 +98,54 @@ static void read_header(struct exchange *exchange, struct MHD_Connection *connec
 
 /* --- sending --- */
 
+/* Small pieces become one: libmicrohttpd sends one in the same system call as the header, several
+ * by another. */
+static bool join(struct arena *arena, struct span *parts, size_t *count)
+{
+    size_t total = 0, used = 0;
+
+    for (size_t i = 0; i < *count; i++)
+        total += parts[i].size;
+    if (*count < 2 || total > JOINED_BYTES_MAX)
+        return true;
+    char *joined = arena_take(arena, total);
+    if (joined == NULL)
+        return false;
+    for (size_t i = 0; i < *count; i++) {
+        memcpy(joined + used, parts[i].data, parts[i].size);
+        used += parts[i].size;
+    }
+    parts[0] = span_of(joined, total);
+    *count = 1;
+    return true;
+}
+
+static struct MHD_Response *make_response(struct arena *arena, struct span *parts, size_t count)
+{
+    struct MHD_IoVec pieces[RANGE_PARTS];
+
+    if (!join(arena, parts, &count))
+        return NULL;
+    if (count == 0)
+        return MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+    if (count == 1)
+        return MHD_create_response_from_buffer(parts[0].size, (void *)(uintptr_t)parts[0].data,
+                                               MHD_RESPMEM_PERSISTENT);
+    for (size_t i = 0; i < count; i++)
+        pieces[i] = (struct MHD_IoVec){.iov_base = parts[i].data, .iov_len = parts[i].size};
+    return MHD_create_response_from_iovec(pieces, (unsigned)count, NULL, NULL);
+}
+
 /* Queues exchange->reply. Its bytes live until `completed`. */
 static enum MHD_Result queue_reply(struct exchange *exchange, struct MHD_Connection *connection)
 {
     const struct reply *reply = &exchange->reply;
     struct span parts[RANGE_PARTS];
-    struct MHD_IoVec pieces[RANGE_PARTS];
     size_t count;
 
     if (!exchange_send(exchange, parts, &count))
         return MHD_NO;
-    for (size_t i = 0; i < count; i++)
-        pieces[i] = (struct MHD_IoVec){.iov_base = parts[i].data, .iov_len = parts[i].size};
-    struct MHD_Response *response =
-        MHD_create_response_from_iovec(pieces, (unsigned)count, NULL, NULL);
+    struct MHD_Response *response = make_response(&exchange->arena, parts, count);
     enum MHD_Result result = response != NULL ? MHD_YES : MHD_NO;
     if (result == MHD_YES && reply->media_type != NULL)
         result = MHD_add_response_header(response, "Content-Type", reply->media_type);

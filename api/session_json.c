@@ -27,7 +27,7 @@ struct spec_body {
 #define PLACE(member) .offset = offsetof(struct spec_body, member)
 
 static const struct field gradient_fields[] = {
-    {"rescale", FIELD_F64, PLACE(spec.gradient.rescale), .min = -1e300, .max = 1e300},
+    {"rescale", FIELD_F64, PLACE(spec.gradient.rescale), .min = -1e30, .max = 1e30},
     {"clip_value", FIELD_F64, PLACE(spec.gradient.clip_value), .min_open = true, .max = 1e300,
      .nullable = true},
     {"clip_norm", FIELD_F64, PLACE(spec.gradient.clip_norm), .min_open = true, .max = 1e300,

@@ -32,6 +32,17 @@ void arena_close(struct arena *arena)
     arena->used = 0;
 }
 
+void arena_reset(struct arena *arena)
+{
+    struct arena_block *kept = arena->blocks;
+
+    if (kept == NULL || kept->next != NULL || kept->capacity > BLOCK_BYTES) {
+        arena_close(arena);
+        return;
+    }
+    arena->used = 0;
+}
+
 void *arena_take(struct arena *arena, size_t size)
 {
     if (size > SIZE_MAX / 2)

@@ -16,6 +16,9 @@ struct arena {
 void arena_init(struct arena *arena);
 void arena_close(struct arena *arena);
 
+/* Releases everything but keeps one ordinary block for what comes next. */
+void arena_reset(struct arena *arena);
+
 /* `size` bytes aligned to 16, not cleared; NULL when memory is out. Lives until arena_close. */
 void *arena_take(struct arena *arena, size_t size);
 

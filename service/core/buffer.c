@@ -14,6 +14,7 @@
 
 enum {
     MAPPED_FROM = 128 * 1024, /* below it malloc reuses memory well enough by itself */
+    ALIGNMENT = 64,
     PAGE = 4096,
     HUGE_PAGE = 2 * 1024 * 1024,
     POOL_SLOTS = 64,
@@ -103,13 +104,17 @@ static struct buffer *buffer_make(size_t size, bool zeroed)
     size_t unit = size >= HUGE_PAGE ? HUGE_PAGE : PAGE;
     struct owned *owned;
 
-    if (size > SIZE_MAX / 4 || (owned = malloc(sizeof *owned)) == NULL)
+    if (size > SIZE_MAX / 4)
+        return NULL;
+    /* A small one lies in one piece of memory with its head. */
+    if ((owned = malloc(sizeof *owned + (size < MAPPED_FROM ? size + ALIGNMENT : 0))) == NULL)
         return NULL;
     *owned = (struct owned){.buffer = {.size = size}};
     atomic_init(&owned->references, 1);
     if (size < MAPPED_FROM) {
-        owned->buffer.data = aligned_alloc(64, size / 64 * 64 + 64);
-        if (owned->buffer.data != NULL && zeroed)
+        unsigned char *data = (unsigned char *)(owned + 1);
+        owned->buffer.data = data + (ALIGNMENT - (uintptr_t)data % ALIGNMENT) % ALIGNMENT;
+        if (zeroed)
             memset(owned->buffer.data, 0, size);
     } else {
         owned->capacity = (size + unit - 1) / unit * unit;
@@ -152,8 +157,6 @@ void buffer_release(struct buffer *buffer)
     atomic_fetch_sub(&pool.live, buffer->size);
     if (owned->capacity > 0)
         pool_give(buffer->data, owned->capacity);
-    else
-        free(buffer->data);
     free(owned);
 }
 

@@ -115,8 +115,11 @@ static void measure_segment(void *context, size_t index)
 /* A sum of squares is finite only if every element is: one pass answers both questions. */
 static void measure(const struct wire_gradient *gradient, struct measure *m)
 {
-    struct measuring work = {
-        .gradient = gradient, .measure = m, .segment = segment_of(gradient->count)};
+    struct measuring work; /* not its sums: clearing them costs more than a small step */
+
+    work.gradient = gradient;
+    work.measure = m;
+    work.segment = segment_of(gradient->count);
     size_t segments = (gradient->count + work.segment - 1) / work.segment;
     double sum = 0, clipped_sum = 0;
 
@@ -230,7 +233,10 @@ static void run_segment(void *context, size_t index)
 
 static void run(struct advance *a)
 {
-    struct running work = {.advance = a, .segment = segment_of(a->gradient.count)};
+    struct running work;
+
+    work.advance = a;
+    work.segment = segment_of(a->gradient.count);
     size_t segments = (a->gradient.count + work.segment - 1) / work.segment;
     double moved = 0, size = 0;
 

@@ -47,7 +47,7 @@ static enum status store_spec(struct session *session, const struct spec *spec, 
         goto done;
     entry->spec = spec;
     commit_enqueue(committer, &entry->item);
-    status = commit_wait(committer, &entry->item, fault);
+    status = commit_wait(&entry->item, fault);
 done:
     journal_entry_free(entry);
     buffer_release(body);
@@ -131,7 +131,7 @@ enum status session_delete(struct engine *engine, struct session *session, struc
         goto done;
     pthread_mutex_unlock(&session->mutex);
     commit_enqueue(engine->committer, &deletion.item);
-    status = commit_wait(engine->committer, &deletion.item, fault);
+    status = commit_wait(&deletion.item, fault);
     pthread_mutex_lock(&session->mutex);
     session->deleted = status == STATUS_OK;
     session_end_turn(session, true, false);

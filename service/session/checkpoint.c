@@ -155,7 +155,7 @@ static enum status run_item(struct save *save,
 
     save->item = (struct commit_item){.order = &save->session->order, .write = write};
     commit_enqueue(committer, &save->item);
-    return commit_wait(committer, &save->item, fault);
+    return commit_wait(&save->item, fault);
 }
 
 static enum status write_slices(struct save *save, struct fault *fault)

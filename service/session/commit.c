@@ -26,12 +26,17 @@ struct committer {
     pthread_cond_t space; /* fewer bytes are waiting */
     struct queue queue;
     size_t later_bytes; /* of queued items that nobody waits for */
+    size_t waiting;     /* queued items that somebody waits for */
+    size_t last_group;  /* how many of them the last transaction had */
+    uint64_t last_us;   /* how long it took */
+    size_t gathering;   /* wake the thread when so many are waiting; 0: it does not gather */
     uint64_t wake_us;   /* how long the thread sleeps if nobody wakes it; 0: it is awake */
     bool stopping;
     uint64_t lsn;
     uint64_t retry_us;    /* when to try again after storage failed; 0: all is well */
     enum status last;     /* how the last transaction ended */
     struct fault trouble; /* the last failure */
+    size_t trouble_bytes; /* of its item */
     bool unrested;        /* commits since the last maintain */
 };
 
@@ -91,15 +96,14 @@ static void finish(struct committer *committer, struct commit_item *item, enum s
 
     if (item->done != NULL)
         item->done(item, status);
-    pthread_mutex_lock(&committer->mutex);
     if (waited) {
         item->status = status;
-        item->finished = true;
-        pthread_cond_signal(&item->cond);
-    } else {
-        committer->later_bytes -= bytes;
-        pthread_cond_broadcast(&committer->space);
+        sem_post(&item->finished);
+        return;
     }
+    pthread_mutex_lock(&committer->mutex);
+    committer->later_bytes -= bytes;
+    pthread_cond_broadcast(&committer->space);
     pthread_mutex_unlock(&committer->mutex);
 }
 
@@ -126,8 +130,10 @@ static void write_single(struct committer *committer, struct commit_item *item, 
     }
     pthread_mutex_lock(&committer->mutex);
     committer->last = status;
-    if (status != STATUS_OK)
+    if (status != STATUS_OK) {
         committer->trouble = item->fault;
+        committer->trouble_bytes = item->bytes;
+    }
     if (status == STATUS_STORAGE_FAILED || (status != STATUS_OK && !item->waited)) {
         log_error("a write failed: %s", item->fault.detail);
         if (committer->retry_us == 0) /* else clients that hurry would put it off for ever */
@@ -161,6 +167,7 @@ static bool write_all(struct committer *committer, struct commit_item *first)
     if (all_sound(first) && write_group(committer, first, NULL, &fault) == STATUS_OK) {
         pthread_mutex_lock(&committer->mutex);
         committer->last = STATUS_OK;
+        committer->retry_us = 0; /* what had failed stood first: it is written */
         pthread_mutex_unlock(&committer->mutex);
         for (struct commit_item *item = first; item != NULL; item = next) {
             next = item->next;
@@ -180,6 +187,8 @@ static bool write_all(struct committer *committer, struct commit_item *first)
     bool all = kept.first == NULL;
     pthread_mutex_lock(&committer->mutex);
     queue_prepend(&committer->queue, &kept);
+    if (all && committer->last == STATUS_OK)
+        committer->retry_us = 0;
     pthread_mutex_unlock(&committer->mutex);
     return all;
 }
@@ -198,6 +207,10 @@ static struct commit_item *take_group(struct committer *committer)
         bytes += last->bytes;
     }
     committer->queue.first = last->next;
+    committer->last_group = 0;
+    for (const struct commit_item *item = first; item != last->next; item = item->next)
+        committer->last_group += item->waited;
+    committer->waiting -= committer->last_group;
     if (last->next == NULL)
         queue_clear(&committer->queue);
     last->next = NULL;
@@ -245,6 +258,20 @@ static void wait_for_work(struct committer *committer, uint64_t until_us)
     committer->wake_us = 0;
 }
 
+/* The clients of the last group are about to come back, all but at once. A transaction for the
+ * first of them alone would make the others wait for two; so wait for them, no longer than half a
+ * transaction. One client never waits. */
+static void gather(struct committer *committer)
+{
+    uint64_t until = clock_monotonic_us() + committer->last_us / 2;
+
+    committer->gathering = committer->last_group;
+    while (committer->waiting < committer->gathering && !committer->stopping &&
+           clock_monotonic_us() < until)
+        wait_for_work(committer, until);
+    committer->gathering = 0;
+}
+
 static void rest(struct committer *committer)
 {
     struct fault fault;
@@ -280,10 +307,13 @@ static void *run(void *context)
             if (committer->queue.first == NULL)
                 continue;
         }
+        gather(committer);
         struct commit_item *group = take_group(committer);
         pthread_mutex_unlock(&committer->mutex);
+        uint64_t begun = clock_monotonic_us();
         bool all = write_all(committer, group);
         pthread_mutex_lock(&committer->mutex);
+        committer->last_us = clock_monotonic_us() - begun;
         attempts = all || !committer->stopping ? 0 : attempts + 1;
     }
     pthread_mutex_unlock(&committer->mutex);
@@ -338,29 +368,28 @@ void committer_stop(struct committer *take_committer)
 static void enqueue(struct committer *committer, struct commit_item *item)
 {
     queue_add(&committer->queue, item);
-    if (item->due_us < committer->wake_us)
+    committer->waiting += item->waited;
+    if (committer->gathering > 0 ? committer->waiting == committer->gathering
+                                 : item->due_us < committer->wake_us)
         pthread_cond_signal(&committer->work);
 }
 
 void commit_enqueue(struct committer *committer, struct commit_item *item)
 {
     item->waited = true;
-    item->finished = false;
     item->due_us = 0;
-    pthread_cond_init(&item->cond, NULL);
+    sem_init(&item->finished, 0, 0);
     pthread_mutex_lock(&committer->mutex);
     PRE(!committer->stopping);
     enqueue(committer, item);
     pthread_mutex_unlock(&committer->mutex);
 }
 
-enum status commit_wait(struct committer *committer, struct commit_item *item, struct fault *fault)
+enum status commit_wait(struct commit_item *item, struct fault *fault)
 {
-    pthread_mutex_lock(&committer->mutex);
-    while (!item->finished)
-        pthread_cond_wait(&item->cond, &committer->mutex);
-    pthread_mutex_unlock(&committer->mutex);
-    pthread_cond_destroy(&item->cond);
+    while (sem_wait(&item->finished) != 0)
+        continue; /* a signal */
+    sem_destroy(&item->finished);
     if (item->status != STATUS_OK && fault != NULL)
         *fault = item->fault;
     return item->status;
@@ -399,12 +428,13 @@ enum status commit_health(struct committer *committer, struct fault *fault)
     return status;
 }
 
-enum status commit_trouble(struct committer *committer, struct fault *fault)
+enum status commit_trouble(struct committer *committer, size_t *bytes, struct fault *fault)
 {
     enum status status;
 
     pthread_mutex_lock(&committer->mutex);
     status = committer->last;
+    *bytes = committer->trouble_bytes;
     if (status != STATUS_OK)
         *fault = committer->trouble;
     pthread_mutex_unlock(&committer->mutex);

@@ -10,6 +10,7 @@
 #define DESCENT_SESSION_COMMIT_H
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -40,10 +41,10 @@ struct commit_item {
     /* internal */
     struct commit_item *next;
     uint64_t due_us;
-    bool waited, finished;
+    bool waited;
     enum status status;
     struct fault fault;
-    pthread_cond_t cond;
+    sem_t finished;
 };
 
 /* `lsn` is the last one in the journal. INTERNAL when a thread cannot be started. */
@@ -55,7 +56,7 @@ void committer_stop(struct committer *take_committer);
 /* Queues an item: its place in the order is now fixed. Then commit_wait, from the same thread,
  * returns when it is on disk or has failed. */
 void commit_enqueue(struct committer *committer, struct commit_item *item);
-enum status commit_wait(struct committer *committer, struct commit_item *item, struct fault *fault);
+enum status commit_wait(struct commit_item *item, struct fault *fault);
 
 /* Queues an item to be written within `delay_us` at the latest; nobody waits. If it fails it is
  * kept and tried again. */
@@ -68,8 +69,8 @@ void commit_await_space(struct committer *committer);
 /* OK, or why items of commit_later cannot be written at the moment. */
 enum status commit_health(struct committer *committer, struct fault *fault);
 
-/* OK when the last write worked, or why it did not. */
-enum status commit_trouble(struct committer *committer, struct fault *fault);
+/* OK when the last write worked, or why it did not, and how many bytes it had. */
+enum status commit_trouble(struct committer *committer, size_t *bytes, struct fault *fault);
 
 /* Lets items of the order pass again. Call when none of them is waiting. */
 void commit_order_mend(struct committer *committer, struct commit_order *order);

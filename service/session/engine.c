@@ -641,10 +641,15 @@ void engine_close(struct engine *take_engine)
 
 enum status engine_ready(struct engine *engine, struct fault *fault)
 {
-    enum status status = commit_trouble(engine->committer, fault);
+    size_t bytes;
+    enum status status = commit_trouble(engine->committer, &bytes, fault);
 
-    /* The last write failed: whether the next would is found out by trying. */
-    return status == STATUS_OK ? status : engine->store->backend->maintain(engine->store, fault);
+    if (status == STATUS_OK)
+        return status;
+    /* The last write failed: whether the next would is found out by trying one of its size, for a
+     * full disk often takes small ones. */
+    status = engine->store->backend->maintain(engine->store, fault);
+    return status == STATUS_OK ? engine_probe(engine, bytes, fault) : status;
 }
 
 void engine_usage(struct engine *engine, struct engine_usage *out)

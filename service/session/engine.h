@@ -133,7 +133,7 @@ struct submission {
     uint64_t base_step;
     double loss;                       /* NaN: not given */
     double examples;                   /* > 0; 1 when not given */
-    const char *worker; /* NULL: none; not empty */
+    const char *worker;                /* NULL: none; not empty */
     uint64_t seq;                      /* 0: none */
     const char *cursor;                /* NULL: not given */
     double lr, momentum, beta1, beta2; /* NaN: not overridden */

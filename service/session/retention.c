@@ -10,6 +10,7 @@
 
 enum { LSNS_PER_DROP_MIN = 256, LSNS_PER_DROP_MAX = 65536 };
 #define BYTES_PER_DROP ((uint64_t)64 << 20)
+#define PROBE_BYTES_MAX ((size_t)64 << 20)
 
 struct drop {
     struct commit_item item; /* first */
@@ -37,7 +38,7 @@ static enum status run_drop(struct engine *engine, struct drop drop)
 
     drop.item = (struct commit_item){.write = write_drop};
     commit_enqueue(engine->committer, &drop.item);
-    enum status status = commit_wait(engine->committer, &drop.item, &fault);
+    enum status status = commit_wait(&drop.item, &fault);
     if (status != STATUS_OK)
         log_warning("space is not given back yet: %s", fault.detail);
     return status;
@@ -66,6 +67,45 @@ void engine_drop_orphans(struct engine *engine, const uint64_t *checkpoints, siz
     /* A trim that was cut short may have left the last chunks of an event without their first. */
     if (status == STATUS_OK && engine->trimmed_lsn > 0)
         run_drop(engine, (struct drop){.first = 1, .last = engine->trimmed_lsn});
+}
+
+struct probe {
+    struct commit_item item; /* first */
+    uint64_t id;
+    size_t bytes;
+    const unsigned char *zeros; /* STORE_CHUNK_BYTES */
+};
+
+/* A checkpoint of nobody that is never sealed: if it is not dropped below, the next open does it.
+ */
+static enum status write_probe(struct commit_item *item, struct commit_turn *turn,
+                               struct fault *fault)
+{
+    struct probe *probe = (struct probe *)(void *)item;
+    enum status status = STATUS_OK;
+    uint32_t chunk = 0;
+
+    for (size_t used = 0; used < probe->bytes && status == STATUS_OK; used += STORE_CHUNK_BYTES)
+        status = turn->store->backend->checkpoint_put(
+            turn->store, probe->id, 1, chunk++, span_of(probe->zeros, STORE_CHUNK_BYTES), fault);
+    return status;
+}
+
+enum status engine_probe(struct engine *engine, size_t bytes, struct fault *fault)
+{
+    unsigned char *zeros = calloc(1, STORE_CHUNK_BYTES);
+    struct probe probe = {.item = {.bytes = bytes, .write = write_probe}, .zeros = zeros};
+
+    if (zeros == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    probe.bytes = bytes > PROBE_BYTES_MAX ? PROBE_BYTES_MAX : bytes + 1;
+    probe.id = __atomic_add_fetch(&engine->next_checkpoint, 1, __ATOMIC_RELAXED);
+    commit_enqueue(engine->committer, &probe.item);
+    enum status status = commit_wait(&probe.item, fault);
+    free(zeros);
+    if (status == STATUS_OK)
+        run_drop(engine, (struct drop){.checkpoint = probe.id, .first = 1});
+    return status;
 }
 
 void session_drop_contents(struct session *session)

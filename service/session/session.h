@@ -228,6 +228,9 @@ void engine_trim(struct engine *engine);
  * goes later. */
 void session_drop_contents(struct session *session);
 
+/* Writes so many bytes and drops them again, to see whether storage takes them. */
+enum status engine_probe(struct engine *engine, size_t bytes, struct fault *fault);
+
 /* Drops checkpoints that belong to no session, and what stands before the first event. */
 void engine_drop_orphans(struct engine *engine, const uint64_t *checkpoints, size_t count);
 

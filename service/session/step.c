@@ -69,10 +69,12 @@ static enum status measure_gradient(struct step *step, struct fault *fault)
     struct wire_gradient gradient = {s->buffer->data + s->offset, s->dtype,
                                      step->session->layout->count};
     double clip_norm = spec->gradient.clip_norm;
-    struct measure measure = {
-        .rescale = spec->gradient.rescale,
-        .clip_value = isnan(spec->gradient.clip_value) ? HUGE_VAL : spec->gradient.clip_value,
-        .norm_clipped = !isnan(clip_norm)};
+    /* l2_clipped clips after the decay, so the norm is of what is not clipped yet. */
+    bool clips_first = !isnan(spec->gradient.clip_value) &&
+                       spec->hyper[HYPER_WEIGHT_DECAY_MODE] != DECAY_L2_CLIPPED;
+    struct measure measure = {.rescale = spec->gradient.rescale,
+                              .clip_value = clips_first ? spec->gradient.clip_value : HUGE_VAL,
+                              .norm_clipped = !isnan(clip_norm)};
 
     step->event.kind = EVENT_GRADIENT;
     advances(spec->dtype)->measure(&gradient, &measure);
@@ -348,7 +350,6 @@ static void close_step(struct step *step)
 static enum status take(struct step *step, bool *again, struct outcome *out, struct fault *fault)
 {
     struct session *session = step->session;
-    struct committer *committer = session->engine->committer;
     enum status status = STATUS_OK;
     bool seen = false;
 
@@ -361,7 +362,7 @@ static enum status take(struct step *step, bool *again, struct outcome *out, str
     if (*again || seen || status != STATUS_OK)
         return status;
     if (step->entry != NULL)
-        status = commit_wait(committer, &step->entry->item, fault);
+        status = commit_wait(&step->entry->item, fault);
     pthread_mutex_lock(&session->mutex);
     session_await_turn(session, step->ticket);
     if (status == STATUS_OK)

@@ -15,7 +15,6 @@ enum { ARGUMENTS_MAX = 24 };
 bool child_start(struct child *child, const char *const *arguments)
 {
     int to[2], from[2];
-    char said = 0;
 
     *child = (struct child){.pid = 0};
     if (pipe2(to, O_CLOEXEC) != 0 || pipe2(from, O_CLOEXEC) != 0)
@@ -41,8 +40,7 @@ bool child_start(struct child *child, const char *const *arguments)
     /* Every program here says something when it is ready. */
     int first = fgetc(child->out);
     if (first != EOF) {
-        said = (char)first;
-        ungetc(said, child->out);
+        ungetc(first, child->out);
         return true;
     }
     child_stop(child);

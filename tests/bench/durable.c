@@ -67,7 +67,7 @@ void bench_durable(const struct bench *bench)
 {
     static const char *const options[] = {"--history-bytes-max", HISTORY, NULL};
     struct child server;
-    struct sum durable = {0}, volatile_ = {0}, append = {0};
+    struct sum durable = {0}, quick = {0}, append = {0};
 
     child_start_server(&server, bench, "durable", options);
     load_create_session(server.port, "c", COUNT,
@@ -87,16 +87,16 @@ void bench_durable(const struct bench *bench)
         struct load_result result = load_run(steps, 1.5, 0);
         add(&durable, result.mean, result.count);
         result = load_run(checkpoints, 0.25, 0);
-        add(&volatile_, result.mean, result.count);
+        add(&quick, result.mean, result.count);
         for (int i = 0; i < TURN_APPENDS; i++)
             add(&append, disk_append(&disk, &step_request), 1);
         left -= bench_now() - began;
     }
-    double limit = mean(&volatile_) + 2.5 * mean(&append);
+    double limit = mean(&quick) + 2.5 * mean(&append);
     bench_row("step, 1 M raw f32, durability step (mean)",
               bench_text("%.2f ms", mean(&durable) * 1e3),
               bench_text("checkpoint step %.2f ms + 2.5 x append and fdatasync %.2f ms",
-                         mean(&volatile_) * 1e3, mean(&append) * 1e3),
+                         mean(&quick) * 1e3, mean(&append) * 1e3),
               mean(&durable) / limit, AIM_AT_MOST, 1);
     close(disk.fd);
     load_close(checkpoints);

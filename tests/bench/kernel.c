@@ -1,6 +1,7 @@
 /* Adam in f32 on one thread, in nanoseconds a parameter: beside a triad a = b + s c in bytes a
  * second, and beside PyTorch's Adam. Adam moves 28 B a parameter (g, w read; w' written; m, v read
- * and written), the triad 12 B an element. Best of several rounds, each measuring all in turn. */
+ * and written), the triad 12 B an element. Best of several rounds, each measuring all in turn.
+ * The crew is not started, so that `advance` has one thread too. */
 #include <math.h>
 #include <stdlib.h>
 

@@ -13,7 +13,7 @@ trap 'rm -rf "$folder"' EXIT
 trap 'exit 130' INT TERM
 
 model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sort -u | head -n 1)
-system=$(stat -f -c %T "$folder")
+system=$(df --output=fstype "$folder" | tail -n 1)
 load=$(cut -d ' ' -f 1 /proc/loadavg)
 {
     echo "$model, $(nproc) cores, $system, Linux $(uname -r); load before $load; $(date -u +%F)"

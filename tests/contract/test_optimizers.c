@@ -61,7 +61,7 @@ static void work_close(struct work *work)
         free(work->memory[i]);
 }
 
-/* Fills a vector with normal numbers, the same for the same seed whatever the dtype. */
+/* Fills a vector with numbers of both signs, the same for the same seed whatever the dtype. */
 static void fill(const struct work *work, unsigned char *vector, uint64_t seed, double scale)
 {
     double *values = malloc(work->count * sizeof *values);
@@ -69,7 +69,7 @@ static void fill(const struct work *work, unsigned char *vector, uint64_t seed, 
 
     ck_assert_ptr_nonnull(values);
     for (size_t i = 0; i < work->count; i++)
-        values[i] = scale * testing_normal(&state);
+        values[i] = scale * 4 * (testing_uniform(&state) - 0.5);
     dtype_convert(work->rule->dtype, vector, DTYPE_F64, values, work->count);
     free(values);
 }

@@ -260,11 +260,11 @@ START_TEST(nonfinite_weights_are_refused)
     const double large[REFUSAL_COUNT] = {0, 0, 0, -1e39};
 
     check_bytes("PUT", REFUSAL_WEIGHTS, RAW, body, "invalid_field", "/parameters/a~1b",
-                "element 2 of tensor a/b");
+                "index 2 of tensor a/b");
     buffer_release(body);
     body = tensors_buffer(large, sizeof large);
     check_bytes("PUT", REFUSAL_WEIGHTS "?dtype=f64", RAW, body, "invalid_field", "/parameters/w",
-                "element 3 of tensor w");
+                "index 3 of tensor w");
     buffer_release(body);
     refusal_check_json("POST", "/v1/sessions", /* the bytes are a NaN */
                        "{\"optimizer\": \"sgd\", \"parameters\": {\"w\": {\"shape\": [1], "

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "service/core/crew.h"
 #include "service/session/advance.h"
 #include "tests/lib/testing.h"
 
@@ -317,6 +318,29 @@ START_TEST(norms_of_a_step_are_the_plain_sums)
 }
 END_TEST
 
+/* A vector above 64 Ki elements is cut for the crew; whoever does the parts, the sums are added in
+ * order. */
+START_TEST(threads_change_no_bit)
+{
+    static double alone[LARGE], crewed[LARGE];
+
+    EACH(session, sessions)
+    {
+        struct wire_gradient gradient = on_wire(DTYPE_F32, LARGE);
+        struct advance one, other;
+        take_step(session, &gradient, 0.5, 2, alone, &one);
+        crew_start();
+        for (int round = 0; round < 20; round++) {
+            take_step(session, &gradient, 0.5, 2, crewed, &other);
+            ck_assert_mem_eq(alone, crewed, sizeof alone);
+            ck_assert(one.clip_scale == other.clip_scale && one.clip_scale < 1);
+            ck_assert(one.update_norm == other.update_norm && one.param_norm == other.param_norm);
+        }
+        crew_stop();
+    }
+}
+END_TEST
+
 Suite *suite_advance(void);
 Suite *suite_advance(void)
 {
@@ -336,6 +360,7 @@ Suite *suite_advance(void)
     tcase_add_test(cases, zeroing_replaces_what_is_bad_and_nothing_else);
     tcase_add_test(cases, both_clips_bound_elements_and_norm);
     tcase_add_test(cases, norms_of_a_step_are_the_plain_sums);
+    tcase_add_test(cases, threads_change_no_bit);
     suite_add_tcase(suite, cases);
     return suite;
 }

@@ -86,7 +86,7 @@ START_TEST(every_half_widens_to_its_meaning)
         double expected = meaning(format, i);
         if (isnan(expected)) {
             HOLDS(isnan(as_f32[i]) && isnan(as_f64[i]), "%04x is not NaN", i);
-            HOLDS((signbit(as_f32[i]) != 0) == ((i & 0x8000) != 0), "element %d", (int)i);
+            HOLDS((signbit(as_f32[i]) != 0) == ((i & 0x8000) != 0), "%04x loses its sign", i);
         } else {
             same_bits_f64((double)as_f32[i], expected);
             same_bits_f64(as_f64[i], expected);
@@ -114,9 +114,10 @@ START_TEST(every_half_comes_back_from_f32_and_f64)
                 unsigned quiet = 1u << (format->fraction_bits - 1);
                 HOLDS(isnan(meaning(format, back[k][i])) && (back[k][i] & quiet) != 0,
                       "%04x came back as %04x", i, back[k][i]);
-                HOLDS((back[k][i] & 0x8000) == (i & 0x8000), "element %d", (int)i);
+                HOLDS((back[k][i] & 0x8000) == (i & 0x8000), "%04x came back as %04x", i,
+                      back[k][i]);
             } else {
-                HOLDS((back[k][i]) == (i), "element %d", (int)i);
+                HOLDS(back[k][i] == i, "%04x came back as %04x", i, back[k][i]);
             }
         }
 }
@@ -181,17 +182,28 @@ END_TEST
 START_TEST(edges_of_the_range_narrow_right)
 {
     const struct format *format = &formats[_i];
-    const double edges[] = {0.0,         HUGE_VAL,
-                            DBL_MAX,     DBL_MIN,
-                            0x1p-1074,   FLT_MAX,
-                            FLT_MIN,     0x1p-149,
-                            0x1p-150,    65504,
-                            65519.999,   65520,
-                            65520.00001, 0x1p-24,
-                            0x1p-25,     0x1.0000000000001p-25,
-                            0x1p-133,    0x1p-134,
-                            0x1.8p-134,  0x1.fep127,
-                            0x1.ffp127,  0x1.feffffffffp127};
+    const double edges[] = {0.0,
+                            HUGE_VAL,
+                            DBL_MAX,
+                            DBL_MIN,
+                            0x1p-1074,
+                            (double)FLT_MAX,
+                            (double)FLT_MIN,
+                            0x1p-149,
+                            0x1p-150,
+                            65504,
+                            65519.999,
+                            65520,
+                            65520.00001,
+                            0x1p-24,
+                            0x1p-25,
+                            0x1.0000000000001p-25,
+                            0x1p-133,
+                            0x1p-134,
+                            0x1.8p-134,
+                            0x1.fep127,
+                            0x1.ffp127,
+                            0x1.feffffffffp127};
 
     for (size_t i = 0; i < sizeof edges / sizeof *edges; i++) {
         narrows_right(format, edges[i]);
@@ -242,9 +254,9 @@ START_TEST(halves_convert_to_each_other_by_value)
         uint16_t in = (uint16_t)i, out;
         dtype_convert(to->dtype, &out, from->dtype, &in, 1);
         if (!isnan(meaning(from, i)))
-            HOLDS((out) == (nearest(to, meaning(from, i))), "element %d", (int)i);
+            HOLDS(out == nearest(to, meaning(from, i)), "%04x became %04x", i, out);
         else
-            HOLDS(isnan(meaning(to, out)), "element %d", (int)i);
+            HOLDS(isnan(meaning(to, out)), "%04x became %04x", i, out);
     }
 }
 END_TEST
@@ -262,18 +274,20 @@ START_TEST(f64_to_f32_rounds_as_the_machine_does)
             value = ldexp(testing_uniform(&state), (int)(bits % 300) - 150);
         dtype_convert(DTYPE_F32, &single, DTYPE_F64, &value, 1);
         if (isnan(value)) {
-            HOLDS(isnan(single), "element %d", (int)i);
+            HOLDS(isnan(single), "%a became %a", value, (double)single);
             continue;
         }
         dtype_convert(DTYPE_F64, &back, DTYPE_F32, &single, 1);
         same_bits_f64(back, (double)single);
         if (isfinite(single)) { /* no neighbour is nearer */
             double off = fabs(value - back);
-            HOLDS(off <= fabs(value - (double)nextafterf(single, HUGE_VALF)), "element %d", (int)i);
-            HOLDS(off <= fabs(value - (double)nextafterf(single, -HUGE_VALF)), "element %d",
-                  (int)i);
+            HOLDS(off <= fabs(value - (double)nextafterf(single, HUGE_VALF)), "%a became %a", value,
+                  (double)single);
+            HOLDS(off <= fabs(value - (double)nextafterf(single, -HUGE_VALF)), "%a became %a",
+                  value, (double)single);
         } else {
-            HOLDS(isinf(value) || fabs(value) >= 0x1.ffffffp127, "element %d", (int)i);
+            HOLDS(isinf(value) || fabs(value) >= 0x1.ffffffp127, "%a became %a", value,
+                  (double)single);
         }
     }
 }
@@ -300,13 +314,15 @@ START_TEST(unaligned_and_odd_lengths_convert_alike)
             dtype_convert(to, whole + 9 - shift, from, source + shift, count);
             for (size_t i = 0; i < count; i++) {
                 dtype_convert(to, single, from, source + shift + i * in_size, 1);
-                HOLDS((memcmp(single, whole + 9 - shift + i * out_size, out_size)) == (0),
-                      "element %d", (int)i);
+                HOLDS(memcmp(single, whole + 9 - shift + i * out_size, out_size) == 0,
+                      "%s to %s: element %zu differs", dtype_name(from), dtype_name(to), i);
             }
             for (size_t i = 0; i < 9 - shift; i++)
-                HOLDS((whole[i]) == (0xA5), "element %d", (int)i);
+                HOLDS(whole[i] == 0xA5, "%s to %s writes outside", dtype_name(from),
+                      dtype_name(to));
             for (size_t i = 9 - shift + count * out_size; i < sizeof whole; i++)
-                HOLDS((whole[i]) == (0xA5), "element %d", (int)i);
+                HOLDS(whole[i] == 0xA5, "%s to %s writes outside", dtype_name(from),
+                      dtype_name(to));
         }
 }
 END_TEST

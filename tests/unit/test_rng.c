@@ -102,9 +102,9 @@ START_TEST(uniform_numbers_stay_below_one)
 
     for (uint64_t i = 0; i < DRAWS; i++) {
         double x = rng_uniform(i, 1, 3);
-        wrong += !(x >= 0 && x < 1);
+        wrong += x < 0 || x >= 1;
         wrong += ldexp(x, 53) != floor(ldexp(x, 53));
-        wrong += !isfinite(rng_normal(i, 1, 3));
+        wrong += isfinite(rng_normal(i, 1, 3)) ? 0 : 1;
     }
     ck_assert_uint_eq(wrong, 0);
 }
