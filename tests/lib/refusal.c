@@ -70,10 +70,11 @@ static void compare(struct answer before[VIEWS], struct answer after[VIEWS], con
 void refusal_check(const struct refusal *refusal)
 {
     struct answer before[VIEWS], after[VIEWS];
-    char what[200];
+    char what[300];
+    size_t shown = refusal->body == NULL ? 0 : refusal->size < 100 ? refusal->size : 100;
 
-    snprintf(what, sizeof what, "%s %s %s %.100s", refusal->method, refusal->path, refusal->headers,
-             refusal->body != NULL && refusal->size < 4096 ? (const char *)refusal->body : "");
+    snprintf(what, sizeof what, "%s %s %s %.*s", refusal->method, refusal->path, refusal->headers,
+             (int)shown, shown > 0 ? (const char *)refusal->body : "");
     look(before);
     struct answer answer = api_send(refusal_server.port, refusal->method, refusal->path,
                                     refusal->headers, refusal->body, refusal->size);

@@ -269,11 +269,11 @@ START_TEST(nonfinite_weights_are_refused)
     refusal_check_json("POST", "/v1/sessions", /* the bytes are a NaN */
                        "{\"optimizer\": \"sgd\", \"parameters\": {\"w\": {\"shape\": [1], "
                        "\"data_b64\": \"AADAfw==\"}}}",
-                       422, "invalid_field", "/parameters/w", "element 0 of tensor w");
+                       422, "invalid_field", "/parameters/w", "index 0 of tensor w");
     refusal_check_json("POST", "/v1/sessions",
                        "{\"optimizer\": \"sgd\", \"parameters\": {\"w\": {\"shape\": [7], "
                        "\"init\": {\"normal\": {\"mean\": 1e300, \"std\": 0}}}}}",
-                       422, "invalid_field", "/parameters/w", "element 0 of tensor w");
+                       422, "invalid_field", "/parameters/w", "index 0 of tensor w");
     body =
         tensors_safetensors("{\"__metadata__\":{\"descent\":\"{\\\"optimizer\\\": \\\"sgd\\\"}\"},"
                             "\"w\":{\"dtype\":\"BF16\",\"shape\":[1],\"data_offsets\":[0,2]}}",
@@ -281,7 +281,7 @@ START_TEST(nonfinite_weights_are_refused)
     body->data[body->size - 2] = 0x80;
     body->data[body->size - 1] = 0x7F;
     check_bytes("POST", "/v1/sessions", SAFETENSORS, body, "invalid_field", "/parameters/w",
-                "element 0 of tensor w");
+                "index 0 of tensor w");
     buffer_release(body);
 }
 END_TEST

@@ -9,9 +9,12 @@
 
 static char *text(const char *value)
 {
-    char *copy = strdup(value);
+    static char copies[64][320]; /* reused: a test needs a few */
+    static size_t next;
+    char *copy = copies[next++ % 64];
 
-    ck_assert_ptr_nonnull(copy);
+    ck_assert_uint_lt(strlen(value), sizeof *copies);
+    strcpy(copy, value);
     return copy;
 }
 

@@ -430,7 +430,7 @@ START_TEST(the_journal_keeps_to_its_limit)
         }
         engines_step(quiet, &random); /* lags behind: its events must not be lost */
         engines_steps(busy, opened == 0 ? 1500 : 100, &random); /* 16 KB each */
-        ck_assert(engines_await(is_trimmed, &(struct bound){engine, 3 << 19}, 5));
+        ck_assert(engines_await(is_trimmed, &(struct bound){engine, (1 << 20) + 64 * 17000}, 5));
         engines_steps(busy, 64, &random);
         digest = engines_digest(busy, true);
         quiet_digest = engines_digest(quiet, true);
