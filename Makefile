@@ -220,7 +220,7 @@ container: deps-container ## build the image without a Docker engine and test a 
 	@PYTHON=$(PYTHON) tests/container/run.sh
 
 tidy: deps-clang ## layers, tables against files, dead symbols, formatting
-	@$(MAKE) --no-print-directory $(OBJ) $(TESTOBJ)
+	@$(MAKE) --no-print-directory build/descent $(B)/tests/descent-tests $(B)/tests/bits $(B)/tests/bench/bench
 	@tests/tidy.sh $(B)
 
 format: deps-clang ## format the C sources

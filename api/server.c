@@ -307,7 +307,7 @@ const char *server_address(const struct server *server)
     return server->address;
 }
 
-void server_drain(struct server *server)
+static void drain(struct server *server)
 {
     if (atomic_exchange(&server->commons.draining, true))
         return;
@@ -322,7 +322,7 @@ bool server_stop(struct server *take_server)
     struct commons *commons = &take_server->commons;
     uint64_t deadline_us = clock_monotonic_us() + commons->config->drain_timeout_s * 1000000;
 
-    server_drain(take_server);
+    drain(take_server);
     while (atomic_load(&commons->running) > 0) {
         if (clock_monotonic_us() > deadline_us)
             return false;

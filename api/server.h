@@ -20,10 +20,6 @@ enum status server_start(const struct config *config, struct engine *engine, str
 /* The address in use, "HOST:PORT" with the port that was picked (IPv6 in brackets). */
 const char *server_address(const struct server *server);
 
-/* Accepts nothing any more: the port is closed, requests on open connections get 503 draining with
- * Connection: close. */
-void server_drain(struct server *server);
-
 /* Drains, waits for running requests up to the drain timeout, closes everything, frees. False when
  * requests still ran at the end of that time: then nothing was freed, the engine is in use, and
  * only leaving the process is safe. */

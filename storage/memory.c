@@ -55,7 +55,7 @@ static struct memory_store *memory_of(struct store *store)
 }
 
 /* --- tables
- * ------------------------------------------------------------------------------------------------------
+ * ------------------------------------------------------------------------------------------
  */
 
 /* The index of (key, part), or of the first item behind it. */
@@ -122,7 +122,7 @@ static void table_close(struct table *table)
 }
 
 /* --- changes
- * -----------------------------------------------------------------------------------------------------
+ * ------------------------------------------------------------------------------------------
  */
 
 static enum status spoil(struct memory_store *self, enum status status)
@@ -201,7 +201,7 @@ static struct item *item_new(uint64_t key, uint64_t part, struct span *first, st
 }
 
 /* --- transactions
- * ------------------------------------------------------------------------------------------------
+ * ------------------------------------------------------------------------------------------
  */
 
 static enum status memory_begin(struct store *store, struct fault *fault)
@@ -251,7 +251,7 @@ static enum status memory_commit(struct store *store, struct fault *fault)
 }
 
 /* --- writes
- * ------------------------------------------------------------------------------------------------------
+ * ------------------------------------------------------------------------------------------
  */
 
 static enum status memory_session_put(struct store *store, const struct store_session *session,
@@ -350,7 +350,7 @@ static enum status memory_checkpoint_drop(struct store *store, uint64_t id, stru
 }
 
 /* --- reads
- * -------------------------------------------------------------------------------------------------------
+ * ------------------------------------------------------------------------------------------
  */
 
 static enum status memory_scan(struct store *store, const struct store_visitor *visitor,
@@ -424,7 +424,7 @@ static enum status memory_maintain(struct store *store, struct fault *fault)
 }
 
 /* --- open and close
- * ---------------------------------------------------------------------------------------------- */
+ * ------------------------------------------------------------------------------------------ */
 
 static enum status memory_open(const struct store_options *options, struct store **out,
                                struct fault *fault)

@@ -84,7 +84,9 @@ dead=$(comm -23 "$build/defined" "$build/used" | grep -vE '^main$|\.(resolver|de
 [ -z "$dead" ] || complain "exported but never used elsewhere: $(echo $dead)"
 
 # --- format, words ---
-unformatted=$(git ls-files '*.c' '*.h' '*.cc' | xargs clang-format --dry-run -Werror 2>&1 | sed -n 's/^\([^:]*\):.*/\1/p' | sort -u)
+unformatted=$(for file in $(git ls-files '*.c' '*.h' '*.cc'); do
+    clang-format --dry-run -Werror "$file" >/dev/null 2>&1 || echo "$file"
+done)
 [ -z "$unformatted" ] || complain "not formatted (make format): $(echo $unformatted)"
 words=$(git grep -nE '/work/(main|shared)|\.\./shared|registry\.npmjs|deb\.debian\.org|pypi\.org' -- . ':!tests/tidy.sh' || true)
 [ -z "$words" ] || complain "does not belong in the project: $words"

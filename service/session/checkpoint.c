@@ -30,7 +30,9 @@ struct save {
     struct checkpoint_place *place;
 };
 
-bool session_wants_checkpoint(const struct session *session)
+/* Whether the journal since the last checkpoint is long enough for another, or the mode asks for
+ * one. Mutex held. */
+static bool wants_checkpoint(const struct session *session)
 {
     uint64_t state = state_bytes(session->layout, &session->spec);
     uint64_t limit = 16 * state;
@@ -279,11 +281,11 @@ enum status session_save(struct session *session, bool always, struct fault *fau
     uint64_t ticket;
 
     pthread_mutex_lock(&session->mutex);
-    if (!always && !session_wants_checkpoint(session))
+    if (!always && !wants_checkpoint(session))
         goto unlock;
     if ((status = session_admit(session, true, &ticket, fault)) != STATUS_OK)
         goto unlock;
-    if (always ? session->dirty > 0 : session_wants_checkpoint(session)) {
+    if (always ? session->dirty > 0 : wants_checkpoint(session)) {
         pthread_mutex_unlock(&session->mutex);
         status = session_checkpoint(session, NULL, fault);
         pthread_mutex_lock(&session->mutex);

@@ -173,10 +173,6 @@ void state_publish(struct state *state, const struct event *event, struct revisi
 
 /* --- checkpoint.c, replay.c, retention.c --- */
 
-/* Whether the journal since the last checkpoint is long enough for another, or the mode asks for
- * one. Mutex held. */
-bool session_wants_checkpoint(const struct session *session);
-
 /* Saves the state. The caller holds the turn exclusively, not the mutex: every event admitted so
  * far is applied and stands in the commit queue before this, so the journal's position at the seal
  * is the state's. `spec`, when not NULL, is stored as the session's record in the same transaction.

@@ -76,10 +76,6 @@ struct request_bytes {
     size_t size;
 };
 
-/* An HTTP request in memory. `headers` are whole lines with CR LF. */
-struct request_bytes request_build(const char *method, const char *path, const char *headers,
-                                   const void *body, size_t body_size);
-
 struct load;
 
 struct load_result {
@@ -98,9 +94,6 @@ struct load *load_open(unsigned port, const struct request_bytes *requests, size
 struct load_result load_run(struct load *load, double seconds, size_t count_max);
 
 void load_close(struct load *load);
-
-/* Sends one request. */
-void load_once(unsigned port, const char *method, const char *path, const char *body);
 
 /* Creates a session of one tensor of `count` parameters with Adam. `more` is further JSON members,
  * each after a comma. */

@@ -40,8 +40,8 @@ struct load {
     size_t started, finished;
 };
 
-struct request_bytes request_build(const char *method, const char *path, const char *headers,
-                                   const void *body, size_t body_size)
+static struct request_bytes request_build(const char *method, const char *path, const char *headers,
+                                          const void *body, size_t body_size)
 {
     size_t head = strlen(method) + strlen(path) + strlen(headers) + 128;
     struct request_bytes request = {.data = malloc(head + body_size)};
@@ -227,7 +227,7 @@ struct load_result load_run(struct load *load, double seconds, size_t count_max)
                                 .median = bench_median(load->latencies, load->latency_count)};
 }
 
-void load_once(unsigned port, const char *method, const char *path, const char *body)
+static void load_once(unsigned port, const char *method, const char *path, const char *body)
 {
     struct request_bytes request =
         request_build(method, path, "Content-Type: application/json\r\n", body, strlen(body));

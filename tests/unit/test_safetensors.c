@@ -167,8 +167,7 @@ START_TEST(faults_of_tensors_say_where)
         {"{" W("I32", "[2,2]", "[0,16]") "," GOOD_B "}", "/w", 24},
         {"{" W("F32", "[2,2]", "[0,16]") "}", "/b", 16},
         {"{" W("F32", "[4]", "[0,16]") "," GOOD_B "}", "/w", 24},
-        {"{\"a/b~\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}", "/a~1b~0",
-         4},
+        {"{\"a/b~\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}", "/a~1b~0", 4},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
