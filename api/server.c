@@ -195,6 +195,10 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection, 
             return MHD_NO;
         return exchange->stage == STAGE_REPLY ? queue_reply(exchange, connection) : MHD_YES;
     }
+    /* A daemon that is being stopped drops a reply that was queued before the body, says yes, and
+     * goes on with the body. */
+    if (exchange->stage == STAGE_REPLY)
+        return MHD_NO;
     if (received > 0)
         return exchange_receive(exchange, data, received) ? MHD_YES : MHD_NO;
     return exchange_serve(exchange) ? queue_reply(exchange, connection) : MHD_NO;

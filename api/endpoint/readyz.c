@@ -14,7 +14,11 @@ struct reply serve_readyz(struct engine *engine, struct request *request)
                   "the server is recovering its sessions; try again");
         return reply_fault(request, &fault);
     }
-    if (engine_ready(engine, &fault) != STATUS_OK)
+    if (engine_ready(engine, &fault) != STATUS_OK) {
+        /* Whatever the cause, also a full disk: 503 is what whoever routes requests here looks for.
+         */
+        fault.status = STATUS_STORAGE_FAILED;
         return reply_fault(request, &fault);
+    }
     return reply_json(200, span_text("{\"status\":\"ready\"}"));
 }
