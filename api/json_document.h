@@ -5,8 +5,8 @@
  * exactly, at the speed of memory. Since every number of the text is lifted, a number in the tree
  * is always an index: there is nothing to confuse it with.
  *
- *   {"lr": 0.1, "w": [[1, 2]], "k": ["a"]}   ->   {"lr": 0, "w": [1], "k": ["a"]}   numbers: "0.1",
- * "[[1, 2]]"
+ *   {"lr": 0.1, "w": [[1, 2]], "k": ["a"]}   ->   {"lr": 0, "w": [1], "k": ["a"]}
+ *   numbers: "0.1", "[[1, 2]]"
  */
 #ifndef DESCENT_API_JSON_DOCUMENT_H
 #define DESCENT_API_JSON_DOCUMENT_H

@@ -118,8 +118,9 @@ static int run(const struct config *config, const sigset_t *signals)
     sigwait(signals, &signal);
     log_info("%s: finishing what runs", signal == SIGTERM ? "SIGTERM" : "SIGINT");
     if (!server_stop(server)) {
-        /* Threads still use the engine. What was acknowledged is on disk; the next start recovers
-         * the rest. */
+        /* Threads still use the engine, so it cannot be closed; what they have not finished was not
+         * acknowledged. */
+        engine_save(engine);
         log_error("requests still ran after --drain-timeout-s; leaving without them");
         fflush(stdout);
         _exit(EXIT_FAILURE);

@@ -246,33 +246,52 @@ static void receipt_headers(struct arena *arena, struct reply *reply, const stru
             reply_header(reply, numbers[i].name, number_text(arena, numbers[i].value));
 }
 
-struct reply outcome_reply(struct request *request, const struct session *session,
-                           const struct outcome *outcome, const struct answer_form *form)
+static struct reply receipt_reply(struct request *request, const struct receipt *receipt)
 {
-    struct reply reply = {.http = 200};
+    struct json_text text;
+
+    json_text_init(&text, request->arena);
+    json_text_open(&text, '{');
+    receipt_write(&text, receipt);
+    json_text_close(&text, '}');
+    return reply_json(200, json_text_end(&text));
+}
+
+/* The receipt with the weights. False when they cannot be written, for instance for want of memory. */
+static bool weights_reply(struct request *request, const struct session *session,
+                          const struct outcome *outcome, const struct answer_form *form,
+                          struct reply *reply)
+{
     struct json_text text;
     struct fault fault;
-    enum status status = STATUS_OK;
 
     json_text_init(&text, request->arena);
     json_text_open(&text, '{');
     receipt_write(&text, &outcome->receipt);
-    if (form == NULL) {
-        json_text_close(&text, '}');
-        reply = reply_json(200, json_text_end(&text));
-    } else {
-        json_text_key(&text, "parameters");
-        status = answer_weights(request, session, form, outcome->revision, json_text_end(&text),
-                                &reply, &fault);
-        reply_header(&reply, "Preference-Applied", "return=representation");
-        reply_header(&reply, "Vary", "Accept");
-        if (form->codec->binary)
-            receipt_headers(request->arena, &reply, &outcome->receipt);
-    }
+    json_text_key(&text, "parameters");
+    *reply = (struct reply){.http = 200};
+    if (answer_weights(request, session, form, outcome->revision, json_text_end(&text), reply,
+                       &fault) != STATUS_OK)
+        return false;
+    reply_header(reply, "Preference-Applied", "return=representation");
+    reply_header(reply, "Vary", "Accept");
+    if (form->codec->binary)
+        receipt_headers(request->arena, reply, &outcome->receipt);
+    return true;
+}
+
+struct reply outcome_reply(struct request *request, const struct session *session,
+                           const struct outcome *outcome, const struct answer_form *form)
+{
+    struct reply reply;
+
+    /* The step stands, so its receipt must go out; a preference may be left unmet. */
+    if (form == NULL || !weights_reply(request, session, outcome, form, &reply))
+        reply = receipt_reply(request, &outcome->receipt);
     reply_header(&reply, "ETag",
                  etag_text(request->arena, outcome->receipt.lineage, outcome->receipt.step));
     if (outcome->replayed)
         reply_header(&reply, "Idempotency-Replayed", "true");
     revision_release(outcome->revision);
-    return status == STATUS_OK ? reply : reply_fault(request, &fault);
+    return reply;
 }

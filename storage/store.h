@@ -2,13 +2,14 @@
  * PostgreSQL serve alike.
  *
  * What it keeps
- *   sessions      one record each: a number (key), the public id, an opaque record of at most
- * STORE_CHUNK_BYTES journal       one log for all sessions, in the order of log sequence numbers
- * (lsn, from 1, rising, gaps allowed). An event of n chunks takes n lsns in a row; chunk 0 carries
- * the event's head. checkpoints   the state of a session as a byte stream in chunks; counts only
- * once it is sealed No verb knows what the bytes mean. No blob is longer than STORE_CHUNK_BYTES. A
- * durable backend stores every row with an XXH3-64 and checks it when read: a damaged one is
- * STATUS_STORAGE_FAILED with a detail that names where, never returned.
+ * - Sessions: one record each: a number (key), the public id, an opaque record of at most
+ *   STORE_CHUNK_BYTES.
+ * - The journal: one log for all sessions, in the order of log sequence numbers (lsn, from 1,
+ *   rising, gaps allowed). An event of n chunks takes n lsns in a row; chunk 0 carries its head.
+ * - Checkpoints: the state of a session as a byte stream in chunks; counts only once it is sealed.
+ * No verb knows what the bytes mean. No blob is longer than STORE_CHUNK_BYTES. A durable backend
+ * stores every row with an XXH3-64 and checks it when read: a damaged one is STATUS_STORAGE_FAILED
+ * with a detail that names where, never returned.
  *
  * Transactions: write verbs are called between begin and commit, by one thread at a time (begin
  * waits for its turn). Nothing of a transaction is seen by a read or survives a crash unless commit

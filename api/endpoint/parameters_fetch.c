@@ -20,7 +20,13 @@ static bool none_match(const struct request *request, const char *etag)
             header += 2;
         if (strncmp(header, etag, size) == 0)
             return true;
-        header += *header == '"' ? 1 + strcspn(header + 1, "\"") + 1 : strcspn(header, ",");
+        if (*header == '"') {
+            header++;
+            header += strcspn(header, "\"");
+            header += *header == '"'; /* it may not be closed */
+        } else {
+            header += strcspn(header, ",");
+        }
     }
     return false;
 }

@@ -2,10 +2,11 @@
  * blocks that stay in cache, so that conversion, rescaling, clipping, decay and the receipt's norms
  * cost no further pass over memory.
  *
- *     c = clip_scale * clamp(rescale * g, clip_value)             clip_scale = min(1, clip_norm /
- * norm) q = c + weight_decay * w                                    l2 q = c, and w shrunk by 1 -
- * lr * weight_decay first          decoupled q = clamp(clip_scale * rescale * g + weight_decay * w)
- * l2_clipped
+ *     c = clip_scale * clamp(rescale * g, clip_value)
+ *     clip_scale = min(1, clip_norm / norm of the clamped vector)
+ *     l2:          q = c + weight_decay * w
+ *     decoupled:   q = c, and w shrunk by 1 - lr * weight_decay first
+ *     l2_clipped:  q = clamp(clip_scale * rescale * g + weight_decay * w), the norm unclamped
  *
  * Written once, compiled for float and double; `advances(dtype)` gives the functions of a
  * precision. */

@@ -10,7 +10,7 @@
 #include "service/core/log.h"
 #include "storage/store.h"
 
-enum { GROUP_ITEMS_MAX = 4096, RETRY_US = 1000000, IDLE_US = 5000000 };
+enum { GROUP_ITEMS_MAX = 4096, RETRY_US = 1000000, IDLE_US = 5000000, GATHER_US_MAX = 5000 };
 #define GROUP_BYTES_MAX ((size_t)64 << 20)
 #define LATER_BYTES_MAX ((size_t)256 << 20)
 
@@ -107,30 +107,28 @@ static void finish(struct committer *committer, struct commit_item *item, enum s
     pthread_mutex_unlock(&committer->mutex);
 }
 
-/* An item alone, after its group failed: fails it, or keeps it if nobody waits and storage may
- * recover. */
-static void write_single(struct committer *committer, struct commit_item *item, struct queue *kept)
+/* Whether an item of the order is among those kept for another try. */
+static bool keeps(const struct queue *kept, const struct commit_order *order)
 {
-    enum status status;
+    for (const struct commit_item *item = kept->first; item != NULL; item = item->next)
+        if (item->order == order && order != NULL)
+            return true;
+    return false;
+}
 
-    if (item->order != NULL && item->order->broken) {
-        if (!item->waited) {
-            queue_add(kept, item);
-            return;
-        }
-        finish(committer, item,
-               fault_set(&item->fault, item->order->status, "",
-                         "a write of this session before this one failed; send it again"));
-        return;
-    }
-    status = write_group(committer, item, item->next, &item->fault);
-    if (status != STATUS_OK && item->order != NULL) {
+static void note_outcome(struct committer *committer, const struct commit_item *item,
+                         enum status status)
+{
+    bool storage = status == STATUS_STORAGE_FAILED || status == STATUS_STORAGE_FULL;
+
+    pthread_mutex_lock(&committer->mutex);
+    if (status != STATUS_OK && item->waited && item->order != NULL) {
         item->order->broken = true;
         item->order->status = status;
     }
-    pthread_mutex_lock(&committer->mutex);
-    committer->last = status;
-    if (status != STATUS_OK) {
+    if (status == STATUS_OK || storage)
+        committer->last = status;
+    if (status != STATUS_OK && (storage || !item->waited)) {
         committer->trouble = item->fault;
         committer->trouble_bytes = item->bytes;
     }
@@ -141,6 +139,31 @@ static void write_single(struct committer *committer, struct commit_item *item, 
         pthread_cond_broadcast(&committer->space); /* let them see the trouble */
     }
     pthread_mutex_unlock(&committer->mutex);
+}
+
+/* An item alone, after its group failed: fails it, or keeps it if nobody waits, to be tried again. What stands behind a kept
+ * item of its order is not written before it. */
+static void write_single(struct committer *committer, struct commit_item *item, struct queue *kept)
+{
+    bool behind = keeps(kept, item->order);
+    enum status status = STATUS_OK;
+
+    if (behind && !item->waited) {
+        queue_add(kept, item);
+        return;
+    }
+    pthread_mutex_lock(&committer->mutex);
+    if (behind)
+        status = committer->trouble.status;
+    else if (item->waited && item->order != NULL && item->order->broken)
+        status = item->order->status;
+    pthread_mutex_unlock(&committer->mutex);
+    if (status != STATUS_OK)
+        fault_set(&item->fault, status, "",
+                  "a write of this session before this one failed; send it again");
+    else
+        status = write_group(committer, item, item->next, &item->fault);
+    note_outcome(committer, item, status);
     if (status == STATUS_OK || item->waited)
         finish(committer, item, status);
     else
@@ -148,12 +171,15 @@ static void write_single(struct committer *committer, struct commit_item *item, 
 }
 
 /* Whether the group may go as one: nobody in it stands behind a failure. */
-static bool all_sound(const struct commit_item *first)
+static bool all_sound(struct committer *committer, const struct commit_item *first)
 {
+    bool sound = true;
+
+    pthread_mutex_lock(&committer->mutex);
     for (; first != NULL; first = first->next)
-        if (first->order != NULL && first->order->broken)
-            return false;
-    return true;
+        sound &= !first->waited || first->order == NULL || !first->order->broken;
+    pthread_mutex_unlock(&committer->mutex);
+    return sound;
 }
 
 /* False when something is left for another try. */
@@ -164,7 +190,7 @@ static bool write_all(struct committer *committer, struct commit_item *first)
     struct commit_item *next;
 
     queue_clear(&kept);
-    if (all_sound(first) && write_group(committer, first, NULL, &fault) == STATUS_OK) {
+    if (all_sound(committer, first) && write_group(committer, first, NULL, &fault) == STATUS_OK) {
         pthread_mutex_lock(&committer->mutex);
         committer->last = STATUS_OK;
         committer->retry_us = 0; /* what had failed stood first: it is written */
@@ -175,11 +201,6 @@ static bool write_all(struct committer *committer, struct commit_item *first)
         }
         return true;
     }
-    /* Items that nobody waits for are kept in order and get another chance now: their orders start
-     * afresh. */
-    for (struct commit_item *item = first; item != NULL; item = item->next)
-        if (!item->waited && item->order != NULL)
-            item->order->broken = false;
     for (struct commit_item *item = first; item != NULL; item = next) {
         next = item->next;
         write_single(committer, item, &kept);
@@ -263,8 +284,11 @@ static void wait_for_work(struct committer *committer, uint64_t until_us)
  * transaction. One client never waits. */
 static void gather(struct committer *committer)
 {
-    uint64_t until = clock_monotonic_us() + committer->last_us / 2;
+    uint64_t half = committer->last_us / 2;
+    uint64_t until = clock_monotonic_us() + (half < GATHER_US_MAX ? half : GATHER_US_MAX);
 
+    if (committer->waiting == 0)
+        return; /* what is due is due to its delay */
     committer->gathering = committer->last_group;
     while (committer->waiting < committer->gathering && !committer->stopping &&
            clock_monotonic_us() < until)

@@ -3,9 +3,10 @@
  * answers when it is on disk.
  *
  * Order: items are written in the order they came. When an item of an order (a session) fails, the
- * items after it in the same order would stand on something that never happened, so they fail too
- * until the order is mended (commit_order_mend). Other orders do not notice: a transaction that
- * fails is tried again item by item. */
+ * items after it in the same order would stand on something that never happened: those that somebody
+ * waits for fail too until the order is mended (commit_order_mend), those that nobody waits for are
+ * kept, in order, and tried again. Other orders do not notice: a transaction that fails is tried
+ * again item by item. */
 #ifndef DESCENT_SESSION_COMMIT_H
 #define DESCENT_SESSION_COMMIT_H
 
@@ -20,7 +21,7 @@ struct store;
 struct committer;
 
 struct commit_order {
-    bool broken;        /* guarded by the committer */
+    bool broken;        /* an item that was waited for failed; under the committer's mutex */
     enum status status; /* why */
 };
 
@@ -72,7 +73,7 @@ enum status commit_health(struct committer *committer, struct fault *fault);
 /* OK when the last write worked, or why it did not, and how many bytes it had. */
 enum status commit_trouble(struct committer *committer, size_t *bytes, struct fault *fault);
 
-/* Lets items of the order pass again. Call when none of them is waiting. */
+/* Lets items of the order pass again. Call when none that is waited for is queued. */
 void commit_order_mend(struct committer *committer, struct commit_order *order);
 
 #endif

@@ -15,7 +15,11 @@
 #include "service/session/session.h"
 #include "storage/store.h"
 
-enum { HOUSEKEEPING_MS = 200, POOL_IDLE_S = 10 };
+enum {
+    HOUSEKEEPING_MS = 200,
+    POOL_IDLE_S = 10,
+    CHUNKS_MAX = 1000000, /* of a checkpoint: a store numbers them with twenty bits */
+};
 
 /* --- registry --- */
 
@@ -264,6 +268,13 @@ enum status engine_create(struct engine *engine, const struct session_request *r
                          "(--parameters-max)",
                          request->layout->count,
                          (unsigned long long)engine->options.parameters_max);
+    uint64_t bytes = state_bytes(request->layout, request->spec);
+    if (bytes > engine->options.memory_bytes_max || bytes / STORE_CHUNK_BYTES > CHUNKS_MAX)
+        return fault_set(fault, STATUS_TOO_LARGE, "/parameters",
+                         "weights and state need %llu bytes; this server keeps at most %llu in "
+                         "memory (--memory-bytes-max)",
+                         (unsigned long long)bytes,
+                         (unsigned long long)engine->options.memory_bytes_max);
     if (request->id != NULL)
         strcpy(id, request->id);
     if ((status = check_weights(request->layout, request->spec->dtype, request->weights, fault)) !=
@@ -453,33 +464,20 @@ static enum status read_store(struct engine *engine, struct opening *opening, st
 /* Saves and frees the state of a session nobody uses. */
 static void evict(struct session *session)
 {
-    struct state *state = NULL;
     struct fault fault;
 
     pthread_mutex_lock(&session->mutex);
     bool idle = session->state != NULL && session->users == 0 && !session->deleted;
     bool dirty = session->dirty > 0;
-    uint64_t used_us = session->used_us;
     pthread_mutex_unlock(&session->mutex);
-    if (!idle)
+    if (!idle || (dirty && session_pin(session, &fault) != STATUS_OK))
         return;
     if (dirty) {
-        if (session_enter(session, &fault) != STATUS_OK)
-            return;
         if (session_save(session, true, &fault) != STATUS_OK)
             log_warning("session %s stays in memory: %s", session->id, fault.detail);
-        session_leave(session);
+        session_unpin(session);
     }
-    pthread_mutex_lock(&session->mutex);
-    session->used_us = used_us;
-    if (session->users == 0 && session->dirty == 0 && session->tickets == session->turns) {
-        state = session->state;
-        session->state = NULL;
-    }
-    pthread_mutex_unlock(&session->mutex);
-    if (state != NULL)
-        log_debug("session %s left memory", session->id);
-    state_free(state);
+    session_evict(session);
 }
 
 struct resident {
@@ -540,7 +538,7 @@ static void *keep_house(void *context)
 
     pthread_mutex_lock(&engine->wake_mutex);
     while (!engine->stopping) {
-        clock_gettime(CLOCK_REALTIME, &until);
+        clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += HOUSEKEEPING_MS * 1000000;
         until.tv_sec += until.tv_nsec / 1000000000;
         until.tv_nsec %= 1000000000;
@@ -586,6 +584,7 @@ enum status engine_open(const struct engine_options *options, struct engine **ou
 {
     struct engine *engine = calloc(1, sizeof *engine);
     struct opening opening = {.engine = engine};
+    pthread_condattr_t monotonic;
     enum status status;
 
     if (engine == NULL) {
@@ -598,7 +597,10 @@ enum status engine_open(const struct engine_options *options, struct engine **ou
     engine->next_key = 1;
     pthread_rwlock_init(&engine->lock, NULL);
     pthread_mutex_init(&engine->wake_mutex, NULL);
-    pthread_cond_init(&engine->wake, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&engine->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     if ((status = read_store(engine, &opening, fault)) == STATUS_OK)
         status = committer_start(engine->store, engine->journal_lsn, &engine->committer, fault);
     if (status == STATUS_OK)
@@ -616,26 +618,37 @@ enum status engine_open(const struct engine_options *options, struct engine **ou
     return status;
 }
 
+void engine_save(struct engine *engine)
+{
+    size_t count;
+    struct session **sessions = engine_sessions(engine, &count);
+    struct fault fault;
+
+    for (size_t i = 0; i < count; i++) {
+        struct session *session = sessions[i];
+        pthread_mutex_lock(&session->mutex);
+        bool changed = session->state != NULL && session->dirty > 0 && !session->deleted;
+        pthread_mutex_unlock(&session->mutex);
+        if (changed && session_pin(session, &fault) == STATUS_OK) {
+            if (session_save(session, true, &fault) != STATUS_OK)
+                log_error("session %s: not saved at the end: %s", session->id, fault.detail);
+            session_unpin(session);
+        }
+        session_release(session);
+    }
+    free(sessions);
+}
+
 void engine_close(struct engine *take_engine)
 {
     struct engine *engine = take_engine;
-    struct fault fault;
 
     pthread_mutex_lock(&engine->wake_mutex);
     engine->stopping = true;
     pthread_cond_signal(&engine->wake);
     pthread_mutex_unlock(&engine->wake_mutex);
     pthread_join(engine->housekeeper, NULL);
-    for (size_t i = 0; i < engine->count; i++) {
-        struct session *session = engine->sessions[i];
-        if (session->dirty == 0 || session->state == NULL || session->deleted)
-            continue;
-        if (session_enter(session, &fault) != STATUS_OK)
-            continue;
-        if (session_save(session, true, &fault) != STATUS_OK)
-            log_error("session %s: not saved at the end: %s", session->id, fault.detail);
-        session_leave(session);
-    }
+    engine_save(engine);
     engine_free(engine);
 }
 

@@ -40,6 +40,9 @@ enum status engine_open(const struct engine_options *options, struct engine **ou
  * frees. No call may be running. */
 void engine_close(struct engine *take_engine);
 
+/* Checkpoints every changed session, whoever else uses the engine. */
+void engine_save(struct engine *engine);
+
 /* OK when steps can be taken: the last write to the store worked, or a new one does. */
 enum status engine_ready(struct engine *engine, struct fault *fault);
 

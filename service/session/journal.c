@@ -44,14 +44,17 @@ static void entry_done(struct commit_item *item, enum status status)
 
     if (status == STATUS_OK) {
         uint64_t last = entry->place->lsn + entry->place->chunks - 1;
-        __atomic_add_fetch(&session->engine->journal_bytes, entry->place->bytes, __ATOMIC_RELAXED);
         pthread_mutex_lock(&session->mutex);
-        *session->events_end = entry->place;
-        session->events_end = &entry->place->next;
-        if (entry->step > session->durable_step)
-            session->durable_step = entry->step;
+        if (!session->deleted) {
+            __atomic_add_fetch(&session->engine->journal_bytes, entry->place->bytes,
+                               __ATOMIC_RELAXED);
+            *session->events_end = entry->place;
+            session->events_end = &entry->place->next;
+            if (entry->step > session->durable_step)
+                session->durable_step = entry->step;
+            entry->place = NULL;
+        }
         pthread_mutex_unlock(&session->mutex);
-        entry->place = NULL;
         /* Only now: what lies before the journal's end and is on no list may be trimmed. */
         __atomic_store_n(&session->engine->journal_lsn, last, __ATOMIC_RELEASE);
     }

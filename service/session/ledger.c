@@ -112,7 +112,14 @@ void ledger_add_worker(struct ledger *ledger, const char *name, uint64_t seq,
     struct ledger_worker *worker =
         (struct ledger_worker *)(uintptr_t)ledger_find_worker(ledger, name);
 
-    if (worker == NULL) {
+    if (worker == NULL && ledger->worker_count == LEDGER_WORKERS_MAX) {
+        /* The one that has been silent for longest makes room. */
+        worker = ledger->workers;
+        for (size_t i = 1; i < ledger->worker_count; i++)
+            if (ledger->workers[i].receipt.step < worker->receipt.step)
+                worker = &ledger->workers[i];
+        memcpy(worker->name, name, strlen(name) + 1);
+    } else if (worker == NULL) {
         PRE(ledger->worker_count < ledger->worker_capacity && strlen(name) <= WORKER_BYTES);
         worker = &ledger->workers[ledger->worker_count++];
         memcpy(worker->name, name, strlen(name) + 1);

@@ -61,7 +61,8 @@ enum status event_unpack(struct span record, struct event *out, struct fault *fa
         event.cursor = (const char *)cursor.data;
         event.cursor_size = cursor.size;
     }
-    if (unpacker.failed || format != RECORD_FORMAT || event.wire >= DTYPE_COUNT)
+    if (unpacker.failed || format != RECORD_FORMAT || event.wire >= DTYPE_COUNT ||
+        event.kind < EVENT_GRADIENT || event.kind > EVENT_SPEC)
         return damaged(fault, "event");
     *out = event;
     return STATUS_OK;

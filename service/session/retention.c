@@ -193,15 +193,21 @@ static struct checkpoint_place *shorten(struct session *session, uint64_t cut, u
     return dropped;
 }
 
+/* A session that was not in memory leaves it again at once: many may lag after a crash. */
 static void save_lagging(struct session *session)
 {
     struct fault fault;
 
-    if (session_enter(session, &fault) != STATUS_OK)
+    pthread_mutex_lock(&session->mutex);
+    bool resident = session->state != NULL;
+    pthread_mutex_unlock(&session->mutex);
+    if (session_pin(session, &fault) != STATUS_OK)
         return;
     if (session_save(session, true, &fault) != STATUS_OK)
         log_warning("session %s: no checkpoint: %s", session->id, fault.detail);
-    session_leave(session);
+    session_unpin(session);
+    if (!resident)
+        session_evict(session);
 }
 
 /* Where the log must be cut to come back under its limit; 0: nowhere. Events are taken as equally

@@ -81,14 +81,13 @@ static enum status gone(const struct session *session, struct fault *fault)
     return fault_set(fault, STATUS_SESSION_NOT_FOUND, "", "session %s was deleted", session->id);
 }
 
-enum status session_enter(struct session *session, struct fault *fault)
+enum status session_pin(struct session *session, struct fault *fault)
 {
     enum status status = STATUS_OK;
     struct state *state;
 
     pthread_mutex_lock(&session->mutex);
     session->users++;
-    session->used_us = clock_monotonic_us();
     while (session->loading && !session->deleted)
         pthread_cond_wait(&session->turn, &session->mutex);
     if (session->deleted) {
@@ -110,6 +109,35 @@ enum status session_enter(struct session *session, struct fault *fault)
         session->users--;
     pthread_mutex_unlock(&session->mutex);
     return status;
+}
+
+void session_unpin(struct session *session)
+{
+    pthread_mutex_lock(&session->mutex);
+    PRE(session->users > 0);
+    session->users--;
+    pthread_mutex_unlock(&session->mutex);
+}
+
+enum status session_enter(struct session *session, struct fault *fault)
+{
+    pthread_mutex_lock(&session->mutex);
+    session->used_us = clock_monotonic_us();
+    pthread_mutex_unlock(&session->mutex);
+    return session_pin(session, fault);
+}
+
+void session_evict(struct session *session)
+{
+    struct state *state = NULL;
+
+    pthread_mutex_lock(&session->mutex);
+    if (session->users == 0 && session->dirty == 0 && session->tickets == session->turns) {
+        state = session->state;
+        session->state = NULL;
+    }
+    pthread_mutex_unlock(&session->mutex);
+    state_free(state);
 }
 
 void session_leave(struct session *session)
@@ -186,7 +214,9 @@ enum status session_view(struct session *session, bool brief, struct session_vie
     out->created_us = session->created_us;
     out->spec = session->spec;
     out->step = session->step;
-    out->durable_step = session->durable_step;
+    /* On disk a little before it is applied: nobody is told of a step that cannot be fetched yet. */
+    out->durable_step =
+        session->durable_step < session->step ? session->durable_step : session->step;
     out->lineage = session->lineage;
     out->has_cursor = false;
     out->last = (struct receipt){.kind = RECEIPT_NONE};

@@ -120,6 +120,13 @@ struct session *session_retain(struct session *session);
 enum status session_enter(struct session *session, struct fault *fault);
 void session_leave(struct session *session);
 
+/* The same without counting as use: for housekeeping. */
+enum status session_pin(struct session *session, struct fault *fault);
+void session_unpin(struct session *session);
+
+/* Frees the state if it is saved and nobody needs it. */
+void session_evict(struct session *session);
+
 /* Tickets. All with the mutex held. Nothing is admitted while a change is exclusive or a failure
  * drains. */
 void session_await_admission(struct session *session);
@@ -209,7 +216,7 @@ struct journal_entry {
 };
 
 /* An entry for the event, with room for everything that must not fail later. body may be NULL.
- * INVALID: never. */
+ * INTERNAL when memory is out. */
 enum status journal_entry_new(struct session *session, const struct event *event,
                               struct buffer *body, size_t offset, size_t size,
                               struct journal_entry **out, struct fault *fault);

@@ -119,7 +119,9 @@ enum status spec_unpack(struct unpacker *unpacker, struct spec *out, struct faul
     spec.seed = unpack_u64(unpacker);
     spec.label_count = unpack_u32(unpacker);
     struct span labels = unpack_bytes(unpacker);
-    if (unpacker->failed || labels.size > sizeof spec.labels)
+    if (unpacker->failed || labels.size > sizeof spec.labels ||
+        (unsigned)spec.gradient.nonfinite > NONFINITE_ZERO ||
+        (unsigned)spec.durability.mode > DURABILITY_CHECKPOINT)
         return fault_set(fault, STATUS_STORAGE_FAILED, "", "a stored configuration is damaged");
     if (labels.size > 0)
         memcpy(spec.labels, labels.data, labels.size);

@@ -19,6 +19,7 @@ struct step {
     uint64_t spec_version; /* of it */
     struct event event;
     struct flight flight;
+    size_t bad_count, bad_index; /* elements that came not finite, before they were replaced */
     struct journal_entry *entry; /* NULL when the mode does not journal */
     struct revision *next;
     char *cursor;
@@ -78,7 +79,13 @@ static enum status measure_gradient(struct step *step, struct fault *fault)
 
     step->event.kind = EVENT_GRADIENT;
     advances(spec->dtype)->measure(&gradient, &measure);
+    if (step->bad_count > 0) { /* an attempt before this one replaced them */
+        measure.bad_count = step->bad_count;
+        measure.bad_index = step->bad_index;
+    }
     if (measure.bad_count > 0) {
+        step->bad_count = measure.bad_count;
+        step->bad_index = measure.bad_index;
         if (spec->gradient.nonfinite == NONFINITE_REJECT)
             return check_finite(step->session->layout, "gradients", measure.bad_count,
                                 measure.bad_index, STATUS_NONFINITE_GRADIENT, fault);
@@ -110,6 +117,8 @@ static enum status prepare_gradient(struct step *step, struct fault *fault)
                                  .wire = s->dtype,
                                  .loss = s->loss,
                                  .examples = s->examples,
+                                 .keyed = step->flight.keyed,
+                                 .key = step->flight.key,
                                  .payload = s->payload,
                                  .lr = s->lr,
                                  .momentum = s->momentum,
@@ -118,13 +127,8 @@ static enum status prepare_gradient(struct step *step, struct fault *fault)
                                  .seq = s->seq,
                                  .cursor = s->cursor,
                                  .cursor_size = s->cursor == NULL ? 0 : strlen(s->cursor)};
-    step->flight = (struct flight){.worker = s->seq > 0 ? s->worker : NULL, .seq = s->seq};
     if (s->worker != NULL)
         strcpy(step->event.worker, s->worker);
-    if (s->key != NULL) {
-        step->event.keyed = step->flight.keyed = true;
-        step->event.key = step->flight.key = hash_bytes(s->key, strlen(s->key));
-    }
     if ((status = check_overrides(step, fault)) != STATUS_OK ||
         (status = measure_gradient(step, fault)) != STATUS_OK)
         return status;
@@ -168,7 +172,7 @@ static enum status prepare_weights(struct step *step, struct fault *fault)
 static enum status check_payload(const struct step *step, const struct digest *payload,
                                  const struct receipt *receipt, struct fault *fault)
 {
-    if (memcmp(payload, &step->event.payload, sizeof *payload) == 0)
+    if (memcmp(payload, &step->submission->payload, sizeof *payload) == 0)
         return STATUS_OK;
     return fault_set(fault, STATUS_IDEMPOTENCY_MISMATCH, "",
                      "this %s came with another payload at step %llu; use a new one for a new "
@@ -234,9 +238,6 @@ static enum status check_repeat(struct step *step, bool *seen, struct outcome *o
                   mine->worker, (unsigned long long)last, (unsigned long long)last + 1);
         return fault_extra(fault, "expected", last + 1);
     }
-    if (worker == NULL && session->state->ledger.worker_count >= LEDGER_WORKERS_MAX)
-        return fault_set(fault, STATUS_QUOTA_EXCEEDED, "/worker",
-                         "a session remembers at most %d workers", LEDGER_WORKERS_MAX);
     return STATUS_OK;
 }
 
@@ -393,7 +394,7 @@ static enum status run(struct step *step, enum status (*prepare)(struct step *, 
 {
     struct session *session = step->session;
     enum status status = session_enter(session, fault);
-    bool again = true;
+    bool again = true, seen = false;
 
     if (status != STATUS_OK)
         return status;
@@ -401,7 +402,11 @@ static enum status run(struct step *step, enum status (*prepare)(struct step *, 
         pthread_mutex_lock(&session->mutex);
         step->spec = session->spec;
         step->spec_version = session->spec_version;
+        /* A repeat gets its receipt whatever has changed since that would refuse it now. */
+        status = check_repeat(step, &seen, out, fault);
         pthread_mutex_unlock(&session->mutex);
+        if (status != STATUS_OK || seen)
+            break;
         if (step->spec.durability.mode == DURABILITY_INTERVAL) {
             if ((status = commit_health(session->engine->committer, fault)) != STATUS_OK)
                 break;
@@ -426,6 +431,12 @@ enum status session_submit(struct session *session, const struct submission *sub
         submission->buffer->size);
     PRE(submission->seq == 0 || submission->worker != NULL);
     PRE(submission->worker == NULL || strlen(submission->worker) <= WORKER_BYTES);
+    step.flight.worker = submission->seq > 0 ? submission->worker : NULL;
+    step.flight.seq = submission->seq;
+    if (submission->key != NULL) {
+        step.flight.keyed = true;
+        step.flight.key = hash_bytes(submission->key, strlen(submission->key));
+    }
     return run(&step, prepare_gradient, out, fault);
 }
 

@@ -1,5 +1,5 @@
 -- The first shape of descent.db. Never changed: what comes later is the next number.
--- Every checksum is the XXH3-64 of the row's other columns (see row_checksum in storage/sqlite.c).
+-- Every checksum is the XXH3-64 of the row's other columns (storage/sqlite_row.c).
 
 CREATE TABLE owner (
     one INTEGER PRIMARY KEY CHECK (one = 1),
