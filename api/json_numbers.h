@@ -13,7 +13,8 @@ extern "C" {
  */
 enum { NUMBER_TEXT_BYTES = 48 };
 
-/* Shortest text that reads back to the same bits. Returns the end. -0 is "-0". value is finite. */
+/* Shortest text that reads back to the same bits. Returns the end. -0 is "-0.0": some readers take
+ * "-0" for an integer. value is finite. */
 char *number_write_f32(char *out, float value);
 char *number_write_f64(char *out, double value);
 

@@ -1,6 +1,8 @@
 /* The catalogue as JSON. */
 #include "api/optimizer_json.h"
 
+#include <math.h>
+
 static void write_value(struct json_text *text, const struct hyper *hyper, double value)
 {
     if (hyper->kind == HYPER_FLAG)
@@ -23,14 +25,14 @@ static void write_hyper(struct json_text *text, const struct hyper *hyper)
     json_text_string(text, types[hyper->kind]);
     json_text_key(text, "default");
     write_value(text, hyper, hyper->initial);
-    if (hyper->kind == HYPER_NUMBER) {
-        json_text_key(text, "min");
-        json_text_f64(text, hyper->min);
-        json_text_key(text, "max");
-        json_text_f64(text, hyper->max);
-        json_text_key(text, "max_exclusive");
-        json_text_bool(text, hyper->max_open);
-    }
+    /* A flag or a choice has no range: null. */
+    double nothing = (double)NAN;
+    json_text_key(text, "min");
+    json_text_f64(text, hyper->kind == HYPER_NUMBER ? hyper->min : nothing);
+    json_text_key(text, "max");
+    json_text_f64(text, hyper->kind == HYPER_NUMBER ? hyper->max : nothing);
+    json_text_key(text, "max_exclusive");
+    json_text_bool(text, hyper->max_open);
     if (hyper->kind == HYPER_CHOICE) {
         json_text_key(text, "choices");
         json_text_open(text, '[');

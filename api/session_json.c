@@ -429,7 +429,6 @@ struct reply session_reply(struct request *request, struct session *session, uns
     json_text_init(&text, request->arena);
     session_write(&text, session, view, false);
     struct reply reply = reply_json(http, json_text_end(&text));
-    reply_header(&reply, "ETag", etag_text(request->arena, view->lineage, view->step));
     if (http == 201)
         reply_header(&reply, "Location", arena_format(request->arena, "/v1/sessions/%s", view->id));
     return reply;
@@ -437,16 +436,22 @@ struct reply session_reply(struct request *request, struct session *session, uns
 
 void precondition_read(const struct request *request, struct precondition *out)
 {
-    const char *header = request_header(request, "If-Match");
-    int used = 0;
+    const char *at = request_header(request, "If-Match");
 
     *out = (struct precondition){.given = false};
-    if (header == NULL || strcmp(header, "*") == 0)
+    if (at == NULL || strcmp(at, "*") == 0)
         return;
     out->given = true;
-    if (sscanf(header, "\"%" SCNu64 "-%" SCNu64 "\"%n", &out->lineage, &out->step, &used) != 2 ||
-        used == 0 || header[used] != '\0')
-        out->lineage = out->step = UINT64_MAX;
+    while (*at != '\0' && out->count < PRECONDITION_TAGS_MAX) {
+        uint64_t lineage, step;
+        int used = 0;
+        if (sscanf(at, "\"%" SCNu64 "-%" SCNu64 "\"%n", &lineage, &step, &used) == 2 && used > 0) {
+            out->tags[out->count].lineage = lineage;
+            out->tags[out->count++].step = step;
+        }
+        at += strcspn(at, ",");
+        at += strspn(at, ", \t");
+    }
 }
 
 enum status request_session(struct engine *engine, const struct request *request,

@@ -31,7 +31,8 @@ void receipt_write(struct json_text *text, const struct receipt *receipt);
 /* "0-13", quotes included, in the arena. */
 const char *etag_text(struct arena *arena, uint64_t lineage, uint64_t step);
 
-/* If-Match: absent or "*" is no condition; what is no revision's tag is one that never matches. */
+/* If-Match: absent or "*" is no condition; else a list of tags, of which those that name no
+ * revision never match. */
 void precondition_read(const struct request *request, struct precondition *out);
 
 /* {id} of the path, retained. */

@@ -79,6 +79,9 @@ enum status tensors_read(struct request *request, const struct session *session,
         return fault_set(fault, STATUS_UNSUPPORTED_MEDIA_TYPE, "",
                          "tensors come as %s; set Content-Type to one of them",
                          codec_media_types());
+    /* No bytes are a length like any other for the binary types, and never enough. */
+    if (request->body == NULL && codec->binary)
+        request->body = buffer_new(0);
     if (request->body == NULL)
         return fault_set(fault, STATUS_INVALID_REQUEST, "",
                          "the body is empty; send the tensors in it");
@@ -257,7 +260,8 @@ static struct reply receipt_reply(struct request *request, const struct receipt 
     return reply_json(200, json_text_end(&text));
 }
 
-/* The receipt with the weights. False when they cannot be written, for instance for want of memory. */
+/* The receipt with the weights. False when they cannot be written, for instance for want of memory.
+ */
 static bool weights_reply(struct request *request, const struct session *session,
                           const struct outcome *outcome, const struct answer_form *form,
                           struct reply *reply)
@@ -268,6 +272,8 @@ static bool weights_reply(struct request *request, const struct session *session
     json_text_init(&text, request->arena);
     json_text_open(&text, '{');
     receipt_write(&text, &outcome->receipt);
+    json_text_key(&text, "parameters_step");
+    json_text_u64(&text, outcome->revision->step);
     json_text_key(&text, "parameters");
     *reply = (struct reply){.http = 200};
     if (answer_weights(request, session, form, outcome->revision, json_text_end(&text), reply,
@@ -283,13 +289,19 @@ static bool weights_reply(struct request *request, const struct session *session
 struct reply outcome_reply(struct request *request, const struct session *session,
                            const struct outcome *outcome, const struct answer_form *form)
 {
+    bool weights = form != NULL;
     struct reply reply;
 
     /* The step stands, so its receipt must go out; a preference may be left unmet. */
-    if (form == NULL || !weights_reply(request, session, outcome, form, &reply))
+    if (weights)
+        weights = weights_reply(request, session, outcome, form, &reply);
+    if (!weights)
         reply = receipt_reply(request, &outcome->receipt);
-    reply_header(&reply, "ETag",
-                 etag_text(request->arena, outcome->receipt.lineage, outcome->receipt.step));
+    /* The tag names the weights that are sent: those of a replayed step may be gone. */
+    reply_header(
+        &reply, "ETag",
+        weights ? etag_text(request->arena, outcome->revision->lineage, outcome->revision->step)
+                : etag_text(request->arena, outcome->receipt.lineage, outcome->receipt.step));
     if (outcome->replayed)
         reply_header(&reply, "Idempotency-Replayed", "true");
     revision_release(outcome->revision);

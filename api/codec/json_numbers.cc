@@ -352,13 +352,18 @@ char *write(char *out, Real value)
     typename F::Bits bits;
     constexpr typename F::Bits hidden = typename F::Bits(1) << F::significand_bits;
 
+    const char *begin = out;
+
     std::memcpy(&bits, &value, sizeof bits);
     *out = '-';
     out += bits >> (sizeof bits * 8 - 1);
     bits = typename F::Bits(bits << 1) >> 1;
     if (bits == 0) {
-        *out++ = '0';
-        return out;
+        *out = '0';
+        if (out == begin)
+            return out + 1;
+        std::memcpy(out, "0.0", 3); // "-0" is an integer to some readers, and loses its sign
+        return out + 3;
     }
     const typename F::Bits fraction = bits & (hidden - 1);
     const int biased = int(bits >> F::significand_bits);

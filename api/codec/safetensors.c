@@ -105,7 +105,12 @@ static enum status safetensors_decode(const struct layout *layout, enum dtype dt
     arena_init(&arena);
     enum status status =
         safetensors_header_read(&arena, span_of(body->data, body->size), &header, fault);
-    if (status == STATUS_OK) {
+    if (status == STATUS_OK && json_object_get(header.metadata, "codec") != NULL) {
+        status = fault_set(fault, STATUS_INVALID_FIELD, "/__metadata__/codec",
+                           "compressed tensors cannot be read here yet; send them plain, without "
+                           "__metadata__.codec");
+        safetensors_header_close(&header);
+    } else if (status == STATUS_OK) {
         size_t *offsets = arena_take(&arena, header.entry_count * sizeof *offsets);
         status = offsets == NULL ? payload_out_of_memory(fault)
                                  : match(&arena, &header, layout, offsets, &dtype, fault);

@@ -3,8 +3,16 @@
 #include "api/session_json.h"
 #include "api/tensors_body.h"
 
+struct body {
+    const json_t *parameters;
+    uint64_t step, lineage;
+};
+
+/* What GET answers can be put back as it is: step and lineage are read and left alone. */
 static const struct field fields[] = {
-    {"parameters", FIELD_VALUE, .offset = 0},
+    {"parameters", FIELD_VALUE, .offset = offsetof(struct body, parameters)},
+    {"step", FIELD_U64, .offset = offsetof(struct body, step)},
+    {"lineage", FIELD_U64, .offset = offsetof(struct body, lineage)},
     {.name = NULL},
 };
 
@@ -30,12 +38,12 @@ static enum status own_weights(const struct session *session, struct tensors *te
 static enum status replace(struct request *request, struct session *session,
                            struct outcome *outcome, struct fault *fault)
 {
-    const json_t *member = NULL;
+    struct body body = {.parameters = NULL};
     struct precondition match;
     struct tensors tensors;
     struct buffer *weights;
-    enum status status =
-        tensors_read(request, session, fields, &member, "parameters", &member, &tensors, fault);
+    enum status status = tensors_read(request, session, fields, &body, "parameters",
+                                      &body.parameters, &tensors, fault);
 
     if (status != STATUS_OK ||
         (status = own_weights(session, &tensors, &weights, fault)) != STATUS_OK)

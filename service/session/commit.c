@@ -141,8 +141,8 @@ static void note_outcome(struct committer *committer, const struct commit_item *
     pthread_mutex_unlock(&committer->mutex);
 }
 
-/* An item alone, after its group failed: fails it, or keeps it if nobody waits, to be tried again. What stands behind a kept
- * item of its order is not written before it. */
+/* An item alone, after its group failed: fails it, or keeps it if nobody waits, to be tried again.
+ * What stands behind a kept item of its order is not written before it. */
 static void write_single(struct committer *committer, struct commit_item *item, struct queue *kept)
 {
     bool behind = keeps(kept, item->order);

@@ -3,10 +3,10 @@
  * answers when it is on disk.
  *
  * Order: items are written in the order they came. When an item of an order (a session) fails, the
- * items after it in the same order would stand on something that never happened: those that somebody
- * waits for fail too until the order is mended (commit_order_mend), those that nobody waits for are
- * kept, in order, and tried again. Other orders do not notice: a transaction that fails is tried
- * again item by item. */
+ * items after it in the same order would stand on something that never happened: those that
+ * somebody waits for fail too until the order is mended (commit_order_mend), those that nobody
+ * waits for are kept, in order, and tried again. Other orders do not notice: a transaction that
+ * fails is tried again item by item. */
 #ifndef DESCENT_SESSION_COMMIT_H
 #define DESCENT_SESSION_COMMIT_H
 

@@ -196,26 +196,42 @@ static enum status first_state(const struct session_request *request, struct sta
     return STATUS_OK;
 }
 
-/* An id that exists: fine when it came from the same request. Consumes nothing. */
-static enum status compare_existing(struct engine *engine, const char *id,
-                                    const struct digest *request, struct session **out,
-                                    struct fault *fault)
+/* An id that exists: fine when it came from the same request. Waits for a creation that is under
+ * way; *gone tells that it failed. Takes the reference. */
+static enum status compare_existing(struct session *take_session, const struct digest *request,
+                                    struct session **out, bool *gone, struct fault *fault)
 {
-    struct session *session;
-    enum status status = engine_find(engine, id, &session, fault);
+    struct session *session = take_session;
 
-    if (status != STATUS_OK)
-        return fault_set(fault, STATUS_SESSION_EXISTS, "",
-                         "session %s is being created by another request; try again", id);
-    if (memcmp(&session->request, request, sizeof *request) == 0) {
+    pthread_mutex_lock(&session->mutex);
+    while (session->creating)
+        pthread_cond_wait(&session->turn, &session->mutex);
+    *gone = session->deleted;
+    pthread_mutex_unlock(&session->mutex);
+    if (!*gone && memcmp(&session->request, request, sizeof *request) == 0) {
         *out = session;
         return STATUS_OK;
     }
+    enum status status =
+        fault_set(fault, STATUS_SESSION_EXISTS, "",
+                  "session %s exists and was created differently; choose another id, or delete it "
+                  "first",
+                  session->id);
     session_release(session);
-    return fault_set(fault, STATUS_SESSION_EXISTS, "",
-                     "session %s exists and was created differently; choose another id, or delete "
-                     "it first",
-                     id);
+    return status;
+}
+
+/* Ends a creation: those who wait for it see the session, or that there is none. */
+static void end_creation(struct engine *engine, struct session *session, bool made)
+{
+    pthread_rwlock_wrlock(&engine->lock);
+    session->hidden = false;
+    pthread_rwlock_unlock(&engine->lock);
+    pthread_mutex_lock(&session->mutex);
+    session->creating = false;
+    session->deleted = !made;
+    pthread_cond_broadcast(&session->turn);
+    pthread_mutex_unlock(&session->mutex);
 }
 
 /* Reserves the id with a hidden session. */
@@ -226,9 +242,9 @@ static enum status reserve(struct engine *engine, const struct session_request *
     enum status status;
 
     pthread_rwlock_wrlock(&engine->lock);
-    if (request->id != NULL)
-        place_of(engine, request->id, exists);
+    size_t place = request->id != NULL ? place_of(engine, request->id, exists) : 0;
     if (*exists) {
+        *out = session_retain(engine->sessions[place]);
         status = STATUS_OK;
     } else if (engine->count >= engine->options.sessions_max) {
         status = fault_set(fault, STATUS_QUOTA_EXCEEDED, "",
@@ -241,7 +257,7 @@ static enum status reserve(struct engine *engine, const struct session_request *
         if (session == NULL) {
             status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
         } else {
-            session->hidden = true;
+            session->hidden = session->creating = true;
             if ((status = enrol(engine, session, fault)) == STATUS_OK)
                 *out = session_retain(session);
             else
@@ -259,7 +275,7 @@ enum status engine_create(struct engine *engine, const struct session_request *r
         .created_us = clock_unix_us(), .spec = *request->spec, .layout = request->layout};
     char id[SESSION_ID_BYTES + 1] = "";
     struct session *session = NULL;
-    bool exists = false;
+    bool exists, gone;
     enum status status;
 
     if (request->layout->count > engine->options.parameters_max)
@@ -279,24 +295,28 @@ enum status engine_create(struct engine *engine, const struct session_request *r
         strcpy(id, request->id);
     if ((status = check_weights(request->layout, request->spec->dtype, request->weights, fault)) !=
             STATUS_OK ||
-        (status = digest_request(request, &record.request, fault)) != STATUS_OK ||
-        (status = reserve(engine, request, &record, &exists, id, &session, fault)) != STATUS_OK)
+        (status = digest_request(request, &record.request, fault)) != STATUS_OK)
         return status;
+    do {
+        gone = exists = false;
+        if ((status = reserve(engine, request, &record, &exists, id, &session, fault)) != STATUS_OK)
+            return status;
+        if (exists)
+            status = compare_existing(session, &record.request, out, &gone, fault);
+    } while (gone);
     *created = !exists;
     if (exists)
-        return compare_existing(engine, id, &record.request, out, fault);
+        return status;
     if ((status = first_state(request, &session->state, fault)) == STATUS_OK)
         status = session_checkpoint(session, request->spec, fault);
-    if (status != STATUS_OK) {
+    if (status != STATUS_OK)
         engine_forget(engine, session);
+    end_creation(engine, session, status == STATUS_OK);
+    if (status == STATUS_OK)
+        *out = session;
+    else
         session_release(session);
-        return status;
-    }
-    pthread_rwlock_wrlock(&engine->lock);
-    session->hidden = false;
-    pthread_rwlock_unlock(&engine->lock);
-    *out = session;
-    return STATUS_OK;
+    return status;
 }
 
 /* --- opening --- */

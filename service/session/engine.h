@@ -122,9 +122,15 @@ enum status session_revision(struct session *session, struct revision **out, str
 
 /* --- steps --- */
 
+/* If-Match: the revision must be one of these. What names no revision is counted out: it never
+ * matches. */
+enum { PRECONDITION_TAGS_MAX = 8 };
 struct precondition {
     bool given;
-    uint64_t lineage, step; /* If-Match */
+    size_t count;
+    struct {
+        uint64_t lineage, step;
+    } tags[PRECONDITION_TAGS_MAX];
 };
 
 struct submission {

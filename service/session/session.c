@@ -214,7 +214,8 @@ enum status session_view(struct session *session, bool brief, struct session_vie
     out->created_us = session->created_us;
     out->spec = session->spec;
     out->step = session->step;
-    /* On disk a little before it is applied: nobody is told of a step that cannot be fetched yet. */
+    /* On disk a little before it is applied: nobody is told of a step that cannot be fetched yet.
+     */
     out->durable_step =
         session->durable_step < session->step ? session->durable_step : session->step;
     out->lineage = session->lineage;

@@ -68,6 +68,7 @@ struct session {
 
     pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t turn;
+    bool creating;          /* its first checkpoint is being written */
     uint64_t tickets;       /* given out */
     uint64_t turns;         /* finished */
     uint64_t admitted_step; /* the step the last admitted event leads to */

@@ -49,9 +49,10 @@ enum status check_finite(const struct layout *layout, const char *member, size_t
     snprintf(where, sizeof where, "/%s/", member);
     pointer_escape(where + strlen(where), sizeof where - strlen(where), tensor->name);
     return fault_set(fault, status, where,
-                     "%zu elements are not finite in the session's precision, the first at index "
+                     "%zu element%s not finite in the session's precision, the first at index "
                      "%zu of tensor %s",
-                     bad_count, bad_index - tensor->offset, tensor->name);
+                     bad_count, bad_count == 1 ? " is" : "s are", bad_index - tensor->offset,
+                     tensor->name);
 }
 
 enum status check_weights(const struct layout *layout, enum dtype dtype,

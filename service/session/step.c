@@ -241,19 +241,26 @@ static enum status check_repeat(struct step *step, bool *seen, struct outcome *o
     return STATUS_OK;
 }
 
+static bool matches(const struct precondition *match, uint64_t lineage, uint64_t step)
+{
+    for (size_t i = 0; i < match->count; i++)
+        if (match->tags[i].lineage == lineage && match->tags[i].step == step)
+            return true;
+    return !match->given;
+}
+
 static enum status check_position(const struct step *step, struct fault *fault)
 {
     const struct session *session = step->session;
-    const struct precondition *match = step->match;
     const struct submission *s = step->submission;
     uint64_t current = session->admitted_step;
 
-    if (match->given && (match->lineage != session->lineage || match->step != current)) {
-        fault_set(fault, STATUS_STEP_CONFLICT, "",
-                  "If-Match names revision %llu-%llu, the session stands at %llu-%llu; fetch the "
-                  "parameters and compute the gradient again",
-                  (unsigned long long)match->lineage, (unsigned long long)match->step,
-                  (unsigned long long)session->lineage, (unsigned long long)current);
+    if (!matches(step->match, session->lineage, current)) {
+        fault_set(
+            fault, STATUS_STEP_CONFLICT, "",
+            "the session stands at revision \"%llu-%llu\", which If-Match does not name; fetch "
+            "the parameters and compute the gradient again",
+            (unsigned long long)session->lineage, (unsigned long long)current);
         return fault_extra(fault, "current_step", current);
     }
     if (s != NULL && s->has_base_step && s->base_step > current) {

@@ -382,7 +382,7 @@ START_TEST(json_is_nested_arrays_in_the_precision_of_the_source)
     const uint16_t half[] = {0x3C00, 0x2E66};
 
     check_json("w[2,2] b[1] s[]", single, sizeof single, DTYPE_F32,
-               "{\"w\":[[0.1,-2],[3,1e-7]],\"b\":[5],\"s\":-0}");
+               "{\"w\":[[0.1,-2],[3,1e-7]],\"b\":[5],\"s\":-0.0}");
     check_json("w[2]", real, sizeof real, DTYPE_F64, "{\"w\":[0.10000000149011612,0.1]}");
     check_json("w[3]", odd, sizeof odd, DTYPE_F32, "{\"w\":[null,null,null]}");
     check_json("w[2]", half, sizeof half, DTYPE_F16, "{\"w\":[1,0.099975586]}");

@@ -349,8 +349,8 @@ END_TEST
 
 START_TEST(step_conflict_says_where_the_session_stands)
 {
-    static const char *const tags[] = {"\"0-0\"", "\"0-2\"",   "\"1-1\"",   "\"garbage\"",
-                                       "0-1",     "\"0-1\" ,", "W/\"0-1\"", "\"-1--1\""};
+    static const char *const tags[] = {"\"0-0\"", "\"0-2\"",          "\"1-1\"",   "\"garbage\"",
+                                       "0-1",     "\"0-2\", \"1-1\"", "W/\"0-1\"", "\"-1--1\""};
     static const char weights[] = "{\"parameters\": " REFUSAL_TENSORS "}";
     char headers[128];
 
@@ -370,7 +370,44 @@ START_TEST(step_conflict_says_where_the_session_stands)
         ck_assert_int_eq(json_integer_value(json_object_get(answer.json, "current_step")), 1);
         answer_close(&answer);
     }
-    step("If-Match: \"0-1\"\r\n", "");
+    step("If-Match: \"9-9\", \"0-1\"\r\n", "");
+}
+END_TEST
+
+START_TEST(if_none_match_is_read_to_its_end_and_not_beyond)
+{
+    static const struct {
+        const char *value;
+        unsigned status;
+    } cases[] = {{"\"0-0\"", 304},
+                 {"W/\"0-0\"", 304},
+                 {"\"9-9\" , \"0-0\"", 304},
+                 {"*", 304},
+                 {"\"0-1\"", 200},
+                 {"0-0", 200},
+                 {"\"unclosed", 200},
+                 {"\"", 200},
+                 {"W/", 200},
+                 {"\"0-1\", \"open", 200},
+                 {",", 200},
+                 {"W/\"", 200}};
+    char headers[9000];
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(headers, sizeof headers, "If-None-Match: %s\r\n", cases[i].value);
+        struct answer answer =
+            api_send(refusal_server.port, "GET", REFUSAL_WEIGHTS, headers, NULL, 0);
+        ck_assert_msg(answer.http.status == cases[i].status, "%s gives %u", headers,
+                      answer.http.status);
+        answer_close(&answer);
+    }
+    /* Long enough for a block of memory of its own, whose end AddressSanitizer watches. */
+    int used = snprintf(headers, sizeof headers, "If-None-Match: \"");
+    memset(headers + used, 'x', 8500);
+    strcpy(headers + used + 8500, " \r\n");
+    struct answer answer = api_send(refusal_server.port, "GET", REFUSAL_WEIGHTS, headers, NULL, 0);
+    ck_assert_uint_eq(answer.http.status, 200);
+    answer_close(&answer);
 }
 END_TEST
 
@@ -577,6 +614,7 @@ Suite *suite_bad_input(void)
     tcase_add_test(tests, older_sequence_number_is_stale);
     tcase_add_test(tests, gap_in_the_sequence_says_what_is_expected);
     tcase_add_test(tests, step_conflict_says_where_the_session_stands);
+    tcase_add_test(tests, if_none_match_is_read_to_its_end_and_not_beyond);
     tcase_add_test(tests, base_step_ahead_of_the_session_is_refused);
     tcase_add_test(tests, overrides_must_fit_the_rule);
     tcase_add_test(tests, step_fields_have_limits);

@@ -312,13 +312,13 @@ START_TEST(a_precondition_names_the_current_revision)
     struct fault fault;
 
     engines_steps(session, 2, &random);
-    submission.match = (struct precondition){.given = true, .step = 1};
+    submission.match = (struct precondition){.given = true, .count = 1, .tags = {{0, 1}}};
     ck_assert_int_eq(engines_submit(session, &submission, NULL, NULL, &fault),
                      STATUS_STEP_CONFLICT);
-    submission.match = (struct precondition){.given = true, .step = 2, .lineage = 1};
+    submission.match = (struct precondition){.given = true, .count = 1, .tags = {{1, 2}}};
     ck_assert_int_eq(engines_submit(session, &submission, NULL, NULL, &fault),
                      STATUS_STEP_CONFLICT);
-    submission.match = (struct precondition){.given = true, .step = 2};
+    submission.match = (struct precondition){.given = true, .count = 2, .tags = {{0, 9}, {0, 2}}};
     submission.has_base_step = true;
     submission.base_step = 3;
     ck_assert_int_eq(engines_submit(session, &submission, NULL, NULL, &fault),
@@ -407,10 +407,11 @@ START_TEST(replaced_weights_are_a_step_and_state_stays)
     ck_assert_int_eq(
         session_replace(session, weights, &(struct precondition){.given = true}, &out, &fault),
         STATUS_STEP_CONFLICT);
-    ck_assert_int_eq(session_replace(session, weights,
-                                     &(struct precondition){.given = true, .step = 1}, &out,
-                                     &fault),
-                     STATUS_OK);
+    ck_assert_int_eq(
+        session_replace(session, weights,
+                        &(struct precondition){.given = true, .count = 1, .tags = {{0, 1}}}, &out,
+                        &fault),
+        STATUS_OK);
     ck_assert_uint_eq(out.receipt.kind, RECEIPT_REPLACED);
     ck_assert_uint_eq(out.receipt.step, 2);
     revision_release(out.revision);

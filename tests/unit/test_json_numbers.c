@@ -129,7 +129,7 @@ START_TEST(numbers_are_written_as_people_write_them)
         const char *text;
     } cases[] = {
         {0, "0"},
-        {-0.0, "-0"},
+        {-0.0, "-0.0"},
         {1, "1"},
         {-1.5, "-1.5"},
         {0.1, "0.1"},

@@ -86,7 +86,7 @@ START_TEST(nan_and_infinity_are_null)
     json_text_f64(&text, -(double)INFINITY);
     json_text_f64(&text, -0.0);
     json_text_close(&text, ']');
-    check_text("[0.1,null,null,-0]");
+    check_text("[0.1,null,null,-0.0]");
 }
 END_TEST
 
