@@ -158,6 +158,30 @@ void json_text_raw(struct json_text *text, struct span json)
     put(text, json.data, json.size);
 }
 
+void json_text_member_string(struct json_text *text, const char *key, const char *value)
+{
+    json_text_key(text, key);
+    json_text_string(text, value);
+}
+
+void json_text_member_f64(struct json_text *text, const char *key, double value)
+{
+    json_text_key(text, key);
+    json_text_f64(text, value);
+}
+
+void json_text_member_u64(struct json_text *text, const char *key, uint64_t value)
+{
+    json_text_key(text, key);
+    json_text_u64(text, value);
+}
+
+void json_text_member_bool(struct json_text *text, const char *key, bool value)
+{
+    json_text_key(text, key);
+    json_text_bool(text, value);
+}
+
 struct span json_text_end(struct json_text *text)
 {
     return text->failed ? span_of(NULL, 0) : span_of(text->data, text->used);

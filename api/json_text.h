@@ -32,6 +32,12 @@ void json_text_bool(struct json_text *text, bool value);
 void json_text_null(struct json_text *text);
 void json_text_raw(struct json_text *text, struct span json); /* one value, already JSON */
 
+/* A member of an object: key and value. */
+void json_text_member_string(struct json_text *text, const char *key, const char *value);
+void json_text_member_f64(struct json_text *text, const char *key, double value);
+void json_text_member_u64(struct json_text *text, const char *key, uint64_t value);
+void json_text_member_bool(struct json_text *text, const char *key, bool value);
+
 /* Room for `size` more bytes at the end, for who writes in bulk and then adds to text->used; NULL
  * when memory ran out. */
 char *json_text_reserve(struct json_text *text, size_t size);

@@ -11,30 +11,21 @@ struct reply reply_fault(const struct request *request, const struct fault *faul
 
     json_text_init(&text, request->arena);
     json_text_open(&text, '{');
-    json_text_key(&text, "type");
-    json_text_string(&text, arena_format(request->arena, "/problems/%s", code));
-    json_text_key(&text, "title");
-    json_text_string(&text, status_title(fault->status));
-    json_text_key(&text, "status");
-    json_text_u64(&text, http);
-    json_text_key(&text, "detail");
-    json_text_string(&text, fault->detail);
-    json_text_key(&text, "code");
-    json_text_string(&text, code);
-    json_text_key(&text, "request_id");
-    json_text_string(&text, request->id);
+    json_text_member_string(&text, "type", arena_format(request->arena, "/problems/%s", code));
+    json_text_member_string(&text, "title", status_title(fault->status));
+    json_text_member_u64(&text, "status", http);
+    json_text_member_string(&text, "detail", fault->detail);
+    json_text_member_string(&text, "code", code);
+    json_text_member_string(&text, "request_id", request->id);
     if (fault->extra_name != NULL) {
-        json_text_key(&text, fault->extra_name);
-        json_text_u64(&text, fault->extra);
+        json_text_member_u64(&text, fault->extra_name, fault->extra);
     }
     if (fault->where[0] == '/') {
         json_text_key(&text, "errors");
         json_text_open(&text, '[');
         json_text_open(&text, '{');
-        json_text_key(&text, "pointer");
-        json_text_string(&text, fault->where);
-        json_text_key(&text, "detail");
-        json_text_string(&text, fault->detail);
+        json_text_member_string(&text, "pointer", fault->where);
+        json_text_member_string(&text, "detail", fault->detail);
         json_text_close(&text, '}');
         json_text_close(&text, ']');
     }

@@ -287,8 +287,7 @@ static void write_optimizer(struct json_text *text, const struct spec *spec)
 {
     json_text_key(text, "optimizer");
     json_text_open(text, '{');
-    json_text_key(text, "name");
-    json_text_string(text, spec->rule->name);
+    json_text_member_string(text, "name", spec->rule->name);
     for (size_t i = 0; i < spec->rule->hyper_count; i++) {
         const struct hyper *hyper = &spec->rule->hypers[i];
         json_text_key(text, hyper->name);
@@ -323,8 +322,7 @@ static void write_tensors(struct json_text *text, const struct layout *layout)
     json_text_open(text, '[');
     for (size_t i = 0; i < layout->tensor_count; i++) {
         json_text_open(text, '{');
-        json_text_key(text, "name");
-        json_text_string(text, layout->tensors[i].name);
+        json_text_member_string(text, "name", layout->tensors[i].name);
         json_text_key(text, "shape");
         json_text_open(text, '[');
         for (unsigned k = 0; k < layout->tensors[i].rank; k++)
@@ -335,12 +333,6 @@ static void write_tensors(struct json_text *text, const struct layout *layout)
     json_text_close(text, ']');
 }
 
-static void write_number(struct json_text *text, const char *key, double value)
-{
-    json_text_key(text, key);
-    json_text_f64(text, value);
-}
-
 void receipt_write(struct json_text *text, const struct receipt *receipt)
 {
     static const char *const kinds[] = {[RECEIPT_APPLIED] = "applied",
@@ -348,24 +340,18 @@ void receipt_write(struct json_text *text, const struct receipt *receipt)
                                         [RECEIPT_REPLACED] = "replaced"};
 
     PRE(receipt->kind != RECEIPT_NONE);
-    json_text_key(text, "status");
-    json_text_string(text, kinds[receipt->kind]);
-    json_text_key(text, "step");
-    json_text_u64(text, receipt->step);
-    json_text_key(text, "lineage");
-    json_text_u64(text, receipt->lineage);
-    json_text_key(text, "durable_step");
-    json_text_u64(text, receipt->durable_step);
-    json_text_key(text, "base_step");
-    json_text_u64(text, receipt->base_step);
-    json_text_key(text, "staleness");
-    json_text_u64(text, receipt->staleness);
-    write_number(text, "lr", receipt->lr);
-    write_number(text, "grad_norm", receipt->grad_norm);
-    write_number(text, "clip_scale", receipt->clip_scale);
-    write_number(text, "update_norm", receipt->update_norm);
-    write_number(text, "param_norm", receipt->param_norm);
-    write_number(text, "loss", receipt->loss);
+    json_text_member_string(text, "status", kinds[receipt->kind]);
+    json_text_member_u64(text, "step", receipt->step);
+    json_text_member_u64(text, "lineage", receipt->lineage);
+    json_text_member_u64(text, "durable_step", receipt->durable_step);
+    json_text_member_u64(text, "base_step", receipt->base_step);
+    json_text_member_u64(text, "staleness", receipt->staleness);
+    json_text_member_f64(text, "lr", receipt->lr);
+    json_text_member_f64(text, "grad_norm", receipt->grad_norm);
+    json_text_member_f64(text, "clip_scale", receipt->clip_scale);
+    json_text_member_f64(text, "update_norm", receipt->update_norm);
+    json_text_member_f64(text, "param_norm", receipt->param_norm);
+    json_text_member_f64(text, "loss", receipt->loss);
 }
 
 void session_write(struct json_text *text, const struct session *session,
@@ -376,18 +362,12 @@ void session_write(struct json_text *text, const struct session *session,
     char time[32];
 
     json_text_open(text, '{');
-    json_text_key(text, "id");
-    json_text_string(text, view->id);
-    json_text_key(text, "created_at");
-    json_text_string(text, clock_format(time, view->created_us));
-    json_text_key(text, "step");
-    json_text_u64(text, view->step);
-    json_text_key(text, "durable_step");
-    json_text_u64(text, view->durable_step);
-    json_text_key(text, "lineage");
-    json_text_u64(text, view->lineage);
-    json_text_key(text, "parameter_count");
-    json_text_u64(text, layout->count);
+    json_text_member_string(text, "id", view->id);
+    json_text_member_string(text, "created_at", clock_format(time, view->created_us));
+    json_text_member_u64(text, "step", view->step);
+    json_text_member_u64(text, "durable_step", view->durable_step);
+    json_text_member_u64(text, "lineage", view->lineage);
+    json_text_member_u64(text, "parameter_count", layout->count);
     write_optimizer(text, &view->spec);
     fields_write(text, shown_fields, &body);
     write_labels(text, &view->spec);
@@ -395,8 +375,7 @@ void session_write(struct json_text *text, const struct session *session,
     json_text_null(text);
     if (!brief) {
         write_tensors(text, layout);
-        json_text_key(text, "cursor");
-        json_text_string(text, view->has_cursor ? view->cursor : NULL);
+        json_text_member_string(text, "cursor", view->has_cursor ? view->cursor : NULL);
         json_text_key(text, "last");
         if (view->last.kind == RECEIPT_NONE) {
             json_text_null(text);

@@ -272,8 +272,7 @@ static bool weights_reply(struct request *request, const struct session *session
     json_text_init(&text, request->arena);
     json_text_open(&text, '{');
     receipt_write(&text, &outcome->receipt);
-    json_text_key(&text, "parameters_step");
-    json_text_u64(&text, outcome->revision->step);
+    json_text_member_u64(&text, "parameters_step", outcome->revision->step);
     json_text_key(&text, "parameters");
     *reply = (struct reply){.http = 200};
     if (answer_weights(request, session, form, outcome->revision, json_text_end(&text), reply,

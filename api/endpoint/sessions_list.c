@@ -33,6 +33,11 @@ struct reply serve_sessions_list(struct engine *engine, struct request *request)
     if (fields_read_query(request, fields, &page, &fault) != STATUS_OK ||
         request_query_end(request, &fault) != STATUS_OK)
         return reply_fault(request, &fault);
+    if (page.token[0] != '\0' && !session_id_valid(page.token)) {
+        fault_set(&fault, STATUS_INVALID_FIELD, "/page_token",
+                  "page_token must be the next_page_token of the page before");
+        return reply_fault(request, &fault);
+    }
     size_t count = engine_list(engine, page.token, sessions, page.size, &more);
     json_text_init(&text, request->arena);
     json_text_open(&text, '{');
@@ -45,8 +50,7 @@ struct reply serve_sessions_list(struct engine *engine, struct request *request)
         session_release(sessions[i]);
     }
     json_text_close(&text, ']');
-    json_text_key(&text, "next_page_token");
-    json_text_string(&text, more && count > 0 ? view->id : NULL);
+    json_text_member_string(&text, "next_page_token", more && count > 0 ? view->id : NULL);
     json_text_close(&text, '}');
     return reply_json(200, json_text_end(&text));
 }

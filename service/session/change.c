@@ -1,10 +1,8 @@
 /* Changes that are not steps: configuration and deletion. Each takes an exclusive turn: nothing is
  * in flight meanwhile. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "service/core/clock.h"
 #include "service/core/contract.h"
 #include "service/session/session.h"
 #include "storage/store.h"
@@ -15,18 +13,7 @@
  * checkpoint that it follows. */
 static enum status store_spec(struct session *session, const struct spec *spec, struct fault *fault)
 {
-    double nothing = (double)NAN;
-    struct event event = {.kind = EVENT_SPEC,
-                          .step = session->step,
-                          .created_us = clock_unix_us(),
-                          .grad_norm = nothing,
-                          .clip_scale = 1,
-                          .loss = nothing,
-                          .examples = nothing,
-                          .lr = nothing,
-                          .momentum = nothing,
-                          .beta1 = nothing,
-                          .beta2 = nothing};
+    struct event event = event_make(EVENT_SPEC, session->step);
     struct committer *committer = session->engine->committer;
     struct journal_entry *entry = NULL;
     struct packer packed = {0};

@@ -1,8 +1,11 @@
 /* Bytes at rest of events, sessions and checkpoints. */
 #include "service/session/record.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "service/core/clock.h"
 
 enum { RECORD_FORMAT = 1 };
 
@@ -10,6 +13,23 @@ static enum status damaged(struct fault *fault, const char *what)
 {
     return fault_set(fault, STATUS_STORAGE_FAILED, "",
                      "a stored %s is damaged or was written by a newer version", what);
+}
+
+struct event event_make(enum event_kind kind, uint64_t step)
+{
+    double nothing = (double)NAN;
+
+    return (struct event){.kind = kind,
+                          .step = step,
+                          .created_us = clock_unix_us(),
+                          .grad_norm = nothing,
+                          .clip_scale = 1,
+                          .loss = nothing,
+                          .examples = nothing,
+                          .lr = nothing,
+                          .momentum = nothing,
+                          .beta1 = nothing,
+                          .beta2 = nothing};
 }
 
 void event_pack(struct packer *packer, const struct event *event)

@@ -34,6 +34,9 @@ struct event {
     size_t cursor_size;
 };
 
+/* An event of now with nothing known but its kind and step. */
+struct event event_make(enum event_kind kind, uint64_t step);
+
 void event_pack(struct packer *packer, const struct event *event);
 /* The cursor points into the record. STORAGE_FAILED when it cannot be read. */
 enum status event_unpack(struct span record, struct event *out, struct fault *fault);

@@ -146,23 +146,13 @@ static enum status prepare_gradient(struct step *step, struct fault *fault)
 
 static enum status prepare_weights(struct step *step, struct fault *fault)
 {
-    double nothing = (double)NAN;
     enum status status =
         check_weights(step->session->layout, step->session->dtype, step->body, fault);
 
     if (status != STATUS_OK)
         return status;
-    step->event = (struct event){.kind = EVENT_WEIGHTS,
-                                 .created_us = clock_unix_us(),
-                                 .wire = step->session->dtype,
-                                 .grad_norm = nothing,
-                                 .clip_scale = 1,
-                                 .loss = nothing,
-                                 .examples = nothing,
-                                 .lr = nothing,
-                                 .momentum = nothing,
-                                 .beta1 = nothing,
-                                 .beta2 = nothing};
+    step->event = event_make(EVENT_WEIGHTS, 0);
+    step->event.wire = step->session->dtype;
     step->next = revision_new(0);
     return step->next != NULL ? STATUS_OK : fault_set(fault, STATUS_INTERNAL, "", "out of memory");
 }
