@@ -28,6 +28,7 @@ struct save {
     bool last; /* the slice seals */
     const struct spec *spec;
     struct checkpoint_place *place;
+    struct checkpoint_place *replaced; /* goes with the seal; NULL: none */
 };
 
 /* Whether the journal since the last checkpoint is long enough for another, or the mode asks for
@@ -110,6 +111,8 @@ static enum status write_slice(struct commit_item *item, struct commit_turn *tur
         save->place->lsn = turn->lsn;
         save->place->chunks = chunk;
         status = backend->checkpoint_seal(turn->store, &seal, fault);
+        if (status == STATUS_OK && save->replaced != NULL)
+            status = backend->checkpoint_drop(turn->store, save->replaced->id, fault);
         if (status == STATUS_OK && save->spec != NULL)
             status = session_put_record(save->session, save->spec, turn->store, fault);
     }
@@ -181,6 +184,20 @@ static enum status write_slices(struct save *save, struct fault *fault)
     return status;
 }
 
+/* Without a journal the checkpoint before this one leads nowhere: no event follows it. */
+static struct checkpoint_place *useless_after_this(struct session *session)
+{
+    pthread_mutex_lock(&session->mutex);
+    struct checkpoint_place *newest = session->checkpoints;
+    const struct event_place *event = session->events;
+    while (event != NULL && newest != NULL && event->lsn <= newest->lsn)
+        event = event->next;
+    if (session->spec.durability.mode != DURABILITY_CHECKPOINT || event != NULL)
+        newest = NULL;
+    pthread_mutex_unlock(&session->mutex);
+    return newest;
+}
+
 static void note_saved(struct save *save)
 {
     struct session *session = save->session;
@@ -188,6 +205,10 @@ static void note_saved(struct save *save)
     pthread_mutex_lock(&session->mutex);
     save->place->next = session->checkpoints;
     session->checkpoints = save->place;
+    if (save->replaced != NULL) { /* it was the newest */
+        save->place->next = save->replaced->next;
+        free(save->replaced);
+    }
     save->place = NULL;
     session->dirty = 0;
     session->journal_since = 0;
@@ -261,6 +282,7 @@ enum status session_checkpoint(struct session *session, const struct spec *spec,
         save.bytes += save.parts[i].size;
     save.id = __atomic_add_fetch(&session->engine->next_checkpoint, 1, __ATOMIC_RELAXED);
     save.step = state->current->step;
+    save.replaced = useless_after_this(session);
     save.place->id = save.id;
     save.place->step = save.step;
     save.place->bytes = save.bytes;

@@ -147,9 +147,11 @@ static struct checkpoint_place *anchor_of(const struct session *session, uint64_
     uint64_t wanted =
         session->step > session->spec.keep_steps ? session->step - session->spec.keep_steps : 0;
     struct checkpoint_place *anchor = session->checkpoints;
+    uint64_t bytes = 0;
 
     for (struct checkpoint_place *older = anchor; older != NULL; older = older->next) {
-        if (older->lsn + 1 < cut)
+        bytes += older == session->checkpoints ? 0 : older->bytes;
+        if (older->lsn + 1 < cut || bytes > session->engine->options.history_bytes_max)
             break;
         anchor = older;
         if (older->step <= wanted)

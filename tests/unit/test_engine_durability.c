@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "storage/store.h"
 #include "tests/lib/engines.h"
 #include "tests/lib/testing.h"
 
@@ -538,6 +539,60 @@ START_TEST(a_session_can_be_deleted_while_it_is_loaded)
 }
 END_TEST
 
+static enum status count_checkpoint(void *context, const struct store_checkpoint *checkpoint)
+{
+    (void)checkpoint;
+    ++*(size_t *)context;
+    return STATUS_OK;
+}
+
+static enum status pass_session(void *context, const struct store_session *session)
+{
+    (void)context;
+    (void)session;
+    return STATUS_OK;
+}
+
+static enum status pass_event(void *context, const struct store_event *event)
+{
+    (void)context;
+    (void)event;
+    return STATUS_OK;
+}
+
+START_TEST(without_a_journal_only_the_newest_checkpoint_is_kept)
+{
+    const char *url = sqlite_url();
+    struct spec spec = engines_spec(DTYPE_F32, "adam");
+    uint64_t random = seeded(77);
+    struct store *store;
+    struct fault fault;
+    size_t count = 0;
+
+    spec.durability.mode = DURABILITY_CHECKPOINT;
+    spec.durability.steps = 2;
+    struct engine *engine = engines_open(url, NULL);
+    struct session *session = engines_create(engine, "one", &spec, 1031);
+    engines_steps(session, 41, &random);
+    struct digest digest = engines_digest(session, false);
+    session_release(session);
+    engine_close(engine);
+    ck_assert_int_eq(store_open(url, false, &store, &fault), STATUS_OK);
+    struct store_visitor visitor = {.context = &count,
+                                    .session = pass_session,
+                                    .checkpoint = count_checkpoint,
+                                    .event = pass_event};
+    ck_assert_int_eq(store->backend->scan(store, &visitor, &fault), STATUS_OK);
+    ck_assert_uint_eq(count, 1);
+    store_close(store);
+    engine = engines_open(url, NULL);
+    session = engines_find(engine, "one");
+    ck_assert_digest_eq(engines_digest(session, false), digest);
+    session_release(session);
+    engine_close(engine);
+}
+END_TEST
+
 Suite *suite_engine_durability(void);
 Suite *suite_engine_durability(void)
 {
@@ -560,6 +615,7 @@ Suite *suite_engine_durability(void)
     tcase_add_test(space, the_longest_unused_leave_when_memory_is_short);
     tcase_add_test(space, the_journal_keeps_to_its_limit);
     tcase_add_test(space, recovery_is_right_after_trimming);
+    tcase_add_test(space, without_a_journal_only_the_newest_checkpoint_is_kept);
     tcase_add_test(space, a_session_can_be_deleted_while_it_is_loaded);
     suite_add_tcase(suite, replay);
     suite_add_tcase(suite, modes);
