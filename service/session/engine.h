@@ -158,7 +158,8 @@ struct outcome {
         *revision; /* retained: the weights after this step; when replayed, the current ones */
 };
 
-/* Takes one step: checks, journals, applies, publishes. What it means is said in api/openapi.json, gradients_submit. */
+/* Takes one step: checks, journals, applies, publishes. api/openapi.json says what each part means,
+ * under gradients_submit. */
 enum status session_submit(struct session *session, const struct submission *submission,
                            struct outcome *out, struct fault *fault);
 
