@@ -91,7 +91,7 @@ def local_adam(weights):
         moved = {}
         for name, q in gradients.items():
             m[name] = f32(beta1) * m[name] + f32(1 - beta1) * q
-            v[name] = f32(beta2) * v[name] + f32(1 - beta2) * q * q
+            v[name] = f32(beta2) * v[name] + f32(1 - beta2) * (q * q)
             moved[name] = weights[name] - rate * m[name] / (numpy.sqrt(v[name]) * root + f32(eps))
         weights = moved
         return weights
