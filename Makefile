@@ -148,7 +148,7 @@ uninstall: ## remove them
 # --- checks ----------------------------------------------------------------------------------------------------------
 TESTING = DESCENT_BINARY=$(CURDIR)/$(B)/descent PYTHON=$(PYTHON)
 
-.PHONY: check check-suites check-scripts check-asan check-tsan check-scalar check-clang check-fault tidy format
+.PHONY: check check-suites check-scripts check-asan check-tsan check-scalar check-clang tidy format
 check: deps-check ## pass every test (installs what is missing)
 	@$(MAKE) --no-print-directory build/descent check-suites check-scripts
 

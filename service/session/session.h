@@ -238,7 +238,14 @@ enum status engine_probe(struct engine *engine, size_t bytes, struct fault *faul
 /* Drops checkpoints that belong to no session, and what stands before the first event. */
 void engine_drop_orphans(struct engine *engine, const uint64_t *checkpoints, size_t count);
 
-/* --- engine.c --- */
+/* --- registry.c --- */
+
+/* Where the id is or belongs. Lock held. */
+size_t registry_place(const struct engine *engine, const char *id, bool *found);
+
+/* Puts a session into the registry, which takes its reference. SESSION_EXISTS. Lock held for
+ * writing. */
+enum status registry_enrol(struct engine *engine, struct session *session, struct fault *fault);
 
 /* All sessions, retained, in a malloc'ed array of *count; NULL when memory is out. */
 struct session **engine_sessions(struct engine *engine, size_t *count);

@@ -223,7 +223,7 @@ def main():
         shutil.rmtree(base, ignore_errors=True)
     print(f"disk_full: {'FAILED: ' + failure if failure else 'passed' if mounted else 'skipped'} "
           f"in {time.monotonic() - begun:.0f} s")
-    return 1 if failure else 0
+    return 1 if failure else 0 if mounted else 77  # skipped is not passed
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 #!/bin/sh
 # The tests that drive the server from outside: the curl quickstart, the Python client, crashes, scale, a full disk.
-# DESCENT_BINARY and PYTHON say what to run. Prints one line a test; the output of what fails is shown.
+# DESCENT_BINARY and PYTHON say what to run. Prints one line a test; the output of what fails, or is skipped
+# (exit status 77: this user cannot run it), is shown.
 set -u
 here=$(dirname "$0")
 root=$(cd "$here/../.." && pwd)
@@ -8,6 +9,7 @@ root=$(cd "$here/../.." && pwd)
 export DESCENT_BINARY PYTHON
 passed=0
 failed=0
+skipped=0
 folder=$(mktemp -d)
 server=
 trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$folder"' EXIT
@@ -19,9 +21,15 @@ run()
     shift
     printf '  %-28s ' "$name"
     start=$(date +%s)
-    if "$@" >"$folder/log" 2>&1; then
+    "$@" >"$folder/log" 2>&1
+    status=$?
+    if [ $status = 0 ]; then
         passed=$((passed + 1))
         echo "passed ($(($(date +%s) - start)) s)"
+    elif [ $status = 77 ]; then
+        skipped=$((skipped + 1))
+        echo "SKIPPED"
+        cat "$folder/log"
     else
         failed=$((failed + 1))
         echo "FAILED"
@@ -56,5 +64,5 @@ run python_client python_client
 for script in "$root"/tests/scenario/*.py; do
     run "$(basename "$script" .py)" "$PYTHON" "$script"
 done
-echo "scripts: $passed passed, $failed failed"
+echo "scripts: $passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]

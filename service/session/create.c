@@ -1,0 +1,192 @@
+/* Creating a session: a hidden entry reserves the id, the first checkpoint and the record go in one transaction. */
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "service/core/clock.h"
+#include "service/session/session.h"
+#include "storage/store.h"
+
+enum { CHUNKS_MAX = 1000000 }; /* of a checkpoint: a store numbers them with twenty bits */
+
+/* ses_ and twenty base32 characters: a hundred random bits. */
+static bool draw_id(char id[SESSION_ID_BYTES + 1])
+{
+    unsigned char random[20];
+
+    if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
+        return false;
+    memcpy(id, "ses_", 4);
+    for (size_t i = 0; i < sizeof random; i++)
+        id[4 + i] = "abcdefghijklmnopqrstuvwxyz234567"[random[i] & 31];
+    id[4 + sizeof random] = '\0';
+    return true;
+}
+
+static enum status digest_request(const struct session_request *request, struct digest *out,
+                                  struct fault *fault)
+{
+    struct packer packer = {0};
+    struct hash *hash = hash_new();
+
+    spec_pack(&packer, request->spec);
+    if (hash == NULL || packer.failed) {
+        if (hash != NULL)
+            (void)hash_end(hash);
+        packer_close(&packer);
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    }
+    hash_add(hash, packer.data, packer.used);
+    hash_add(hash, request->layout->digest.bytes, sizeof request->layout->digest.bytes);
+    hash_add(hash, request->weights->data,
+             request->layout->count * dtype_size(request->spec->dtype));
+    *out = hash_end(hash);
+    packer_close(&packer);
+    return STATUS_OK;
+}
+
+/* The state at step 0. */
+static enum status first_state(const struct session_request *request, struct state **out,
+                               struct fault *fault)
+{
+    struct state *state = state_new();
+    struct buffer *added[SLOTS_MAX] = {NULL};
+    enum status status;
+
+    if (state == NULL || (state->current = revision_new(0)) == NULL) {
+        state_free(state);
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    }
+    state->current->weights = buffer_retain(request->weights);
+    status = state_slots_missing(state, request->spec, request->layout->count, added, fault);
+    if (status != STATUS_OK) {
+        state_free(state);
+        return status;
+    }
+    state_fit(state, request->spec, added);
+    *out = state;
+    return STATUS_OK;
+}
+
+/* An id that exists: fine when it came from the same request. Waits for a creation that is under
+ * way; *gone tells that it failed. Takes the reference. */
+static enum status compare_existing(struct session *take_session, const struct digest *request,
+                                    struct session **out, bool *gone, struct fault *fault)
+{
+    struct session *session = take_session;
+
+    pthread_mutex_lock(&session->mutex);
+    while (session->creating)
+        pthread_cond_wait(&session->turn, &session->mutex);
+    *gone = session->deleted;
+    pthread_mutex_unlock(&session->mutex);
+    if (!*gone && memcmp(&session->request, request, sizeof *request) == 0) {
+        *out = session;
+        return STATUS_OK;
+    }
+    enum status status =
+        fault_set(fault, STATUS_SESSION_EXISTS, "",
+                  "session %s exists and was created differently; choose another id, or delete it "
+                  "first",
+                  session->id);
+    session_release(session);
+    return status;
+}
+
+/* Ends a creation: those who wait for it see the session, or that there is none. */
+static void end_creation(struct engine *engine, struct session *session, bool made)
+{
+    pthread_rwlock_wrlock(&engine->lock);
+    session->hidden = false;
+    pthread_rwlock_unlock(&engine->lock);
+    pthread_mutex_lock(&session->mutex);
+    session->creating = false;
+    session->deleted = !made;
+    pthread_cond_broadcast(&session->turn);
+    pthread_mutex_unlock(&session->mutex);
+}
+
+/* Reserves the id with a hidden session. */
+static enum status reserve(struct engine *engine, const struct session_request *request,
+                           const struct session_record *record, bool *exists, char *id,
+                           struct session **out, struct fault *fault)
+{
+    enum status status;
+
+    pthread_rwlock_wrlock(&engine->lock);
+    size_t place = request->id != NULL ? registry_place(engine, request->id, exists) : 0;
+    if (*exists) {
+        *out = session_retain(engine->sessions[place]);
+        status = STATUS_OK;
+    } else if (engine->count >= engine->options.sessions_max) {
+        status = fault_set(fault, STATUS_QUOTA_EXCEEDED, "",
+                           "this server holds its limit of %llu sessions; delete some",
+                           (unsigned long long)engine->options.sessions_max);
+    } else if (request->id == NULL && !draw_id(id)) {
+        status = fault_set(fault, STATUS_INTERNAL, "", "no random numbers: %s", strerror(errno));
+    } else {
+        struct session *session = session_new(engine, engine->next_key++, id, record);
+        if (session == NULL) {
+            status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+        } else {
+            session->hidden = session->creating = true;
+            if ((status = registry_enrol(engine, session, fault)) == STATUS_OK)
+                *out = session_retain(session);
+            else
+                session_release(session);
+        }
+    }
+    pthread_rwlock_unlock(&engine->lock);
+    return status;
+}
+
+enum status engine_create(struct engine *engine, const struct session_request *request,
+                          struct session **out, bool *created, struct fault *fault)
+{
+    struct session_record record = {
+        .created_us = clock_unix_us(), .spec = *request->spec, .layout = request->layout};
+    char id[SESSION_ID_BYTES + 1] = "";
+    struct session *session = NULL;
+    bool exists, gone;
+    enum status status;
+
+    if (request->layout->count > engine->options.parameters_max)
+        return fault_set(fault, STATUS_TOO_LARGE, "/parameters",
+                         "the model has %zu parameters; this server takes at most %llu "
+                         "(--parameters-max)",
+                         request->layout->count,
+                         (unsigned long long)engine->options.parameters_max);
+    uint64_t bytes = state_bytes(request->layout, request->spec);
+    if (bytes > engine->options.memory_bytes_max || bytes / STORE_CHUNK_BYTES > CHUNKS_MAX)
+        return fault_set(fault, STATUS_TOO_LARGE, "/parameters",
+                         "weights and state need %llu bytes; this server keeps at most %llu in "
+                         "memory (--memory-bytes-max)",
+                         (unsigned long long)bytes,
+                         (unsigned long long)engine->options.memory_bytes_max);
+    if (request->id != NULL)
+        strcpy(id, request->id);
+    if ((status = check_weights(request->layout, request->spec->dtype, request->weights, fault)) !=
+            STATUS_OK ||
+        (status = digest_request(request, &record.request, fault)) != STATUS_OK)
+        return status;
+    do {
+        gone = exists = false;
+        if ((status = reserve(engine, request, &record, &exists, id, &session, fault)) != STATUS_OK)
+            return status;
+        if (exists)
+            status = compare_existing(session, &record.request, out, &gone, fault);
+    } while (gone);
+    *created = !exists;
+    if (exists)
+        return status;
+    if ((status = first_state(request, &session->state, fault)) == STATUS_OK)
+        status = session_checkpoint(session, request->spec, fault);
+    if (status != STATUS_OK)
+        engine_forget(engine, session);
+    end_creation(engine, session, status == STATUS_OK);
+    if (status == STATUS_OK)
+        *out = session;
+    else
+        session_release(session);
+    return status;
+}
