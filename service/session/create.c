@@ -1,4 +1,5 @@
-/* Creating a session: a hidden entry reserves the id, the first checkpoint and the record go in one transaction. */
+/* Creating a session: a hidden entry reserves the id; the first checkpoint and the record go in one
+ * transaction. */
 #include <errno.h>
 #include <string.h>
 #include <sys/random.h>
