@@ -32,7 +32,7 @@ CWARN := $(WARN) -Wstrict-prototypes -Wmissing-prototypes
 COMMON := -g -I. $(OPT.$(FLAVOUR)) -fPIC -pthread -ffp-contract=off -fno-math-errno -fno-trapping-math -D_GNU_SOURCE
 CFLAGS_ALL = -std=c11 $(CWARN) $(COMMON) $(CFLAGS)
 CXXFLAGS_ALL = -std=c++17 $(WARN) $(COMMON) -fno-exceptions -fno-rtti $(CXXFLAGS)
-LDLIBS := -lmicrohttpd -ljansson -lsqlite3 -lm
+LDLIBS := -lmicrohttpd -ljansson -lsqlite3 -lopenblas -lm
 
 ifeq ($(V),1)
 Q :=
@@ -43,8 +43,8 @@ say = @printf '  %-7s %s\n' $(1) $(2)
 
 # --- sources ---------------------------------------------------------------------------------------------------------
 # What computes on numbers is written once and compiled twice, for float and for double (see service/kernel/real.h).
-REAL := $(wildcard service/kernel/*.c) $(wildcard service/optim/rules/*.c) service/session/advance.c
-ONCE := $(filter-out $(REAL),$(wildcard service/*/*.c storage/*.c api/*.c api/endpoint/*.c api/codec/*.c))
+REAL := $(wildcard service/kernel/*.c) $(wildcard service/optim/rules/*.c) service/optim/whole.c service/session/advance.c
+ONCE := $(filter-out $(REAL),$(wildcard service/*/*.c service/optim/schedules/*.c storage/*.c api/*.c api/endpoint/*.c api/codec/*.c))
 CXXS := $(wildcard api/codec/*.cc)
 TESTS := $(wildcard tests/main.c tests/lib/*.c tests/contract/*.c tests/unit/*.c tests/scenario/*.c)
 
@@ -94,10 +94,10 @@ $(B)/service/kernel/reduce.f32.o: CFLAGS += -ffp-contract=fast
 $(B)/api/endpoint/openapi.o: api/openapi.json
 $(B)/storage/sqlite_file.o: $(wildcard storage/schema/*.sql)
 
--include $(OBJ:.o=.d) $(TESTOBJ:.o=.d)
+-include $(OBJ:.o=.d) $(TESTOBJ:.o=.d) $(B)/tests/bits.d
 
 # --- what a new machine lacks ----------------------------------------------------------------------------------------
-DEPS_BUILD := gcc g++ make libmicrohttpd-dev libjansson-dev libsqlite3-dev libxxhash-dev libfast-float-dev
+DEPS_BUILD := gcc g++ make libmicrohttpd-dev libjansson-dev libsqlite3-dev libopenblas-dev libxxhash-dev libfast-float-dev
 DEPS_DEMO := $(DEPS_BUILD) python3 python3-numpy python3-sklearn python3-matplotlib
 DEPS_CHECK := $(DEPS_BUILD) check libsubunit-dev curl python3 python3-numpy
 DEPS_CLANG := clang clang-format libclang-rt-14-dev
@@ -128,10 +128,14 @@ deps-container:
 	$(call install,$(DEPS_CONTAINER))
 
 # --- running ---------------------------------------------------------------------------------------------------------
-.PHONY: demo serve install uninstall
+.PHONY: demo gallery serve install uninstall
 demo: deps-demo ## train a classifier of handwritten digits through a server of its own (installs what is missing)
 	@$(MAKE) --no-print-directory build/descent
-	@PYTHON=$(PYTHON) clients/examples/demo.sh
+	@clients/examples/with_server.sh $(PYTHON) clients/examples/digits.py --picture build/demo/loss.png
+
+gallery: deps-demo ## train one small network with every rule and draw all the loss curves in one picture
+	@$(MAKE) --no-print-directory build/descent
+	@clients/examples/with_server.sh $(PYTHON) clients/examples/gallery.py --picture build/gallery/gallery.png
 
 serve: deps ## run a server on 127.0.0.1:8080 with ./descent-data
 	@$(MAKE) --no-print-directory build/descent
@@ -174,7 +178,7 @@ check-scalar: deps-check deps-clang ## compare the bits of vector, scalar and cl
 	@for flavour in release scalar clang; do $(MAKE) --no-print-directory FLAVOUR=$$flavour build/$$flavour/tests/bits || exit 1; done
 	@set -e; for flavour in release scalar clang; do build/$$flavour/tests/bits | tee build/$$flavour/bits.txt | tail -n 1; done; \
 	cmp build/release/bits.txt build/scalar/bits.txt; cmp build/release/bits.txt build/clang/bits.txt; echo "the same bits: vector, scalar, clang"
-	@$(MAKE) --no-print-directory FLAVOUR=scalar check-suites SUITES="optimizers golden dtype"
+	@$(MAKE) --no-print-directory FLAVOUR=scalar check-suites SUITES="optimizers golden updates update_numbers dtype"
 
 $(B)/tests/bits: $(LIB) $(B)/tests/bits.o $(B)/tests/lib/rules.o $(B)/tests/lib/testing.o
 	$(call say,LINK,$@)
@@ -191,6 +195,11 @@ $(B)/tests/bench/bench: $(LIB) $(BENCHOBJ)
 bench: deps-check ## print figures beside their limits, with PyTorch if it is installed (BENCH_SECONDS=60, BENCH="kernel many")
 	@$(MAKE) --no-print-directory build/descent build/release/tests/bench/bench
 	@PYTHON=$(PYTHON) tests/bench/run.sh $(BENCH)
+
+.PHONY: rules-table
+rules-table: deps-check ## write the README's table of rules from the catalogue and the last `make bench`
+	@$(MAKE) --no-print-directory build/descent
+	@clients/examples/with_server.sh $(PYTHON) tests/bench/rules_table.py
 
 FUZZ_SECONDS ?= 10
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -214,6 +223,7 @@ build/fuzz/%: tests/fuzz/fuzz_%.c $(LIB)
 golden: ## generate the golden traces again, from PyTorch and a transcription of the rules
 	$(call install,$(DEPS_GOLDEN))
 	$(PYTHON) tests/golden/generate.py
+	$(PYTHON) tests/golden/schedules.py
 
 .PHONY: container
 container: deps-container ## build the image without a Docker engine and test a container of it (installs what is missing)

@@ -4,8 +4,11 @@
 
 struct config;
 
-/* `descent optimizers [NAME]`: prints the catalogue, or one entry; name may be NULL. */
+/* `descent optimizers [NAME]` and the like: print a catalogue, or one entry; name may be NULL. A
+ * preset is an entry among the optimizers too. */
 int command_optimizers(const char *name);
+int command_presets(const char *name);
+int command_schedules(const char *name);
 
 /* `descent health`: asks a running server's /readyz; 0 when it is ready. */
 int command_health(const struct config *config);

@@ -9,6 +9,7 @@
 #include "api/endpoint.h"
 #include "api/json_numbers.h"
 #include "service/core/contract.h"
+#include "service/core/number.h"
 
 static enum status field_fault(struct fault *fault, enum status status, const char *name,
                                const char *detail)
@@ -42,16 +43,17 @@ static enum status unknown_field(const struct field *fields, const char *name, s
 
 static enum status check_number(const struct field *field, double value, struct fault *fault)
 {
-    char detail[200];
+    char detail[200], text[NUMBER_BYTES], min[NUMBER_BYTES], max[NUMBER_BYTES];
 
     if (field->min == 0 && field->max == 0)
         return STATUS_OK; /* no range */
-    if (isfinite(value) && value <= field->max &&
+    if (isfinite(value) && (field->max_open ? value < field->max : value <= field->max) &&
         (field->min_open ? value > field->min : value >= field->min))
         return STATUS_OK;
-    snprintf(detail, sizeof detail, "%s is %.17g; it must be %s %.17g and at most %.17g",
-             field->name, value, field->min_open ? "more than" : "at least", field->min,
-             field->max);
+    snprintf(detail, sizeof detail, "%s is %s; it must be %s %s and %s %s", field->name,
+             number_text(text, value), field->min_open ? "more than" : "at least",
+             number_text(min, field->min), field->max_open ? "less than" : "at most",
+             number_text(max, field->max));
     return field_fault(fault, STATUS_INVALID_FIELD, field->name, detail);
 }
 

@@ -28,8 +28,9 @@ struct field {
     const char *name;
     enum field_kind kind;
     size_t offset;   /* in the struct */
-    double min, max; /* F64 and U64: inclusive unless min_open; TEXT: max bytes */
+    double min, max; /* F64 and U64: inclusive unless open; TEXT: max bytes */
     bool min_open;   /* F64: greater than min */
+    bool max_open;   /* F64: less than max */
     bool nullable;
     const char *const *choices; /* CHOICE: NULL-terminated */
     const struct field *fields; /* OBJECT: ends with a NULL name */

@@ -1,5 +1,8 @@
 /* The composition root: config -> store -> engine -> server, and the orderly stop. */
+#include <errno.h>
+#include <semaphore.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +26,8 @@ static void print_help(FILE *out)
             "\n"
             "  descent serve [OPTIONS]       serve until SIGTERM\n"
             "  descent optimizers [NAME]     print the catalogue of optimizers, or one of them\n"
+            "  descent presets [NAME]        the same of optimizers of other frameworks\n"
+            "  descent schedules [NAME]      the same of learning-rate schedules\n"
             "  descent health [OPTIONS]      ask the server at --listen whether it is ready\n"
             "  descent --version\n"
             "  descent --help\n"
@@ -97,14 +102,50 @@ static enum status open_engine(const struct config *config, struct engine **out,
     return engine_open(&options, out, fault);
 }
 
-/* Serves until one of `signals` comes. They stay blocked for good: a second one does not break the
- * drain. */
+static sem_t stop_asked;
+static atomic_int stop_signal; /* two threads may be in the handler */
+
+static void ask_stop(int signal)
+{
+    int kept = errno;
+
+    stop_signal = signal;
+    sem_post(&stop_asked);
+    errno = kept;
+}
+
+/* SIGTERM and SIGINT ask for a stop, whichever thread they find. There may be threads that do not
+ * block them: a library (OpenBLAS) starts its own before main. */
+static void catch_signals(sigset_t *signals)
+{
+    struct sigaction action = {.sa_handler = ask_stop, .sa_flags = SA_RESTART};
+
+    signal(SIGPIPE, SIG_IGN);
+    sem_init(&stop_asked, 0, 0);
+    sigemptyset(signals);
+    sigaddset(signals, SIGTERM);
+    sigaddset(signals, SIGINT);
+    action.sa_mask = *signals;
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+    /* Before any thread of ours starts: all inherit it, so that their system calls are not cut. */
+    pthread_sigmask(SIG_BLOCK, signals, NULL);
+}
+
+static void await_stop(const sigset_t *signals)
+{
+    pthread_sigmask(SIG_UNBLOCK, signals, NULL);
+    while (sem_wait(&stop_asked) != 0)
+        ;
+    pthread_sigmask(SIG_BLOCK, signals, NULL); /* a second one does not break the drain */
+}
+
+/* Serves until one of `signals` comes. */
 static int run(const struct config *config, const sigset_t *signals)
 {
     struct engine *engine = NULL;
     struct server *server = NULL;
     struct fault fault;
-    int signal = 0;
 
     if (open_engine(config, &engine, &fault) != STATUS_OK)
         return fail(&fault);
@@ -115,8 +156,8 @@ static int run(const struct config *config, const sigset_t *signals)
     printf("descent listening on http://%s\n", server_address(server));
     fflush(stdout);
 
-    sigwait(signals, &signal);
-    log_info("%s: finishing what runs", signal == SIGTERM ? "SIGTERM" : "SIGINT");
+    await_stop(signals);
+    log_info("%s: finishing what runs", stop_signal == SIGTERM ? "SIGTERM" : "SIGINT");
     if (!server_stop(server)) {
         /* Threads still use the engine, so it cannot be closed; what they have not finished was not
          * acknowledged. */
@@ -135,12 +176,7 @@ static int command_serve(const struct config *config)
     sigset_t signals;
 
     log_set_level(config_log_level(config));
-    signal(SIGPIPE, SIG_IGN);
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGINT);
-    /* Before any thread starts: all inherit it, and only sigwait takes the signals. */
-    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    catch_signals(&signals);
     raise_descriptors(config->connections_max);
     return run(config, &signals);
 }
@@ -158,6 +194,15 @@ static int with_config(char *const *arguments, int (*command)(const struct confi
     config_close(&config);
     return code;
 }
+
+static const struct {
+    const char *name;
+    int (*print)(const char *name);
+} catalogues[] = {
+    {"optimizers", command_optimizers},
+    {"presets", command_presets},
+    {"schedules", command_schedules},
+};
 
 int main(int count, char **arguments)
 {
@@ -179,10 +224,13 @@ int main(int count, char **arguments)
         return with_config(arguments + 2, command_serve);
     if (strcmp(command, "health") == 0)
         return with_config(arguments + 2, command_health);
-    if (strcmp(command, "optimizers") == 0)
-        return count > 3 ? usage("optimizers takes one name") : command_optimizers(arguments[2]);
-
     char what[120];
+    for (size_t i = 0; i < sizeof catalogues / sizeof *catalogues; i++) {
+        if (strcmp(command, catalogues[i].name) != 0)
+            continue;
+        snprintf(what, sizeof what, "%s takes one name", command);
+        return count > 3 ? usage(what) : catalogues[i].print(arguments[2]);
+    }
     snprintf(what, sizeof what, "there is no command \"%.80s\"", command);
     return usage(what);
 }

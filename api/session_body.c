@@ -7,6 +7,7 @@
 #include "api/config.h"
 #include "api/parameters_json.h"
 #include "api/session_json.h"
+#include "api/spec_json.h"
 #include "api/tensors_body.h"
 
 struct creation {

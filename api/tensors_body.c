@@ -135,6 +135,17 @@ static enum status choose_tensors(struct request *request, const struct layout *
     return STATUS_OK;
 }
 
+static enum status read_average(struct request *request, bool *average, struct fault *fault)
+{
+    const char *kind = request_query(request, "average");
+
+    *average = kind != NULL;
+    if (kind == NULL || strcmp(kind, "ema") == 0)
+        return STATUS_OK;
+    return fault_set(fault, STATUS_INVALID_FIELD, "/average",
+                     "average is \"%.40s\"; it must be ema, or left out", kind);
+}
+
 enum status answer_form_read(struct request *request, const struct session *session, bool query,
                              struct answer_form *out, struct fault *fault)
 {
@@ -153,7 +164,8 @@ enum status answer_form_read(struct request *request, const struct session *sess
             return fault_set(fault, STATUS_INVALID_REQUEST, "",
                              "dtype goes with a binary type; set Accept, or leave dtype out");
         if ((status = choose_tensors(request, layout, out, fault)) != STATUS_OK ||
-            (status = read_dtype(request, &out->dtype, fault)) != STATUS_OK)
+            (status = read_dtype(request, &out->dtype, fault)) != STATUS_OK ||
+            (status = read_average(request, &out->average, fault)) != STATUS_OK)
             return status;
     }
     if (out->chosen != NULL) {
@@ -170,16 +182,19 @@ enum status answer_form_read(struct request *request, const struct session *sess
 }
 
 enum status answer_weights(struct request *request, const struct session *session,
-                           const struct answer_form *form, struct revision *revision,
-                           struct span opening, struct reply *reply, struct fault *fault)
+                           const struct answer_form *form, const struct revision *revision,
+                           struct buffer *values, struct span opening, struct reply *reply,
+                           struct fault *fault)
 {
-    struct tensors weights = {.buffer = revision->weights, .dtype = session_dtype(session)};
+    struct tensors weights = {.buffer = values, .dtype = session_dtype(session)};
     struct encoded encoded;
     const struct text_pair metadata[] = {
         {"step", arena_format(request->arena, "%" PRIu64, revision->step)},
         {"lineage", arena_format(request->arena, "%" PRIu64, revision->lineage)},
         {"session", request->path_parameters[0]},
+        {"average", "ema"},
     };
+    size_t metadata_count = sizeof metadata / sizeof *metadata - !form->average;
     struct encode_request encode = {.arena = request->arena,
                                     .layout = session_layout(session),
                                     .chosen = form->chosen,
@@ -187,7 +202,7 @@ enum status answer_weights(struct request *request, const struct session *sessio
                                     .tensors = &weights,
                                     .dtype = form->dtype,
                                     .metadata = metadata,
-                                    .metadata_count = sizeof metadata / sizeof *metadata,
+                                    .metadata_count = metadata_count,
                                     .opening = opening};
 
     if (metadata[0].value == NULL || metadata[1].value == NULL || opening.data == NULL)
@@ -275,8 +290,8 @@ static bool weights_reply(struct request *request, const struct session *session
     json_text_member_u64(&text, "parameters_step", outcome->revision->step);
     json_text_key(&text, "parameters");
     *reply = (struct reply){.http = 200};
-    if (answer_weights(request, session, form, outcome->revision, json_text_end(&text), reply,
-                       &fault) != STATUS_OK)
+    if (answer_weights(request, session, form, outcome->revision, outcome->revision->weights,
+                       json_text_end(&text), reply, &fault) != STATUS_OK)
         return false;
     reply_header(reply, "Preference-Applied", "return=representation");
     reply_header(reply, "Vary", "Accept");

@@ -22,18 +22,20 @@ struct answer_form {
     const struct tensor **chosen; /* NULL: all */
     size_t chosen_count;
     enum dtype dtype;
+    bool average; /* the moving average in place of the weights */
 };
 
-/* From Accept and, when `query`, ?tensors= and ?dtype=. NOT_ACCEPTABLE when nothing fits, and for
- * JSON of over a million numbers that was not asked for by name. */
+/* From Accept and, when `query`, ?tensors=, ?dtype= and ?average=. NOT_ACCEPTABLE when nothing
+ * fits, and for JSON of over a million numbers that was not asked for by name. */
 enum status answer_form_read(struct request *request, const struct session *session, bool query,
                              struct answer_form *out, struct fault *fault);
 
-/* Puts a revision's weights into the reply: JSON begins with `opening`, the object up to
- * the key of the weights. */
+/* Puts a revision's weights, or what else it has of their size, into the reply: JSON begins with
+ * `opening`, the object up to the key of the weights. */
 enum status answer_weights(struct request *request, const struct session *session,
-                           const struct answer_form *form, struct revision *revision,
-                           struct span opening, struct reply *reply, struct fault *fault);
+                           const struct answer_form *form, const struct revision *revision,
+                           struct buffer *values, struct span opening, struct reply *reply,
+                           struct fault *fault);
 
 /* 200 with a receipt, and with the weights where Prefer asked for them (form is then not NULL).
  * Takes the outcome's revision. */

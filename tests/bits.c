@@ -1,6 +1,6 @@
-/* Prints digests of large fixed runs: every rule in every form and both precisions with its norms,
- * and every conversion. Builds for other compilers and instruction sets must print the same lines:
- * `make check-scalar` compares them. Usage: bits (no arguments). */
+/* Prints digests of large fixed runs: every rule in its forms (all of them, or RULE_FORMS_MAX) and
+ * both precisions with its norms, and every conversion. Builds for other compilers and instruction
+ * sets must print the same lines: `make check-scalar` compares them. Usage: bits (no arguments). */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +12,12 @@
 #include "service/session/advance.h"
 #include "tests/lib/rules.h"
 
-enum { COUNT = 100003, STEPS = 3, CONVERTED = 1 << 18 };
+enum { STEPS = 3, CONVERTED = 1 << 18 };
+enum { STREAM_PARAM, STREAM_GRADIENT, STREAM_PROPOSAL = STREAM_GRADIENT + STEPS, STREAMS };
+
+/* Tensors of every kind, some longer than a block, and the numbers that fill them. */
+static struct layout *layout;
+static double *streams[STREAMS];
 
 static void *take(size_t count, size_t size)
 {
@@ -30,71 +35,96 @@ static void print_digest(const char *what, const char *which, struct digest dige
     printf("\n");
 }
 
-/* Numbers of many magnitudes from the counter-based generator: no libm that could differ. */
-static void fill(void *vector, enum dtype dtype, uint64_t stream, double scale)
+static void add_tensor(const char *name, unsigned rank, size_t one, size_t two, size_t three)
 {
-    double *values = take(COUNT, sizeof *values);
+    const size_t shape[] = {one, two, three};
+    struct fault fault;
 
-    for (uint64_t i = 0; i < COUNT; i++) {
-        double uniform = rng_uniform(20, stream, i) - 0.5;
-        values[i] = scale * ldexp(uniform, -(int)(i % 12));
-    }
-    dtype_convert(dtype, vector, DTYPE_F64, values, COUNT);
-    free(values);
+    PRE(layout_add(layout, name, strlen(name), rank, shape, &fault) == STATUS_OK);
 }
 
-/* Three steps with the whole pipeline at work: digests of weights and slots, and the norms' bits.
- */
-static void add_run(struct hash *hash, const struct optimizer *rule, const double *hyper,
-                    enum dtype wire)
+/* Numbers of many magnitudes from the counter-based generator: no libm that could differ. */
+static void make_inputs(void)
 {
-    size_t element = dtype_size(rule->dtype);
-    void *gradient = take(COUNT, dtype_size(wire)), *param = take(COUNT, element);
-    struct advance advance = {.rule = rule,
-                              .hyper = hyper,
-                              .gradient = {gradient, wire, COUNT},
-                              .rescale = 0.7,
-                              .clip_value = 0.3,
-                              .next_param = take(COUNT, element)};
+    struct fault fault;
 
-    for (size_t k = 0; k < rule->slot_count; k++)
-        if (slot_needed(&rule->slots[k], hyper))
-            advance.slot[k] = take(COUNT, element);
-    fill(param, rule->dtype, 1, 4);
-    for (uint64_t step = 1; step <= STEPS; step++) {
+    PRE((layout = layout_new()) != NULL);
+    add_tensor("wide", 2, 203, 307, 0);
+    add_tensor("vector", 1, 20011, 0, 0);
+    add_tensor("empty", 2, 3, 0, 0);
+    add_tensor("scalar", 0, 0, 0, 0);
+    add_tensor("tall", 2, 601, 19, 0);
+    add_tensor("cube", 3, 7, 11, 83);
+    PRE(layout_seal(layout, &fault) == STATUS_OK);
+    for (uint64_t stream = 0; stream < STREAMS; stream++) {
+        streams[stream] = take(layout->count, sizeof(double));
+        for (uint64_t i = 0; i < layout->count; i++)
+            streams[stream][i] = ldexp(rng_uniform(20, 1 + stream, i) - 0.5, -(int)(i % 12));
+    }
+}
+
+static void fill(void *vector, enum dtype dtype, size_t stream, double scale, size_t count)
+{
+    static double block[WHOLE_BLOCK];
+
+    for (size_t start = 0, part; start < count; start += part) {
+        part = count - start < WHOLE_BLOCK ? count - start : WHOLE_BLOCK;
+        for (size_t i = 0; i < part; i++)
+            block[i] = scale * streams[stream][start + i];
+        dtype_convert(dtype, (unsigned char *)vector + start * dtype_size(dtype), DTYPE_F64, block,
+                      part);
+    }
+}
+
+/* Three steps with the whole pipeline at work: digests of weights and state, and the norms' bits.
+ * What a rule proposes may differ between machines: fixed numbers stand for it. */
+static void add_run(struct hash *hash, const struct spec *spec, enum dtype wire)
+{
+    static const size_t results[] = {TRIAL_PARAM,    TRIAL_AVERAGE,  TRIAL_SLOT,
+                                     TRIAL_SLOT + 1, TRIAL_SLOT + 2, TRIAL_SLOT + 3};
+    const struct advance_functions *functions = advances(spec->dtype);
+    struct trial trial;
+    struct advance *advance = &trial.advance;
+
+    trial_open(&trial, spec, layout, 0);
+    trial.proposes = false;
+    advance->gradient.wire = wire;
+    advance->rescale = 0.7;
+    advance->clip_value = 0.3;
+    if (trial.rule->bases != NULL && trial.rule->bases(spec->hyper) > 0)
+        advance->base = trial.vector[TRIAL_BASE].data;
+    fill(trial.vector[TRIAL_PARAM].data, spec->dtype, STREAM_PARAM, 4, layout->count);
+    fill(trial.vector[TRIAL_BASE].data, spec->dtype, STREAM_PARAM, 3.9, layout->count);
+    fill(trial.vector[TRIAL_PROPOSAL].data, spec->dtype, STREAM_PROPOSAL, 0.1,
+         trial.plan->proposal_count);
+    for (size_t step = 0; step < STEPS; step++) {
         struct measure measure = {.rescale = 0.7, .clip_value = 0.3, .norm_clipped = true};
-        fill(gradient, wire, 1 + step, 2);
-        advances(rule->dtype)->measure(&advance.gradient, &measure);
-        advance.clip_scale = fmin(1, 5 / measure.clipped_norm);
-        advance.update = step;
-        advance.param = param;
-        advances(rule->dtype)->run(&advance);
-        memcpy(param, advance.next_param, COUNT * element);
-        const double norms[] = {measure.norm, measure.clipped_norm, advance.update_norm,
-                                advance.param_norm};
+        fill(advance->gradient.data, wire, STREAM_GRADIENT + step, 2, layout->count);
+        functions->measure(&advance->gradient, &measure);
+        advance->clip_scale = fmin(1, 5 / measure.clipped_norm);
+        trial_step(&trial);
+        const double norms[] = {measure.norm, measure.clipped_norm, advance->update_norm,
+                                advance->param_norm};
         hash_add(hash, norms, sizeof norms);
     }
-    hash_add(hash, param, COUNT * element);
-    for (size_t k = 0; k < rule->slot_count; k++) {
-        if (advance.slot[k] != NULL)
-            hash_add(hash, advance.slot[k], COUNT * element);
-        free(advance.slot[k]);
-    }
-    free(gradient);
-    free(param);
-    free(advance.next_param);
+    for (size_t i = 0; i < sizeof results / sizeof *results; i++)
+        if (trial.vector[results[i]].data != NULL)
+            hash_add(hash, trial.vector[results[i]].data, trial.vector[results[i]].size);
+    hash_add(hash, trial.scalar, sizeof trial.scalar);
+    trial_close(&trial);
 }
 
 static void print_rule(const struct optimizer *rule)
 {
     static const enum dtype wires[] = {DTYPE_F32, DTYPE_F64, DTYPE_F16, DTYPE_BF16};
     struct hash *hash = hash_new();
-    double hyper[HYPERS_MAX];
+    struct spec spec;
 
     PRE(hash != NULL);
     for (size_t form = 0; form < rule_forms(rule); form++) {
-        rule_form(rule, form, hyper);
-        add_run(hash, rule, hyper, wires[form % 4]);
+        rule_spec(&spec, rule, form);
+        spec.ema.on = form % 3 == 0;
+        add_run(hash, &spec, wires[form % 4]);
     }
     print_digest(rule->name, dtype_name(rule->dtype), hash_end(hash));
 }
@@ -123,6 +153,7 @@ int main(void)
 {
     const struct optimizer *rule;
 
+    make_inputs();
     for (size_t i = 0; i < 2; i++)
         for (size_t k = 0; (rule = optimizer_at(k, i == 0 ? DTYPE_F32 : DTYPE_F64)) != NULL; k++)
             print_rule(rule);

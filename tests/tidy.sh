@@ -27,13 +27,14 @@ core='service/core/'
 tensor="$core|service/tensor/"
 kernel="$tensor|service/kernel/"
 optim="$kernel|service/optim/"
-api="$tensor|service/optim/optimizer\\.h|service/session/(engine|spec)\\.h|api/"
+api="$tensor|service/optim/(optimizer|schedule|preset)\\.h|service/session/(engine|spec)\\.h|api/"
 breaches=$(
     layer 'service/core/*' "$core"
     layer 'service/tensor/*' "$tensor"
     layer 'service/kernel/*' "$kernel"
     layer 'service/optim/*' "$optim"
     layer 'service/optim/rules/*' "$optim"
+    layer 'service/optim/schedules/*' "$optim"
     layer 'service/session/*' "$optim|storage/store\\.h"
     layer 'storage/*' "$core"
     for file in api/*.[ch] api/*/*.[ch]*; do
@@ -69,6 +70,7 @@ table()
     done
 }
 table service/optim/optimizers.def 'OPTIMIZER(\([a-z_0-9]*\))' service/optim/rules '' .c
+table service/optim/schedules.def 'SCHEDULE(\([a-z_0-9]*\))' service/optim/schedules '' .c
 table storage/stores.def 'STORE(\([a-z_0-9]*\))' storage '' .c one-way
 table api/codecs.def 'CODEC(\([a-z_0-9]*\))' api/codec '' .c one-way
 table api/routes.def 'ROUTE([A-Z]*, "[^"]*", \([a-z_]*\),' api/endpoint '' .c

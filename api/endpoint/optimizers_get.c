@@ -1,5 +1,5 @@
 /* GET /v1/optimizers/{name}: one update rule. */
-#include "api/optimizer_json.h"
+#include "api/catalogue_json.h"
 #include "api/router.h"
 
 struct reply serve_optimizers_get(struct engine *engine, struct request *request)

@@ -1,5 +1,5 @@
 /* GET /v1/optimizers: the catalogue of update rules. */
-#include "api/optimizer_json.h"
+#include "api/catalogue_json.h"
 #include "api/router.h"
 
 struct reply serve_optimizers_list(struct engine *engine, struct request *request)

@@ -1,7 +1,9 @@
-/* GET /v1/sessions/{id}/parameters: the current weights, straight from the revision's memory. */
+/* GET /v1/sessions/{id}/parameters: the current weights, straight from the revision's memory, or
+ * their moving average. */
 #include <inttypes.h>
 #include <string.h>
 
+#include "api/average.h"
 #include "api/router.h"
 #include "api/session_json.h"
 #include "api/tensors_body.h"
@@ -31,6 +33,38 @@ static bool none_match(const struct request *request, const char *etag)
     return false;
 }
 
+/* The average has a tag of its own, which is no revision's: what is derived from one is not it. */
+static const char *tag_of(struct arena *arena, const struct revision *revision, bool average)
+{
+    return average ? arena_format(arena, "\"%" PRIu64 "-%" PRIu64 "-ema\"", revision->lineage,
+                                  revision->step)
+                   : etag_text(arena, revision->lineage, revision->step);
+}
+
+static enum status answer(struct request *request, struct session *session,
+                          const struct answer_form *form, const struct revision *revision,
+                          struct reply *reply, struct fault *fault)
+{
+    struct buffer *values = NULL;
+    char *opening = arena_format(
+        request->arena,
+        "{\"step\":%" PRIu64 ",\"lineage\":%" PRIu64 ",%s\"parameters\":", revision->step,
+        revision->lineage, form->average ? "\"average\":\"ema\"," : "");
+    enum status status = STATUS_OK;
+
+    if (opening == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    if (form->average)
+        status = average_values(request, session, revision, &values, fault);
+    else
+        values = buffer_retain(revision->weights);
+    if (status == STATUS_OK)
+        status = answer_weights(request, session, form, revision, values, span_text(opening), reply,
+                                fault);
+    buffer_release(values);
+    return status;
+}
+
 static enum status fetch(struct request *request, struct session *session,
                          const struct answer_form *form, struct reply *reply, struct fault *fault)
 {
@@ -39,17 +73,14 @@ static enum status fetch(struct request *request, struct session *session,
 
     if (status != STATUS_OK)
         return status;
-    const char *etag = etag_text(request->arena, revision->lineage, revision->step);
-    char *opening = arena_format(request->arena,
-                                 "{\"step\":%" PRIu64 ",\"lineage\":%" PRIu64 ",\"parameters\":",
-                                 revision->step, revision->lineage);
+    const char *etag = tag_of(request->arena, revision, form->average);
     *reply = reply_empty(200);
-    if (etag == NULL || opening == NULL)
+    if (etag == NULL)
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    else if (none_match(request, etag))
+    else if (none_match(request, etag) && (!form->average || revision->average != NULL))
         reply->http = 304;
     else
-        status = answer_weights(request, session, form, revision, span_text(opening), reply, fault);
+        status = answer(request, session, form, revision, reply, fault);
     reply_header(reply, "ETag", etag);
     reply_header(reply, "Vary", "Accept");
     reply_header(reply, "Cache-Control", "no-cache");

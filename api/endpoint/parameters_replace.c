@@ -6,13 +6,15 @@
 struct body {
     const json_t *parameters;
     uint64_t step, lineage;
+    const char *average;
 };
 
-/* What GET answers can be put back as it is: step and lineage are read and left alone. */
+/* What GET answers can be put back as it is: its other members are read and left alone. */
 static const struct field fields[] = {
     {"parameters", FIELD_VALUE, .offset = offsetof(struct body, parameters)},
     {"step", FIELD_U64, .offset = offsetof(struct body, step)},
     {"lineage", FIELD_U64, .offset = offsetof(struct body, lineage)},
+    {"average", FIELD_TEXT, .offset = offsetof(struct body, average)},
     {.name = NULL},
 };
 

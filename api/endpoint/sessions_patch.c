@@ -4,6 +4,7 @@
 
 #include "api/router.h"
 #include "api/session_json.h"
+#include "api/spec_json.h"
 
 struct patch {
     struct arena *arena;

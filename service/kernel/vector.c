@@ -25,3 +25,10 @@ KERNEL void REAL(vector_add_scaled)(real *restrict values, const real *restrict 
     for (size_t i = 0; i < count; i++)
         values[i] += factor * other[i];
 }
+
+KERNEL void REAL(vector_average)(real *restrict out, const real *restrict last,
+                                 const real *restrict value, real rest, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        out[i] = last[i] + rest * (value[i] - last[i]);
+}

@@ -17,4 +17,8 @@ void REAL(vector_clamp)(real *values, real bound, size_t count);
 void REAL(vector_add_scaled)(real *restrict values, const real *restrict other, real factor,
                              size_t count);
 
+/* out = last + rest * (value - last): a step of a moving average with decay 1 - rest */
+void REAL(vector_average)(real *restrict out, const real *restrict last, const real *restrict value,
+                          real rest, size_t count);
+
 #endif

@@ -1,5 +1,5 @@
-/* The number work of a step, in blocks of BLOCK elements: gradient, weights, next weights and two
- * slots of a block are 160 KiB in f32 and stay in the second-level cache between the stages. */
+/* The number work of a step: one pass over the gradient to measure it, then the parts of the
+ * plan. */
 #include "service/session/advance.h"
 
 #include <math.h>
@@ -11,37 +11,22 @@
 #include "service/kernel/reduce.h"
 #include "service/kernel/vector.h"
 
-enum { BLOCK = 8192, SEGMENTS = 1024, SEGMENT_MIN = 8 * BLOCK };
-
 /* Below it, squares that were too small for a double may be missing: 2^-1022 / 2^-52. */
 #define SQUARES_MIN 0x1p-970
-
-/* The block of the gradient as `real`: the wire's own memory where the types agree, else converted
- * into scratch. */
-static const real *load(const struct wire_gradient *gradient, size_t start, size_t count,
-                        real *scratch)
-{
-    const unsigned char *from =
-        (const unsigned char *)gradient->data + start * dtype_size(gradient->wire);
-
-    if (gradient->wire == REAL_DTYPE)
-        return (const real *)(const void *)from;
-    dtype_convert(REAL_DTYPE, scratch, gradient->wire, from, count);
-    return scratch;
-}
 
 /* Squares of doubles overflow, or vanish, where their norm does not: sum again, scaled by the
  * largest. */
 static double careful_norm(const struct wire_gradient *gradient, double rescale, double bound)
 {
-    real scratch[BLOCK];
+    real scratch[WHOLE_BLOCK];
     double largest = 0, sum = 0;
 
     rescale = fabs(rescale);
     for (int pass = 0; pass < 2; pass++)
-        for (size_t start = 0; start < gradient->count; start += BLOCK) {
-            size_t count = gradient->count - start < BLOCK ? gradient->count - start : BLOCK;
-            const real *block = load(gradient, start, count, scratch);
+        for (size_t start = 0; start < gradient->count; start += WHOLE_BLOCK) {
+            size_t count =
+                gradient->count - start < WHOLE_BLOCK ? gradient->count - start : WHOLE_BLOCK;
+            const real *block = REAL(gradient_block)(gradient, start, count, scratch);
             for (size_t i = 0; i < count; i++) {
                 double size = fmin(fabs((double)block[i]), bound / rescale);
                 if (pass == 0)
@@ -55,11 +40,12 @@ static double careful_norm(const struct wire_gradient *gradient, double rescale,
 
 static void find_nonfinite(const struct wire_gradient *gradient, struct measure *measure)
 {
-    real scratch[BLOCK];
+    real scratch[WHOLE_BLOCK];
 
-    for (size_t start = 0; start < gradient->count; start += BLOCK) {
-        size_t count = gradient->count - start < BLOCK ? gradient->count - start : BLOCK;
-        const real *block = load(gradient, start, count, scratch);
+    for (size_t start = 0; start < gradient->count; start += WHOLE_BLOCK) {
+        size_t count =
+            gradient->count - start < WHOLE_BLOCK ? gradient->count - start : WHOLE_BLOCK;
+        const real *block = REAL(gradient_block)(gradient, start, count, scratch);
         for (size_t i = 0; i < count; i++)
             if (!isfinite(block[i]) && measure->bad_count++ == 0)
                 measure->bad_index = start + i;
@@ -71,36 +57,26 @@ static bool squares_hold(double sum)
     return isfinite(sum) && sum >= SQUARES_MIN;
 }
 
-/* A large vector is cut into at most SEGMENTS parts for the crew, by its length alone: the parts'
- * sums are added in order, so that the bits do not depend on how many threads there are. */
-static size_t segment_of(size_t count)
-{
-    size_t segment = (count + SEGMENTS - 1) / SEGMENTS;
-
-    segment = (segment + BLOCK - 1) / BLOCK * BLOCK;
-    return segment < SEGMENT_MIN ? SEGMENT_MIN : segment;
-}
-
 struct measuring {
     const struct wire_gradient *gradient;
     const struct measure *measure;
     size_t segment;
-    double sum[SEGMENTS], clipped_sum[SEGMENTS];
+    double sum[WHOLE_SEGMENTS], clipped_sum[WHOLE_SEGMENTS];
 };
 
 static void measure_segment(void *context, size_t index)
 {
     struct measuring *work = context;
     const struct measure *m = work->measure;
-    real scratch[BLOCK], clipped[BLOCK];
+    real scratch[WHOLE_BLOCK], clipped[WHOLE_BLOCK];
     size_t start = index * work->segment, end = start + work->segment;
     double sum = 0, clipped_sum = 0;
 
     if (end > work->gradient->count)
         end = work->gradient->count;
-    for (; start < end; start += BLOCK) {
-        size_t count = end - start < BLOCK ? end - start : BLOCK;
-        const real *block = load(work->gradient, start, count, scratch);
+    for (; start < end; start += WHOLE_BLOCK) {
+        size_t count = end - start < WHOLE_BLOCK ? end - start : WHOLE_BLOCK;
+        const real *block = REAL(gradient_block)(work->gradient, start, count, scratch);
         sum += REAL(reduce_squares)(block, count);
         if (m->norm_clipped && isfinite(m->clip_value)) {
             REAL(vector_scale)(clipped, block, (real)m->rescale, count);
@@ -119,7 +95,7 @@ static void measure(const struct wire_gradient *gradient, struct measure *m)
 
     work.gradient = gradient;
     work.measure = m;
-    work.segment = segment_of(gradient->count);
+    work.segment = REAL(whole_segment)(gradient->count);
     size_t segments = (gradient->count + work.segment - 1) / work.segment;
     double sum = 0, clipped_sum = 0;
 
@@ -143,112 +119,110 @@ static void measure(const struct wire_gradient *gradient, struct measure *m)
 
 static void zero_nonfinite(const struct wire_gradient *gradient)
 {
-    real scratch[BLOCK];
+    real scratch[WHOLE_BLOCK];
     size_t size = dtype_size(gradient->wire);
 
-    for (size_t start = 0; start < gradient->count; start += BLOCK) {
-        size_t count = gradient->count - start < BLOCK ? gradient->count - start : BLOCK;
-        const real *block = load(gradient, start, count, scratch);
+    for (size_t start = 0; start < gradient->count; start += WHOLE_BLOCK) {
+        size_t count =
+            gradient->count - start < WHOLE_BLOCK ? gradient->count - start : WHOLE_BLOCK;
+        const real *block = REAL(gradient_block)(gradient, start, count, scratch);
         for (size_t i = 0; i < count; i++)
             if (!isfinite(block[i]))
                 memset((unsigned char *)gradient->data + (start + i) * size, 0, size);
     }
 }
 
-/* q of a block: what the rule sees as the gradient. Touches nothing when there is nothing to do. */
-static const real *condition(const struct advance *a, const real *block, const real *param, real *q,
-                             size_t count)
+/* The conditioning of a part, and its hyperparameters with the group's factors. */
+static void set_part(const struct advance *a, const struct part *part, double hyper[HYPERS_MAX],
+                     struct conditioning *out)
 {
-    double decay = a->hyper[HYPER_WEIGHT_DECAY];
     int mode = (int)a->hyper[HYPER_WEIGHT_DECAY_MODE];
-    bool decays = decay != 0 && mode != DECAY_DECOUPLED;
-    bool clips = isfinite(a->clip_value);
-    bool clips_last = clips && mode == DECAY_L2_CLIPPED;
+    bool owned = a->plan->rule->decays && mode == DECAY_L2;
 
-    if (a->rescale == 1 && a->clip_scale == 1 && !clips && !decays)
-        return block;
-    if (clips && !clips_last) {
-        REAL(vector_scale)(q, block, (real)a->rescale, count);
-        REAL(vector_clamp)(q, (real)a->clip_value, count);
-        if (a->clip_scale != 1)
-            for (size_t i = 0; i < count; i++)
-                q[i] *= (real)a->clip_scale;
-    } else {
-        REAL(vector_scale)(q, block, (real)(a->rescale * a->clip_scale), count);
-    }
-    if (decays)
-        REAL(vector_add_scaled)(q, param, (real)decay, count);
-    if (clips_last)
-        REAL(vector_clamp)(q, (real)a->clip_value, count);
-    return q;
+    memcpy(hyper, a->hyper, HYPERS_MAX * sizeof *hyper);
+    hyper[HYPER_LR] *= part->lr_mult;
+    double decay = hyper[HYPER_WEIGHT_DECAY] * part->weight_decay_mult;
+    *out = (struct conditioning){.rescale = a->rescale,
+                                 .clip_value = a->clip_value,
+                                 .clip_scale = a->clip_scale,
+                                 .decay = owned || mode == DECAY_DECOUPLED ? 0 : decay,
+                                 .clips_last = mode == DECAY_L2_CLIPPED,
+                                 .shrink = mode == DECAY_DECOUPLED ? hyper[HYPER_LR] * decay : 0};
+    hyper[HYPER_WEIGHT_DECAY] = owned ? decay : 0;
 }
 
-struct running {
-    const struct advance *advance;
-    size_t segment;
-    double moved[SEGMENTS], size[SEGMENTS];
-};
-
-static void run_segment(void *context, size_t index)
+/* Fills the whole for a part. hyper and slot: memory that the whole points to. */
+static void set_whole(const struct advance *a, const struct part *part, double hyper[HYPERS_MAX],
+                      void *slot[SLOTS_MAX], struct whole *whole)
 {
-    struct running *work = context;
-    const struct advance *a = work->advance;
-    real loaded[BLOCK], q[BLOCK], shrunk[BLOCK];
-    double shrink = 1 - a->hyper[HYPER_LR] * a->hyper[HYPER_WEIGHT_DECAY];
-    bool shrinks = a->hyper[HYPER_WEIGHT_DECAY] != 0 &&
-                   (int)a->hyper[HYPER_WEIGHT_DECAY_MODE] == DECAY_DECOUPLED;
-    size_t start = index * work->segment, end = start + work->segment;
-    double moved = 0, size = 0;
+    *whole = (struct whole){.rule = a->plan->rule,
+                            .tensor = part->tensor,
+                            .count = part->count,
+                            .adapt = part->adapt,
+                            .piece = {.count = part->count,
+                                      .start = part->start,
+                                      .step = a->update,
+                                      .hyper = hyper,
+                                      .scalar = a->scalar,
+                                      .seed = a->seed,
+                                      .param = real_at(a->param, part->start),
+                                      .next_param = real_at(a->next_param, part->start),
+                                      .base = real_at(a->base, part->start),
+                                      .slot = slot},
+                            .workspace = a->workspace,
+                            .proposal = real_at(a->proposal, part->proposal_start),
+                            .gradient = &a->gradient,
+                            .average = real_at(a->average, part->start),
+                            .next_average = real_at(a->next_average, part->start),
+                            .average_rest = a->average_rest};
+    set_part(a, part, hyper, &whole->conditioning);
+    whole->piece.conditioning = &whole->conditioning;
+    for (size_t k = 0; k < SLOTS_MAX; k++)
+        slot[k] = real_at(a->slot[k], part->slot_start[k]);
+}
 
-    if (end > a->gradient.count)
-        end = a->gradient.count;
-    for (; start < end; start += BLOCK) {
-        size_t count = end - start < BLOCK ? end - start : BLOCK;
-        const real *param = (const real *)a->param + start;
-        real *next = (real *)a->next_param + start;
-        void *slot[SLOTS_MAX] = {NULL};
-        double block_moved, block_size;
+static void propose(const struct advance *a, void *proposal)
+{
+    double hyper[HYPERS_MAX];
+    void *slot[SLOTS_MAX];
+    struct whole whole;
 
-        for (size_t k = 0; k < a->rule->slot_count; k++)
-            if (a->slot[k] != NULL)
-                slot[k] = (real *)a->slot[k] + start;
-        const real *block = load(&a->gradient, start, count, loaded);
-        block = condition(a, block, param, q, count);
-        if (shrinks)
-            REAL(vector_scale)(shrunk, param, (real)shrink, count);
-        a->rule->update(&(struct piece){.count = count,
-                                        .step = a->update,
-                                        .hyper = a->hyper,
-                                        .grad = block,
-                                        .param = shrinks ? shrunk : param,
-                                        .next_param = next,
-                                        .slot = slot});
-        REAL(reduce_update)(next, param, count, &block_moved, &block_size);
-        moved += block_moved;
-        size += block_size;
+    for (size_t i = 0; i < a->plan->part_count; i++) {
+        set_whole(a, &a->plan->parts[i], hyper, slot, &whole);
+        a->plan->rule->propose(&whole, real_at(proposal, a->plan->parts[i].proposal_start));
     }
-    work->moved[index] = moved;
-    work->size[index] = size;
+}
+
+static void update_element(const struct piece *piece, const void *context)
+{
+    const struct optimizer *rule = context;
+
+    rule->update(piece);
 }
 
 static void run(struct advance *a)
 {
-    struct running work;
-
-    work.advance = a;
-    work.segment = segment_of(a->gradient.count);
-    size_t segments = (a->gradient.count + work.segment - 1) / work.segment;
+    const struct optimizer *rule = a->plan->rule;
+    double hyper[HYPERS_MAX];
+    void *slot[SLOTS_MAX];
+    struct whole whole;
     double moved = 0, size = 0;
 
-    PRE(a->rule->dtype == REAL_DTYPE && a->update > 0);
-    crew_run(segments, run_segment, &work);
-    for (size_t i = 0; i < segments; i++) {
-        moved += work.moved[i];
-        size += work.size[i];
+    PRE(rule->dtype == REAL_DTYPE && a->update > 0);
+    if (rule->begin != NULL)
+        rule->begin(a->hyper, a->update, a->scalar);
+    for (size_t i = 0; i < a->plan->part_count; i++) {
+        set_whole(a, &a->plan->parts[i], hyper, slot, &whole);
+        if (rule->update != NULL)
+            REAL(whole_update)(&whole, update_element, rule);
+        else
+            rule->update_tensor(&whole);
+        moved += whole.moved;
+        size += whole.size;
     }
     a->update_norm = sqrt(moved);
     a->param_norm = sqrt(size);
 }
 
 const struct advance_functions REAL(advance) = {
-    .measure = measure, .zero_nonfinite = zero_nonfinite, .run = run};
+    .measure = measure, .zero_nonfinite = zero_nonfinite, .propose = propose, .run = run};

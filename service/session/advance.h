@@ -1,12 +1,9 @@
-/* The number work of a step: measure a gradient, then advance weights and state by a rule, both in
- * blocks that stay in cache, so that conversion, rescaling, clipping, decay and the receipt's norms
- * cost no further pass over memory.
+/* The number work of a step: measure a gradient, then advance weights and state by a rule, tensor
+ * by tensor (service/optim/whole.h), so that conversion, rescaling, clipping, decay, the average
+ * and the receipt's norms cost no further pass over memory.
  *
- *     c = clip_scale * clamp(rescale * g, clip_value)
- *     clip_scale = min(1, clip_norm / norm of the clamped vector)
- *     l2:          q = c + weight_decay * w
- *     decoupled:   q = c, and w shrunk by 1 - lr * weight_decay first
- *     l2_clipped:  q = clamp(clip_scale * rescale * g + weight_decay * w), the norm unclamped
+ *     clip_scale = min(1, clip_norm / norm of clamp(rescale * g, clip_value)), over all tensors;
+ *     with l2_clipped and for rules that are raw the norm is of rescale * g
  *
  * Written once, compiled for float and double; `advances(dtype)` gives the functions of a
  * precision. */
@@ -18,14 +15,9 @@
 #include <stdint.h>
 
 #include "service/optim/optimizer.h"
+#include "service/optim/whole.h"
+#include "service/session/plan.h"
 #include "service/tensor/dtype.h"
-
-/* A gradient as it came: `count` elements of `wire` dtype, any of the four. */
-struct wire_gradient {
-    void *data;
-    enum dtype wire;
-    size_t count;
-};
 
 struct measure {
     double rescale;    /* not 0 */
@@ -39,14 +31,22 @@ struct measure {
 };
 
 struct advance {
-    const struct optimizer *rule;
-    const double *hyper; /* as declared; lr as it is to be used */
+    const struct plan *plan;
+    const double *hyper; /* as declared; lr as it is to be used before the groups' factors */
     uint64_t update;     /* t: updates applied including this one */
+    uint64_t seed;
     struct wire_gradient gradient;
     double rescale, clip_value, clip_scale; /* 1, infinity, 1: nothing to do */
     const void *param;                      /* [count] of the rule's dtype */
     void *next_param;                       /* [count] */
-    void *slot[SLOTS_MAX];                  /* [count] each; NULL where not needed */
+    const void *base;                       /* [count]; NULL: not asked for */
+    void *slot[SLOTS_MAX];                  /* [plan->slot_count[k]] each; NULL where not needed */
+    double *scalar;                         /* [SCALARS_MAX] */
+    void *workspace;                        /* plan->workspace bytes */
+    const void *proposal;                   /* [plan->proposal_count] */
+    const void *average;                    /* [count]; NULL: none */
+    void *next_average;                     /* [count] */
+    double average_rest;                    /* 1 - decay */
     /* results */
     double update_norm, param_norm; /* L2 norms of w(t) - w(t-1) and of w(t) */
 };
@@ -56,7 +56,10 @@ struct advance_functions {
     void (*measure)(const struct wire_gradient *gradient, struct measure *measure);
     /* Replaces what is not finite (in the session's dtype) by zero, in place. */
     void (*zero_nonfinite)(const struct wire_gradient *gradient);
-    /* One pass over everything. The gradient is finite. */
+    /* What the rule proposes (see optimizer.h), into [plan->proposal_count]; changes nothing else
+     * but the workspace. The gradient is finite. */
+    void (*propose)(const struct advance *advance, void *proposal);
+    /* The step. The gradient is finite. */
     void (*run)(struct advance *advance);
 };
 

@@ -47,22 +47,24 @@ static enum status patch(struct session *session,
                          void *context, bool *failed, struct fault *fault)
 {
     struct spec spec = session->spec;
-    struct buffer *added[SLOTS_MAX] = {NULL};
+    struct addition added = {.workspace = NULL};
     enum status status;
 
     if ((status = change(context, &spec, fault)) != STATUS_OK)
         return status;
-    PRE(spec.rule == session->spec.rule && spec.dtype == session->dtype);
-    status = state_slots_missing(session->state, &spec, session->layout->count, added, fault);
+    PRE(session_fits(session, &spec));
+    status = engine_check_size(session->engine, session->layout, session->plan, &spec, fault);
+    if (status != STATUS_OK)
+        return status;
+    status = state_lacks(session->state, session->plan, &spec, &added, fault);
     if (status != STATUS_OK)
         return status;
     if ((status = store_spec(session, &spec, fault)) != STATUS_OK) {
         *failed = true;
-        for (size_t k = 0; k < SLOTS_MAX; k++)
-            buffer_release(added[k]);
+        addition_release(&added);
         return status;
     }
-    state_fit(session->state, &spec, added);
+    state_fit(session->state, session->plan, &spec, &added);
     pthread_mutex_lock(&session->mutex);
     session->spec = spec;
     session->spec_version++;

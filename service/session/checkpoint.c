@@ -1,6 +1,7 @@
 /* Saving a state: one stream of bytes,
  *
- *     u64 size of the head | head | weights | slots that are stored, in declaration order
+ *     u64 size of the head | head | weights | their average, if any | bases, the newest first |
+ *     slots that are stored, in declaration order
  *
  * cut into chunks. A small state is one chunk in one transaction; a large one goes in slices
  * between which the other sessions' steps pass, and counts only once it is sealed. */
@@ -18,7 +19,7 @@ enum { SLICE_CHUNKS = 16, EVENTS_PER_CHECKPOINT = 4096 };
 struct save {
     struct commit_item item; /* first */
     struct session *session;
-    struct span parts[2 + SLOTS_MAX];
+    struct span parts[3 + BASES_MAX + SLOTS_MAX];
     size_t part_count;
     size_t part, offset; /* where the next slice starts */
     uint64_t id;
@@ -35,7 +36,7 @@ struct save {
  * one. Mutex held. */
 static bool wants_checkpoint(const struct session *session)
 {
-    uint64_t state = state_bytes(session->layout, &session->spec);
+    uint64_t state = state_bytes(session->layout, session->plan, &session->spec);
     uint64_t limit = 16 * state;
 
     if (session->spec.durability.mode == DURABILITY_CHECKPOINT)
@@ -235,20 +236,49 @@ static enum status join_parts(struct save *save, unsigned char **joined, struct 
     return STATUS_OK;
 }
 
+/* Before the first update a slot that starts as zeros needs no room. */
+static bool stores_slot(const struct session *session, size_t k)
+{
+    const struct slot *slot = &session->plan->rule->slots[k];
+
+    return session->state->slot[k] != NULL &&
+           (session->state->updates > 0 || slot->initial != 0 || slot->starts_as_weights);
+}
+
+static void list_parts(struct save *save, const struct session *session, struct span head)
+{
+    const struct state *state = session->state;
+    size_t element = dtype_size(session->dtype), vector = session->layout->count * element;
+
+    save->parts[save->part_count++] = head;
+    save->parts[save->part_count++] = span_of(state->current->weights->data, vector);
+    if (state->current->average != NULL)
+        save->parts[save->part_count++] = span_of(state->current->average->data, vector);
+    for (size_t i = 0; i < state->base_count; i++)
+        save->parts[save->part_count++] = span_of(state->base[i]->weights->data, vector);
+    for (size_t k = 0; k < SLOTS_MAX; k++)
+        if (stores_slot(session, k))
+            save->parts[save->part_count++] =
+                span_of(state->slot[k]->data, session->plan->slot_count[k] * element);
+    for (size_t i = 0; i < save->part_count; i++)
+        save->bytes += save->parts[i].size;
+}
+
 static void pack_head(struct packer *packer, const struct session *session,
                       const struct state *state)
 {
     struct checkpoint_head head = {.step = state->current->step,
                                    .lineage = state->current->lineage,
                                    .updates = state->updates,
+                                   .base_count = state->base_count,
                                    .last = state->last,
                                    .cursor = state->cursor,
                                    .spec = session->spec};
     struct packer body = {0};
 
-    /* Before the first update every slot is zeros and needs no room. */
+    memcpy(head.scalar, state->scalar, sizeof head.scalar);
     for (size_t k = 0; k < SLOTS_MAX; k++)
-        if (state->slot[k] != NULL && state->updates > 0)
+        if (stores_slot(session, k))
             head.slots |= 1u << k;
     checkpoint_head_pack(&body, &head, &state->ledger);
     pack_u64(packer, body.used);
@@ -261,7 +291,6 @@ enum status session_checkpoint(struct session *session, const struct spec *spec,
                                struct fault *fault)
 {
     struct state *state = session->state;
-    size_t vector = session->layout->count * dtype_size(session->dtype);
     struct packer head = {0};
     struct save save = {.session = session, .spec = spec};
     unsigned char *joined = NULL;
@@ -273,13 +302,7 @@ enum status session_checkpoint(struct session *session, const struct spec *spec,
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
         goto done;
     }
-    save.parts[save.part_count++] = packer_span(&head);
-    save.parts[save.part_count++] = span_of(state->current->weights->data, vector);
-    for (size_t k = 0; k < SLOTS_MAX; k++)
-        if (state->slot[k] != NULL && state->updates > 0)
-            save.parts[save.part_count++] = span_of(state->slot[k]->data, vector);
-    for (size_t i = 0; i < save.part_count; i++)
-        save.bytes += save.parts[i].size;
+    list_parts(&save, session, packer_span(&head));
     save.id = __atomic_add_fetch(&session->engine->next_checkpoint, 1, __ATOMIC_RELAXED);
     save.step = state->current->step;
     save.replaced = useless_after_this(session);

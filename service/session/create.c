@@ -47,24 +47,30 @@ static enum status digest_request(const struct session_request *request, struct 
 }
 
 /* The state at step 0. */
-static enum status first_state(const struct session_request *request, struct state **out,
-                               struct fault *fault)
+static enum status first_state(const struct session_request *request, const struct plan *plan,
+                               struct state **out, struct fault *fault)
 {
     struct state *state = state_new();
-    struct buffer *added[SLOTS_MAX] = {NULL};
+    struct addition added = {.workspace = NULL};
+    const struct spec *spec = request->spec;
     enum status status;
 
-    if (state == NULL || (state->current = revision_new(0)) == NULL) {
+    if (state == NULL || (state->current = revision_new(0, false)) == NULL) {
         state_free(state);
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     }
     state->current->weights = buffer_retain(request->weights);
-    status = state_slots_missing(state, request->spec, request->layout->count, added, fault);
+    state_start(state, spec->rule);
+    if (spec->ema.on && (state->current->average = buffer_new_zeroed(
+                             request->layout->count * dtype_size(spec->dtype))) == NULL)
+        status = fault_set(fault, STATUS_INTERNAL, "", "out of memory for the average");
+    else
+        status = state_lacks(state, plan, spec, &added, fault);
     if (status != STATUS_OK) {
         state_free(state);
         return status;
     }
-    state_fit(state, request->spec, added);
+    state_fit(state, plan, spec, &added);
     *out = state;
     return STATUS_OK;
 }
@@ -109,8 +115,8 @@ static void end_creation(struct engine *engine, struct session *session, bool ma
 
 /* Reserves the id with a hidden session. */
 static enum status reserve(struct engine *engine, const struct session_request *request,
-                           const struct session_record *record, bool *exists, char *id,
-                           struct session **out, struct fault *fault)
+                           const struct session_record *record, struct plan **plan, bool *exists,
+                           char *id, struct session **out, struct fault *fault)
 {
     enum status status;
 
@@ -126,10 +132,11 @@ static enum status reserve(struct engine *engine, const struct session_request *
     } else if (request->id == NULL && !draw_id(id)) {
         status = fault_set(fault, STATUS_INTERNAL, "", "no random numbers: %s", strerror(errno));
     } else {
-        struct session *session = session_new(engine, engine->next_key++, id, record);
+        struct session *session = session_new(engine, engine->next_key++, id, record, *plan);
         if (session == NULL) {
             status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
         } else {
+            *plan = NULL; /* the session's now */
             session->hidden = session->creating = true;
             if ((status = registry_enrol(engine, session, fault)) == STATUS_OK)
                 *out = session_retain(session);
@@ -141,6 +148,20 @@ static enum status reserve(struct engine *engine, const struct session_request *
     return status;
 }
 
+enum status engine_check_size(const struct engine *engine, const struct layout *layout,
+                              const struct plan *plan, const struct spec *spec, struct fault *fault)
+{
+    uint64_t bytes = state_bytes(layout, plan, spec);
+
+    if (bytes <= engine->options.memory_bytes_max && bytes / STORE_CHUNK_BYTES <= CHUNKS_MAX)
+        return STATUS_OK;
+    return fault_set(fault, STATUS_TOO_LARGE, "/parameters",
+                     "weights and state need %llu bytes; this server keeps at most %llu in "
+                     "memory (--memory-bytes-max)",
+                     (unsigned long long)bytes,
+                     (unsigned long long)engine->options.memory_bytes_max);
+}
+
 enum status engine_create(struct engine *engine, const struct session_request *request,
                           struct session **out, bool *created, struct fault *fault)
 {
@@ -148,6 +169,7 @@ enum status engine_create(struct engine *engine, const struct session_request *r
         .created_us = clock_unix_us(), .spec = *request->spec, .layout = request->layout};
     char id[SESSION_ID_BYTES + 1] = "";
     struct session *session = NULL;
+    struct plan *plan = NULL;
     bool exists, gone;
     enum status status;
 
@@ -157,30 +179,29 @@ enum status engine_create(struct engine *engine, const struct session_request *r
                          "(--parameters-max)",
                          request->layout->count,
                          (unsigned long long)engine->options.parameters_max);
-    uint64_t bytes = state_bytes(request->layout, request->spec);
-    if (bytes > engine->options.memory_bytes_max || bytes / STORE_CHUNK_BYTES > CHUNKS_MAX)
-        return fault_set(fault, STATUS_TOO_LARGE, "/parameters",
-                         "weights and state need %llu bytes; this server keeps at most %llu in "
-                         "memory (--memory-bytes-max)",
-                         (unsigned long long)bytes,
-                         (unsigned long long)engine->options.memory_bytes_max);
     if (request->id != NULL)
         strcpy(id, request->id);
     if ((status = check_weights(request->layout, request->spec->dtype, request->weights, fault)) !=
             STATUS_OK ||
-        (status = digest_request(request, &record.request, fault)) != STATUS_OK)
+        (status = digest_request(request, &record.request, fault)) != STATUS_OK ||
+        (status = plan_new(request->spec, request->layout, &plan, fault)) != STATUS_OK)
         return status;
+    if ((status = engine_check_size(engine, request->layout, plan, request->spec, fault)) !=
+        STATUS_OK) {
+        plan_free(plan);
+        return status;
+    }
     do {
         gone = exists = false;
-        if ((status = reserve(engine, request, &record, &exists, id, &session, fault)) != STATUS_OK)
-            return status;
-        if (exists)
+        status = reserve(engine, request, &record, &plan, &exists, id, &session, fault);
+        if (status == STATUS_OK && exists)
             status = compare_existing(session, &record.request, out, &gone, fault);
     } while (gone);
+    plan_free(plan); /* unless a session has it */
     *created = !exists;
-    if (exists)
+    if (exists || status != STATUS_OK)
         return status;
-    if ((status = first_state(request, &session->state, fault)) == STATUS_OK)
+    if ((status = first_state(request, session->plan, &session->state, fault)) == STATUS_OK)
         status = session_checkpoint(session, request->spec, fault);
     if (status != STATUS_OK)
         engine_forget(engine, session);

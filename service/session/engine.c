@@ -44,10 +44,14 @@ static enum status visit_session(void *context, const struct store_session *row)
                          "session %s cannot be read: %.200s. Use the version of descent that wrote "
                          "it, or restore the folder from a backup.",
                          row->id, why.detail);
-    struct session *session = session_new(engine, row->key, row->id, &record);
+    struct plan *plan = NULL;
+    struct session *session = NULL;
+    if ((status = plan_new(&record.spec, record.layout, &plan, opening->fault)) == STATUS_OK &&
+        (session = session_new(engine, row->key, row->id, &record, plan)) == NULL)
+        plan_free(plan);
     layout_release(record.layout);
     if (session == NULL)
-        return STATUS_INTERNAL;
+        return status != STATUS_OK ? status : STATUS_INTERNAL;
     if (opening->count == opening->capacity) {
         size_t capacity = opening->capacity == 0 ? 64 : 2 * opening->capacity;
         struct session **by_key = realloc(opening->by_key, capacity * sizeof *by_key);
@@ -140,7 +144,8 @@ static enum status visit_event(void *context, const struct store_event *row)
     if (place == NULL)
         return STATUS_INTERNAL;
     uint64_t bytes = (uint64_t)row->chunks * STORE_CHUNK_BYTES;
-    uint64_t vector = session->layout->count * dtype_size(session->dtype);
+    uint64_t vector =
+        (session->layout->count + session->plan->proposal_count) * dtype_size(session->dtype);
     *place = (struct event_place){.lsn = row->lsn,
                                   .step = row->step,
                                   .chunks = row->chunks,
@@ -225,7 +230,8 @@ static void evict_idle(struct engine *engine)
             struct resident *resident = &residents[resident_count++];
             resident->session = sessions[i];
             resident->used_us = sessions[i]->used_us;
-            resident->bytes = state_bytes(sessions[i]->layout, &sessions[i]->spec);
+            resident->bytes =
+                state_bytes(sessions[i]->layout, sessions[i]->plan, &sessions[i]->spec);
             bytes += resident->bytes;
         }
         pthread_mutex_unlock(&sessions[i]->mutex);
@@ -393,7 +399,8 @@ void engine_usage(struct engine *engine, struct engine_usage *out)
         pthread_mutex_lock(&sessions[i]->mutex);
         if (sessions[i]->state != NULL) {
             out->resident++;
-            out->resident_bytes += state_bytes(sessions[i]->layout, &sessions[i]->spec);
+            out->resident_bytes +=
+                state_bytes(sessions[i]->layout, sessions[i]->plan, &sessions[i]->spec);
         }
         pthread_mutex_unlock(&sessions[i]->mutex);
         session_release(sessions[i]);

@@ -7,12 +7,12 @@
 
 #include "service/core/clock.h"
 
-enum { RECORD_FORMAT = 1 };
+enum { RECORD_FORMAT = 2 };
 
 static enum status damaged(struct fault *fault, const char *what)
 {
     return fault_set(fault, STATUS_STORAGE_FAILED, "",
-                     "a stored %s is damaged or was written by a newer version", what);
+                     "a stored %s is damaged or was written by another version", what);
 }
 
 struct event event_make(enum event_kind kind, uint64_t step)
@@ -163,6 +163,9 @@ void checkpoint_head_pack(struct packer *packer, const struct checkpoint_head *h
     receipt_pack(packer, &head->last);
     pack_text(packer, head->cursor);
     spec_pack(packer, &head->spec);
+    for (size_t i = 0; i < SCALARS_MAX; i++)
+        pack_f64(packer, head->scalar[i]);
+    pack_u64(packer, head->base_count);
     pack_u32(packer, head->slots);
     ledger_pack(packer, ledger);
 }
@@ -185,6 +188,11 @@ enum status checkpoint_head_unpack(struct span bytes, struct checkpoint_head *ou
         return damaged(fault, "checkpoint");
     if ((status = spec_unpack(&unpacker, &head.spec, fault)) != STATUS_OK)
         return status;
+    for (size_t i = 0; i < SCALARS_MAX; i++)
+        head.scalar[i] = unpack_f64(&unpacker);
+    head.base_count = unpack_u64(&unpacker);
+    if (head.base_count > BASES_MAX)
+        return damaged(fault, "checkpoint");
     head.slots = unpack_u32(&unpacker);
     if (has_cursor && (head.cursor = strdup(cursor)) == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");

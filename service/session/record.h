@@ -10,7 +10,8 @@
 #include "service/tensor/layout.h"
 
 enum event_kind {
-    EVENT_GRADIENT = 1, /* body: the gradient in its wire dtype */
+    EVENT_GRADIENT = 1, /* body: the gradient in its wire dtype, and what the rule proposed for it,
+                           if it does */
     EVENT_SKIP = 2,     /* a gradient that was not finite, counted and not applied; no body */
     EVENT_WEIGHTS = 3,  /* body: weights in the session's dtype */
     EVENT_SPEC = 4,     /* body: the new configuration; makes no step */
@@ -59,7 +60,9 @@ struct checkpoint_head {
     struct receipt last;
     char *cursor; /* malloc'ed or NULL */
     struct spec spec;
-    uint32_t slots; /* bit k: slot k is stored; else it is zeros or not there */
+    double scalar[SCALARS_MAX];
+    uint64_t base_count; /* revisions stored for gradients that come late */
+    uint32_t slots;      /* bit k: slot k is stored; else it is as it starts, or not there */
 };
 
 void checkpoint_head_pack(struct packer *packer, const struct checkpoint_head *head,

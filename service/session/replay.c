@@ -66,12 +66,37 @@ static enum status read_head(struct stream *stream, struct checkpoint_head *head
     return status;
 }
 
+static enum status misfit(struct fault *fault)
+{
+    return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                     "a stored configuration is not one of this session");
+}
+
+/* The revisions before the current one, the newest first. */
+static enum status load_bases(struct state *state, const struct checkpoint_head *head,
+                              struct stream *stream, size_t vector, struct fault *fault)
+{
+    enum status status = STATUS_OK;
+
+    while (state->base_count < head->base_count && status == STATUS_OK) {
+        struct revision *base = revision_new(vector, false);
+        if (base == NULL)
+            return fault_set(fault, STATUS_INTERNAL, "", "out of memory for earlier weights");
+        base->step = head->step - 1 - state->base_count;
+        base->lineage = head->lineage;
+        state->base[state->base_count++] = base;
+        status = stream_read(stream, base->weights->data, vector, fault);
+    }
+    return status;
+}
+
 static enum status load_checkpoint(struct session *session, struct stream *stream,
                                    struct state *state, struct spec *spec, struct fault *fault)
 {
     size_t vector = session->layout->count * dtype_size(session->dtype);
+    size_t element = dtype_size(session->dtype);
     struct checkpoint_head head;
-    struct buffer *added[SLOTS_MAX] = {NULL};
+    struct addition added = {.workspace = NULL};
     enum status status = read_head(stream, &head, &state->ledger, fault);
 
     if (status != STATUS_OK)
@@ -79,23 +104,31 @@ static enum status load_checkpoint(struct session *session, struct stream *strea
     state->cursor = head.cursor;
     state->last = head.last;
     state->updates = head.updates;
+    memcpy(state->scalar, head.scalar, sizeof state->scalar);
     *spec = head.spec;
-    if ((state->current = revision_new(vector)) == NULL)
+    if (!session_fits(session, spec))
+        return misfit(fault);
+    if ((state->current = revision_new(vector, spec->ema.on)) == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory for the weights");
     state->current->step = head.step;
     state->current->lineage = head.lineage;
+    state->current->updates = head.updates;
     if ((status = stream_read(stream, state->current->weights->data, vector, fault)) != STATUS_OK)
         return status;
-    if ((status = state_slots_missing(state, spec, session->layout->count, added, fault)) !=
-        STATUS_OK)
+    if (spec->ema.on &&
+        (status = stream_read(stream, state->current->average->data, vector, fault)) != STATUS_OK)
         return status;
-    state_fit(state, spec, added);
+    if ((status = load_bases(state, &head, stream, vector, fault)) != STATUS_OK ||
+        (status = state_lacks(state, session->plan, spec, &added, fault)) != STATUS_OK)
+        return status;
+    state_fit(state, session->plan, spec, &added);
     for (size_t k = 0; k < SLOTS_MAX && status == STATUS_OK; k++)
         if (head.slots >> k & 1) {
             if (state->slot[k] == NULL)
                 return fault_set(fault, STATUS_STORAGE_FAILED, "",
                                  "a checkpoint has a slot that its rule does not have");
-            status = stream_read(stream, state->slot[k]->data, vector, fault);
+            status = stream_read(stream, state->slot[k]->data,
+                                 session->plan->slot_count[k] * element, fault);
         }
     return status;
 }
@@ -143,29 +176,19 @@ static enum status read_event(struct session *session, const struct event_place 
     return status;
 }
 
-static size_t body_size(const struct session *session, const struct event *event)
-{
-    switch (event->kind) {
-    case EVENT_GRADIENT:
-        return session->layout->count * dtype_size(event->wire);
-    case EVENT_WEIGHTS:
-        return session->layout->count * dtype_size(session->dtype);
-    default:
-        return 0;
-    }
-}
-
 static enum status replay_spec(struct session *session, struct state *state, struct spec *spec,
                                const struct buffer *body, struct fault *fault)
 {
     struct unpacker unpacker = {.data = body->data, .size = body->size};
-    struct buffer *added[SLOTS_MAX] = {NULL};
+    struct addition added = {.workspace = NULL};
     enum status status = spec_unpack(&unpacker, spec, fault);
 
+    if (status == STATUS_OK && !session_fits(session, spec))
+        status = misfit(fault);
     if (status == STATUS_OK)
-        status = state_slots_missing(state, spec, session->layout->count, added, fault);
+        status = state_lacks(state, session->plan, spec, &added, fault);
     if (status == STATUS_OK)
-        state_fit(state, spec, added);
+        state_fit(state, session->plan, spec, &added);
     return status;
 }
 
@@ -179,11 +202,12 @@ static enum status replay_step(struct session *session, struct state *state,
     struct receipt receipt;
     char *cursor = NULL;
 
-    if (event->step != state->current->step + 1 || body->size < body_size(session, event))
+    if (event->step != state->current->step + 1 ||
+        body->size < event_body_size(session->plan, count, event) || !event_base_kept(state, event))
         return fault_set(fault, STATUS_STORAGE_FAILED, "",
                          "the journal does not fit the state: step %llu follows step %llu",
                          (unsigned long long)event->step, (unsigned long long)state->current->step);
-    next = revision_new(applies ? count * dtype_size(session->dtype) : 0);
+    next = revision_new(applies ? count * dtype_size(session->dtype) : 0, spec->ema.on);
     if (event->cursor != NULL)
         cursor = strndup(event->cursor, event->cursor_size);
     if (next == NULL || (event->cursor != NULL && cursor == NULL) ||
@@ -192,7 +216,7 @@ static enum status replay_step(struct session *session, struct state *state,
         free(cursor);
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     }
-    event_apply(state, spec, count, event, body, 0, next, &receipt);
+    event_apply(state, session->plan, spec, count, event, body, 0, next, &receipt);
     state_publish(state, event, next, &receipt, cursor);
     return STATUS_OK;
 }

@@ -16,7 +16,7 @@ bool session_id_valid(const char *id)
 }
 
 struct session *session_new(struct engine *engine, int64_t key, const char *id,
-                            const struct session_record *record)
+                            const struct session_record *record, struct plan *plan)
 {
     struct session *session = calloc(1, sizeof *session);
 
@@ -30,6 +30,7 @@ struct session *session_new(struct engine *engine, int64_t key, const char *id,
     session->created_us = record->created_us;
     session->request = record->request;
     session->layout = layout_retain(record->layout);
+    session->plan = plan;
     session->dtype = record->spec.dtype;
     session->spec = record->spec;
     session->events_end = &session->events;
@@ -50,6 +51,7 @@ void session_release(struct session *session)
     if (session == NULL || __atomic_sub_fetch(&session->references, 1, __ATOMIC_ACQ_REL) != 0)
         return;
     state_free(session->state);
+    plan_free(session->plan);
     layout_release(session->layout);
     while (session->events != NULL) {
         struct event_place *next = session->events->next;
@@ -74,6 +76,16 @@ const struct layout *session_layout(const struct session *session)
 enum dtype session_dtype(const struct session *session)
 {
     return session->dtype;
+}
+
+bool session_fits(const struct session *session, const struct spec *spec)
+{
+    const struct spec *own = &session->spec;
+
+    return spec->rule == own->rule && spec->dtype == own->dtype && spec->ema.on == own->ema.on &&
+           spec->groups.count == own->groups.count &&
+           spec->groups.pattern_bytes == own->groups.pattern_bytes &&
+           memcmp(spec->groups.patterns, own->groups.patterns, own->groups.pattern_bytes) == 0;
 }
 
 static enum status gone(const struct session *session, struct fault *fault)

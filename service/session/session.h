@@ -18,14 +18,19 @@
 #include "service/session/commit.h"
 #include "service/session/engine.h"
 #include "service/session/ledger.h"
+#include "service/session/plan.h"
 #include "service/session/record.h"
 
 /* What leaves memory when a session is idle. Changed by the holder of the turn; `current`, `last`,
  * `cursor` and `ledger` under the mutex too, because readers look at them. */
 struct state {
     struct revision *current;
-    struct buffer *slot[SLOTS_MAX]; /* NULL where not needed */
-    uint64_t updates;               /* t of the rule: steps that were applied */
+    struct buffer *slot[SLOTS_MAX];   /* NULL where not needed */
+    double scalar[SCALARS_MAX];       /* of the rule */
+    struct buffer *workspace;         /* scratch memory of the rule; NULL: none */
+    size_t base_count, bases_max;     /* revisions kept for gradients that come late */
+    struct revision *base[BASES_MAX]; /* [i]: that of i + 1 steps before the current */
+    uint64_t updates;                 /* t of the rule: steps that were applied */
     struct receipt last;
     char *cursor; /* malloc'ed or NULL */
     struct ledger ledger;
@@ -63,6 +68,7 @@ struct session {
     uint64_t created_us;
     struct digest request;
     struct layout *layout;
+    struct plan *plan;
     enum dtype dtype;
     bool hidden; /* being created: guarded by the registry's lock */
 
@@ -112,9 +118,10 @@ struct engine {
 
 /* --- session.c: life, turns, residence --- */
 
-/* A session with one reference; layout is retained. NULL when memory is out. */
+/* A session with one reference; layout is retained, the plan is its own on success. NULL when
+ * memory is out. */
 struct session *session_new(struct engine *engine, int64_t key, const char *id,
-                            const struct session_record *record);
+                            const struct session_record *record, struct plan *plan);
 struct session *session_retain(struct session *session);
 
 /* Makes the state resident and keeps it so until session_leave. SESSION_NOT_FOUND when deleted. */
@@ -138,9 +145,9 @@ void session_end_turn(struct session *session, bool exclusive, bool failed);
 
 /* --- state.c --- */
 
-/* A revision with one reference and room for `bytes` of weights (0: none yet). NULL when memory is
- * out. */
-struct revision *revision_new(size_t bytes);
+/* A revision with one reference and room for `bytes` of weights (0: none yet), and for as much of
+ * their average. NULL when memory is out. */
+struct revision *revision_new(size_t bytes, bool averaged);
 
 /* OK when bad_count is 0; else `status` naming tensor and index, where = "/<member>/<tensor>". */
 enum status check_finite(const struct layout *layout, const char *member, size_t bad_count,
@@ -153,25 +160,61 @@ enum status check_weights(const struct layout *layout, enum dtype dtype,
 struct state *state_new(void);
 void state_free(struct state *state); /* NULL is allowed */
 
-/* Bytes of weights and slots of a session, in memory or not. */
-uint64_t state_bytes(const struct layout *layout, const struct spec *spec);
+/* Bytes of weights and state of a session, in memory or not. */
+uint64_t state_bytes(const struct layout *layout, const struct plan *plan, const struct spec *spec);
 
-/* Allocates (zeros) the slots that `spec` needs and the state lacks into added[], which starts
- * empty. */
-enum status state_slots_missing(const struct state *state, const struct spec *spec, size_t count,
-                                struct buffer *added[SLOTS_MAX], struct fault *fault);
-/* Takes them over and drops the slots that `spec` does not need. */
-void state_fit(struct state *state, const struct spec *spec, struct buffer *take_added[SLOTS_MAX]);
+/* TOO_LARGE when that is more than this engine keeps or stores of one session. */
+enum status engine_check_size(const struct engine *engine, const struct layout *layout,
+                              const struct plan *plan, const struct spec *spec,
+                              struct fault *fault);
 
-/* The hyperparameters of one step: the configured ones with the event's overrides. */
-void event_hyper(const struct spec *spec, const struct event *event, double hyper[HYPERS_MAX]);
+/* Whether a configuration that was stored later can be one of this session: what is fixed for its
+ * life is the same. */
+bool session_fits(const struct session *session, const struct spec *spec);
+
+/* What a state lacks under a configuration: starts empty. */
+struct addition {
+    struct buffer *slot[SLOTS_MAX];
+    struct buffer *workspace;
+};
+
+/* Allocates the slots that `spec` needs and the state, which has its weights, lacks, each as it
+ * starts. INTERNAL when
+ * memory is out: nothing is left allocated. */
+enum status state_lacks(const struct state *state, const struct plan *plan, const struct spec *spec,
+                        struct addition *out, struct fault *fault);
+void addition_release(struct addition *addition);
+/* Takes them over and drops what `spec` does not need. */
+void state_fit(struct state *state, const struct plan *plan, const struct spec *spec,
+               struct addition *take_added);
+
+/* The scalars as they start. */
+void state_start(struct state *state, const struct optimizer *rule);
+
+/* The hyperparameters of one step: the configured ones with the event's overrides, lr not yet
+ * scheduled. */
+void event_overrides(const struct spec *spec, const struct event *event, double hyper[HYPERS_MAX]);
+
+/* Bytes of an event's body, and where in it the rule's proposal lies (after the gradient). */
+size_t event_body_size(const struct plan *plan, size_t count, const struct event *event);
+size_t event_proposal_offset(size_t count, const struct event *event);
+
+/* Whether the state still has the weights that the gradient was computed at, if the rule asks for
+ * them. */
+bool event_base_kept(const struct state *state, const struct event *event);
+
+/* What the rule proposes for an EVENT_GRADIENT whose body this is, into the body after the
+ * gradient. The state does not change. */
+void event_propose(struct state *state, const struct plan *plan, const struct spec *spec,
+                   size_t count, const struct event *event, struct buffer *body);
 
 /* What an event makes of a state: a pure function of state, configuration, head and body, for live
  * steps and replay alike. It cannot fail: *next was made by revision_new with room for the weights
  * (EVENT_GRADIENT) or without (EVENT_SKIP shares the old ones, EVENT_WEIGHTS takes the body). Slots
- * change in place; nothing else of the state changes before state_publish. Not for EVENT_SPEC. */
-void event_apply(struct state *state, const struct spec *spec, size_t count,
-                 const struct event *event, struct buffer *body, size_t body_offset,
+ * and scalars change in place; nothing else of the state changes before state_publish. Not for
+ * EVENT_SPEC. */
+void event_apply(struct state *state, const struct plan *plan, const struct spec *spec,
+                 size_t count, const struct event *event, struct buffer *body, size_t body_offset,
                  struct revision *next, struct receipt *receipt);
 
 /* Makes the result current. ledger_reserve has made room. take_cursor: malloc'ed, NULL when the

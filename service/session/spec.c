@@ -6,8 +6,9 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/kernel/real.h"
 
-enum { SPEC_FORMAT = 1, NAME_BYTES = 64 };
+enum { SPEC_FORMAT = 2, NAME_BYTES = 64 };
 
 void spec_init(struct spec *spec)
 {
@@ -19,6 +20,9 @@ void spec_init(struct spec *spec)
     spec->durability.seconds = 1;
     spec->durability.steps = 100;
     spec->keep_steps = 1000;
+    spec->ema.decay = 0.999;
+    spec->ema.eps = 1e-6;
+    schedule_set(&spec->schedule, schedule_find("constant"));
 }
 
 void spec_set_rule(struct spec *spec, const struct optimizer *rule)
@@ -46,18 +50,73 @@ enum status spec_add_label(struct spec *spec, const char *name, const char *valu
     return STATUS_OK;
 }
 
+enum status spec_add_group(struct spec *spec, const struct group *group, struct fault *fault)
+{
+    if (spec->groups.count == GROUPS_MAX)
+        return fault_set(fault, STATUS_INVALID_FIELD, "/groups", "there may be at most %d groups",
+                         GROUPS_MAX);
+    spec->groups.group[spec->groups.count] = *group;
+    spec->groups.group[spec->groups.count++].pattern_count = 0;
+    return STATUS_OK;
+}
+
+enum status spec_add_pattern(struct spec *spec, const char *pattern, struct fault *fault)
+{
+    size_t size = strlen(pattern) + 1;
+
+    PRE(spec->groups.count > 0);
+    if (size > PATTERN_BYTES_MAX - spec->groups.pattern_bytes)
+        return fault_set(fault, STATUS_INVALID_FIELD, "/groups",
+                         "the patterns of all groups may have at most %d bytes together",
+                         PATTERN_BYTES_MAX);
+    memcpy(spec->groups.patterns + spec->groups.pattern_bytes, pattern, size);
+    spec->groups.pattern_bytes += size;
+    spec->groups.group[spec->groups.count - 1].pattern_count++;
+    return STATUS_OK;
+}
+
+double spec_average_divisor(const struct spec *spec, uint64_t updates)
+{
+    return spec->ema.debias ? 1 - (1 - spec->ema.eps) * power(spec->ema.decay, updates) : 1;
+}
+
 /* Hyperparameters go by name: a rule may get new ones, which then take their defaults in old
  * records. */
+static void pack_values(struct packer *packer, const char *name, const struct hyper *hypers,
+                        size_t count, const double *values)
+{
+    pack_text(packer, name);
+    pack_u32(packer, (uint32_t)count);
+    for (size_t i = 0; i < count; i++) {
+        pack_text(packer, hypers[i].name);
+        pack_f64(packer, values[i]);
+    }
+}
+
+static void pack_groups(struct packer *packer, const struct spec *spec)
+{
+    pack_u32(packer, (uint32_t)spec->groups.count);
+    for (size_t i = 0; i < spec->groups.count; i++) {
+        const struct group *group = &spec->groups.group[i];
+        pack_u32(packer, (uint32_t)group->pattern_count);
+        pack_f64(packer, group->lr_mult);
+        pack_f64(packer, group->weight_decay_mult);
+        pack_u32(packer, group->adapt);
+    }
+    pack_bytes(packer, spec->groups.patterns, spec->groups.pattern_bytes);
+}
+
 void spec_pack(struct packer *packer, const struct spec *spec)
 {
+    const struct schedule_setting *schedule = &spec->schedule;
+
     pack_u32(packer, SPEC_FORMAT);
     pack_u32(packer, (uint32_t)spec->dtype);
-    pack_text(packer, spec->rule->name);
-    pack_u32(packer, (uint32_t)spec->rule->hyper_count);
-    for (size_t i = 0; i < spec->rule->hyper_count; i++) {
-        pack_text(packer, spec->rule->hypers[i].name);
-        pack_f64(packer, spec->hyper[i]);
-    }
+    pack_values(packer, spec->rule->name, spec->rule->hypers, spec->rule->hyper_count, spec->hyper);
+    pack_values(packer, schedule->schedule->name, schedule->schedule->hypers,
+                schedule->schedule->hyper_count, schedule->value);
+    for (size_t i = 0; i < SCHEDULE_STEPS_MAX; i++)
+        pack_f64(packer, schedule->steps[i]);
     pack_f64(packer, spec->gradient.rescale);
     pack_f64(packer, spec->gradient.clip_value);
     pack_f64(packer, spec->gradient.clip_norm);
@@ -65,10 +124,42 @@ void spec_pack(struct packer *packer, const struct spec *spec)
     pack_u32(packer, (uint32_t)spec->durability.mode);
     pack_f64(packer, spec->durability.seconds);
     pack_u64(packer, spec->durability.steps);
+    pack_u32(packer, spec->ema.on);
+    pack_f64(packer, spec->ema.decay);
+    pack_f64(packer, spec->ema.eps);
+    pack_u32(packer, spec->ema.debias);
     pack_u64(packer, spec->keep_steps);
     pack_u64(packer, spec->seed);
     pack_u32(packer, (uint32_t)spec->label_count);
     pack_bytes(packer, spec->labels, spec->label_bytes);
+    pack_groups(packer, spec);
+}
+
+static enum status damaged(struct fault *fault)
+{
+    return fault_set(fault, STATUS_STORAGE_FAILED, "", "a stored configuration is damaged");
+}
+
+static enum status unpack_values(struct unpacker *unpacker, const char *owner,
+                                 const struct hyper *hypers, size_t count, double *values,
+                                 struct fault *fault)
+{
+    char name[NAME_BYTES], why[160];
+
+    for (uint32_t left = unpack_u32(unpacker); left > 0 && !unpacker->failed; left--) {
+        unpack_text(unpacker, name, sizeof name);
+        double value = unpack_f64(unpacker);
+        size_t index = hyper_find(hypers, count, name);
+        if (index == count)
+            return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                             "a stored session has %s.%s, which this version does not have", owner,
+                             name);
+        values[index] = value;
+        if (!hyper_allows(&hypers[index], value, why, sizeof why))
+            return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                             "a stored configuration is damaged: %s.%s", owner, why);
+    }
+    return STATUS_OK;
 }
 
 static enum status unpack_rule(struct unpacker *unpacker, struct spec *spec, struct fault *fault)
@@ -82,17 +173,67 @@ static enum status unpack_rule(struct unpacker *unpacker, struct spec *spec, str
                          "a stored session uses the rule \"%s\", which this version does not have",
                          name);
     spec_set_rule(spec, rule);
-    for (uint32_t count = unpack_u32(unpacker); count > 0 && !unpacker->failed; count--) {
-        unpack_text(unpacker, name, sizeof name);
-        double value = unpack_f64(unpacker);
-        size_t index = optimizer_hyper(rule, name);
-        if (index == rule->hyper_count)
-            return fault_set(fault, STATUS_STORAGE_FAILED, "",
-                             "a stored session has %s.%s, which this version does not have",
-                             rule->name, name);
-        spec->hyper[index] = value;
+    return unpack_values(unpacker, name, rule->hypers, rule->hyper_count, spec->hyper, fault);
+}
+
+static enum status unpack_schedule(struct unpacker *unpacker, struct schedule_setting *setting,
+                                   struct fault *fault)
+{
+    char name[NAME_BYTES], why[160];
+    const char *field;
+
+    unpack_text(unpacker, name, sizeof name);
+    const struct schedule *schedule = schedule_find(name);
+    if (unpacker->failed || schedule == NULL)
+        return fault_set(
+            fault, STATUS_STORAGE_FAILED, "",
+            "a stored session uses the schedule \"%s\", which this version does not have", name);
+    schedule_set(setting, schedule);
+    enum status status = unpack_values(unpacker, name, schedule->hypers, schedule->hyper_count,
+                                       setting->value, fault);
+    if (status != STATUS_OK)
+        return status;
+    for (size_t i = 0; i < SCHEDULE_STEPS_MAX; i++)
+        setting->steps[i] = unpack_f64(unpacker);
+    return schedule_check(setting, &field, why, sizeof why) == NULL ? STATUS_OK : damaged(fault);
+}
+
+/* Whether the bytes are so many texts, each with its NUL. */
+static bool holds_texts(const char *bytes, size_t size, size_t count)
+{
+    size_t ends = 0;
+
+    for (size_t i = 0; i < size; i++)
+        ends += bytes[i] == '\0';
+    return ends == count && (size == 0 || bytes[size - 1] == '\0');
+}
+
+static bool fits(double value, double least, double below)
+{
+    return value >= least && value < below;
+}
+
+static enum status unpack_groups(struct unpacker *unpacker, struct spec *spec, struct fault *fault)
+{
+    size_t patterns = 0;
+
+    spec->groups.count = unpack_u32(unpacker);
+    if (unpacker->failed || spec->groups.count > GROUPS_MAX)
+        return damaged(fault);
+    for (size_t i = 0; i < spec->groups.count; i++) {
+        struct group *group = &spec->groups.group[i];
+        patterns += group->pattern_count = unpack_u32(unpacker);
+        group->lr_mult = unpack_f64(unpacker);
+        group->weight_decay_mult = unpack_f64(unpacker);
+        group->adapt = unpack_u32(unpacker) != 0;
     }
-    return STATUS_OK;
+    struct span bytes = unpack_bytes(unpacker);
+    if (unpacker->failed || bytes.size > PATTERN_BYTES_MAX)
+        return damaged(fault);
+    if (bytes.size > 0)
+        memcpy(spec->groups.patterns, bytes.data, bytes.size);
+    spec->groups.pattern_bytes = bytes.size;
+    return holds_texts(spec->groups.patterns, bytes.size, patterns) ? STATUS_OK : damaged(fault);
 }
 
 enum status spec_unpack(struct unpacker *unpacker, struct spec *out, struct fault *fault)
@@ -105,8 +246,9 @@ enum status spec_unpack(struct unpacker *unpacker, struct spec *out, struct faul
     spec.dtype = (enum dtype)unpack_u32(unpacker);
     if (unpacker->failed || format != SPEC_FORMAT ||
         (spec.dtype != DTYPE_F32 && spec.dtype != DTYPE_F64))
-        return fault_set(fault, STATUS_STORAGE_FAILED, "", "a stored configuration is damaged");
-    if ((status = unpack_rule(unpacker, &spec, fault)) != STATUS_OK)
+        return damaged(fault);
+    if ((status = unpack_rule(unpacker, &spec, fault)) != STATUS_OK ||
+        (status = unpack_schedule(unpacker, &spec.schedule, fault)) != STATUS_OK)
         return status;
     spec.gradient.rescale = unpack_f64(unpacker);
     spec.gradient.clip_value = unpack_f64(unpacker);
@@ -115,6 +257,10 @@ enum status spec_unpack(struct unpacker *unpacker, struct spec *out, struct faul
     spec.durability.mode = (int)unpack_u32(unpacker);
     spec.durability.seconds = unpack_f64(unpacker);
     spec.durability.steps = unpack_u64(unpacker);
+    spec.ema.on = unpack_u32(unpacker) != 0;
+    spec.ema.decay = unpack_f64(unpacker);
+    spec.ema.eps = unpack_f64(unpacker);
+    spec.ema.debias = unpack_u32(unpacker) != 0;
     spec.keep_steps = unpack_u64(unpacker);
     spec.seed = unpack_u64(unpacker);
     spec.label_count = unpack_u32(unpacker);
@@ -122,10 +268,15 @@ enum status spec_unpack(struct unpacker *unpacker, struct spec *out, struct faul
     if (unpacker->failed || labels.size > sizeof spec.labels ||
         (unsigned)spec.gradient.nonfinite > NONFINITE_ZERO ||
         (unsigned)spec.durability.mode > DURABILITY_CHECKPOINT)
-        return fault_set(fault, STATUS_STORAGE_FAILED, "", "a stored configuration is damaged");
+        return damaged(fault);
     if (labels.size > 0)
         memcpy(spec.labels, labels.data, labels.size);
     spec.label_bytes = labels.size;
+    if (!holds_texts(spec.labels, labels.size, 2 * spec.label_count) ||
+        !fits(spec.ema.decay, 0, 1) || !fits(spec.ema.eps, EMA_EPS_MIN, 1))
+        return damaged(fault);
+    if ((status = unpack_groups(unpacker, &spec, fault)) != STATUS_OK)
+        return status;
     *out = spec;
     return STATUS_OK;
 }

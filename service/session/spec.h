@@ -10,17 +10,29 @@
 #include "service/core/pack.h"
 #include "service/core/status.h"
 #include "service/optim/optimizer.h"
+#include "service/optim/schedule.h"
 #include "service/tensor/dtype.h"
 
 enum nonfinite { NONFINITE_REJECT, NONFINITE_SKIP, NONFINITE_ZERO };
 enum durability { DURABILITY_STEP, DURABILITY_INTERVAL, DURABILITY_CHECKPOINT };
 
-enum { LABELS_MAX = 32, LABEL_BYTES_MAX = 2048 };
+enum { LABELS_MAX = 32, LABEL_BYTES_MAX = 2048, GROUPS_MAX = 32, PATTERN_BYTES_MAX = 2048 };
+
+/* What the average is divided by at step 0 must be more than 0 when rounded to either dtype. */
+#define EMA_EPS_MIN 1e-12
+
+/* Tensors that are treated apart: those whose names match one of the patterns. */
+struct group {
+    size_t pattern_count; /* > 0 */
+    double lr_mult, weight_decay_mult;
+    bool adapt; /* false: no layer-wise rate (LARS, LAMB ...) */
+};
 
 struct spec {
     enum dtype dtype; /* f32 or f64: what weights and state are kept and computed in */
     const struct optimizer *rule;
     double hyper[HYPERS_MAX];
+    struct schedule_setting schedule;
     struct {
         double rescale;
         double clip_value, clip_norm; /* NaN: none */
@@ -31,11 +43,22 @@ struct spec {
         double seconds; /* interval: at most so much is lost in a crash */
         uint64_t steps; /* checkpoint: state is saved every so many steps */
     } durability;
+    struct {
+        bool on;
+        double decay, eps;
+        bool debias;
+    } ema;               /* a moving average of the weights; fixed for a session's life */
     uint64_t keep_steps; /* how much history is wanted */
     uint64_t seed;
     size_t label_count;
     size_t label_bytes;
     char labels[LABEL_BYTES_MAX]; /* name NUL value NUL ..., label_bytes of it in use */
+    struct {
+        size_t count;
+        struct group group[GROUPS_MAX];
+        size_t pattern_bytes;
+        char patterns[PATTERN_BYTES_MAX]; /* pattern NUL ..., those of each group in turn */
+    } groups;                             /* the first that matches wins; fixed likewise */
 };
 
 /* The defaults of everything but the rule. */
@@ -47,6 +70,15 @@ void spec_set_rule(struct spec *spec, const struct optimizer *rule);
 /* Adds a label. INVALID_FIELD over LABELS_MAX or LABEL_BYTES_MAX. */
 enum status spec_add_label(struct spec *spec, const char *name, const char *value,
                            struct fault *fault);
+
+/* Adds a group without patterns, then patterns to the last group. INVALID_FIELD over GROUPS_MAX or
+ * PATTERN_BYTES_MAX, where = "/groups". */
+enum status spec_add_group(struct spec *spec, const struct group *group, struct fault *fault);
+enum status spec_add_pattern(struct spec *spec, const char *pattern, struct fault *fault);
+
+/* What the moving average is divided by to be served after so many updates: 1, or, with debias,
+ * 1 - (1 - eps) decay^updates. More than 0. */
+double spec_average_divisor(const struct spec *spec, uint64_t updates);
 
 void spec_pack(struct packer *packer, const struct spec *spec);
 /* STORAGE_FAILED for a record that cannot be read or names a rule this program does not have. */

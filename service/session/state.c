@@ -8,15 +8,16 @@
 #include "service/session/advance.h"
 #include "service/session/session.h"
 
-struct revision *revision_new(size_t bytes)
+struct revision *revision_new(size_t bytes, bool averaged)
 {
     struct revision *revision = calloc(1, sizeof *revision);
 
     if (revision == NULL)
         return NULL;
     revision->references = 1;
-    if (bytes > 0 && (revision->weights = buffer_new(bytes)) == NULL) {
-        free(revision);
+    if ((bytes > 0 && (revision->weights = buffer_new(bytes)) == NULL) ||
+        (bytes > 0 && averaged && (revision->average = buffer_new(bytes)) == NULL)) {
+        revision_release(revision);
         return NULL;
     }
     return revision;
@@ -33,6 +34,7 @@ void revision_release(struct revision *revision)
     if (revision == NULL || __atomic_sub_fetch(&revision->references, 1, __ATOMIC_ACQ_REL) != 0)
         return;
     buffer_release(revision->weights);
+    buffer_release(revision->average);
     free(revision);
 }
 
@@ -71,6 +73,13 @@ struct state *state_new(void)
     return calloc(1, sizeof(struct state));
 }
 
+/* Forgets all but the newest `count` bases. */
+static void keep_bases(struct state *state, size_t count)
+{
+    while (state->base_count > count)
+        revision_release(state->base[--state->base_count]);
+}
+
 void state_free(struct state *state)
 {
     if (state == NULL)
@@ -78,51 +87,103 @@ void state_free(struct state *state)
     revision_release(state->current);
     for (size_t k = 0; k < SLOTS_MAX; k++)
         buffer_release(state->slot[k]);
+    buffer_release(state->workspace);
+    keep_bases(state, 0);
     free(state->cursor);
     ledger_close(&state->ledger);
     free(state);
 }
 
-uint64_t state_bytes(const struct layout *layout, const struct spec *spec)
+static size_t bases_of(const struct spec *spec)
 {
-    uint64_t vectors = 1;
-
-    for (size_t k = 0; k < spec->rule->slot_count; k++)
-        vectors += slot_needed(&spec->rule->slots[k], spec->hyper);
-    return vectors * layout->count * dtype_size(spec->dtype);
+    return spec->rule->bases == NULL ? 0 : spec->rule->bases(spec->hyper);
 }
 
-enum status state_slots_missing(const struct state *state, const struct spec *spec, size_t count,
-                                struct buffer *added[SLOTS_MAX], struct fault *fault)
+/* A slot without numbers (a rule may have none for these shapes) is not there. */
+static bool slot_exists(const struct plan *plan, const struct spec *spec, size_t k)
 {
-    for (size_t k = 0; k < spec->rule->slot_count; k++) {
-        if (state->slot[k] != NULL || !slot_needed(&spec->rule->slots[k], spec->hyper))
-            continue;
-        added[k] = buffer_new_zeroed(count * dtype_size(spec->dtype));
-        if (added[k] != NULL)
-            continue;
-        while (k-- > 0) {
-            buffer_release(added[k]);
-            added[k] = NULL;
-        }
-        return fault_set(fault, STATUS_INTERNAL, "", "out of memory for optimizer state");
-    }
-    return STATUS_OK;
+    return k < plan->rule->slot_count && plan->slot_count[k] > 0 &&
+           slot_needed(&plan->rule->slots[k], spec->hyper);
 }
 
-void state_fit(struct state *state, const struct spec *spec, struct buffer *take_added[SLOTS_MAX])
+uint64_t state_bytes(const struct layout *layout, const struct plan *plan, const struct spec *spec)
+{
+    uint64_t numbers = layout->count * (1 + spec->ema.on + bases_of(spec));
+
+    for (size_t k = 0; k < SLOTS_MAX; k++)
+        if (slot_exists(plan, spec, k))
+            numbers += plan->slot_count[k];
+    return numbers * dtype_size(spec->dtype) + plan->workspace;
+}
+
+/* A slot as it starts: zeros, the weights, or all at the value of a hyperparameter. */
+static struct buffer *new_slot(const struct state *state, const struct plan *plan,
+                               const struct spec *spec, size_t k)
+{
+    const struct slot *slot = &plan->rule->slots[k];
+    size_t count = plan->slot_count[k], element = dtype_size(spec->dtype);
+    double value = spec->hyper[slot->initial];
+    struct buffer *buffer = buffer_new_zeroed(count * element);
+
+    if (buffer != NULL && slot->starts_as_weights)
+        memcpy(buffer->data, state->current->weights->data, count * element);
+    if (buffer == NULL || slot->initial == 0 || value == 0)
+        return buffer;
+    dtype_convert(spec->dtype, buffer->data, DTYPE_F64, &value, 1);
+    for (size_t done = 1; done < count; done *= 2) /* doubling what is there */
+        memcpy(buffer->data + done * element, buffer->data,
+               (done < count - done ? done : count - done) * element);
+    return buffer;
+}
+
+void addition_release(struct addition *addition)
+{
+    for (size_t k = 0; k < SLOTS_MAX; k++)
+        buffer_release(addition->slot[k]);
+    buffer_release(addition->workspace);
+    *addition = (struct addition){.workspace = NULL};
+}
+
+enum status state_lacks(const struct state *state, const struct plan *plan, const struct spec *spec,
+                        struct addition *out, struct fault *fault)
+{
+    bool lacks = false;
+
+    for (size_t k = 0; k < SLOTS_MAX; k++)
+        if (state->slot[k] == NULL && slot_exists(plan, spec, k))
+            lacks |= (out->slot[k] = new_slot(state, plan, spec, k)) == NULL;
+    if (state->workspace == NULL && plan->workspace > 0)
+        lacks |= (out->workspace = buffer_new(plan->workspace)) == NULL;
+    if (!lacks)
+        return STATUS_OK;
+    addition_release(out);
+    return fault_set(fault, STATUS_INTERNAL, "", "out of memory for optimizer state");
+}
+
+void state_fit(struct state *state, const struct plan *plan, const struct spec *spec,
+               struct addition *take_added)
 {
     for (size_t k = 0; k < SLOTS_MAX; k++) {
-        if (take_added[k] != NULL)
-            state->slot[k] = take_added[k];
-        if (k < spec->rule->slot_count && slot_needed(&spec->rule->slots[k], spec->hyper))
+        if (take_added->slot[k] != NULL)
+            state->slot[k] = take_added->slot[k];
+        if (slot_exists(plan, spec, k))
             continue;
         buffer_release(state->slot[k]);
         state->slot[k] = NULL;
     }
+    if (take_added->workspace != NULL)
+        state->workspace = take_added->workspace;
+    state->bases_max = bases_of(spec);
+    keep_bases(state, state->bases_max);
 }
 
-void event_hyper(const struct spec *spec, const struct event *event, double hyper[HYPERS_MAX])
+void state_start(struct state *state, const struct optimizer *rule)
+{
+    for (size_t k = 0; k < rule->scalar_count; k++)
+        state->scalar[k] = rule->scalars[k].initial;
+}
+
+void event_overrides(const struct spec *spec, const struct event *event, double hyper[HYPERS_MAX])
 {
     const struct {
         const char *name;
@@ -143,34 +204,122 @@ void event_hyper(const struct spec *spec, const struct event *event, double hype
         }
 }
 
-static void apply_gradient(struct state *state, const struct spec *spec, size_t count,
-                           const struct event *event, void *gradient, struct revision *next,
-                           struct receipt *receipt)
+/* The proposal is aligned as a buffer is. */
+size_t event_proposal_offset(size_t count, const struct event *event)
+{
+    return (count * dtype_size(event->wire) + 63) / 64 * 64;
+}
+
+size_t event_body_size(const struct plan *plan, size_t count, const struct event *event)
+{
+    switch (event->kind) {
+    case EVENT_GRADIENT:
+        if (plan->proposal_count > 0)
+            return event_proposal_offset(count, event) +
+                   plan->proposal_count * dtype_size(plan->rule->dtype);
+        return count * dtype_size(event->wire);
+    case EVENT_WEIGHTS:
+        return count * dtype_size(plan->rule->dtype);
+    default:
+        return 0;
+    }
+}
+
+bool event_base_kept(const struct state *state, const struct event *event)
+{
+    return event->kind != EVENT_GRADIENT || state->bases_max == 0 ||
+           event->step - 1 - event->base_step <= state->base_count;
+}
+
+/* The weights that the gradient was computed at, if the rule asks for them and they are not the
+ * current ones. */
+static const void *base_of(const struct state *state, const struct event *event)
+{
+    uint64_t behind = event->step - 1 - event->base_step;
+
+    if (state->bases_max == 0 || behind == 0)
+        return NULL;
+    PRE(behind <= state->base_count);
+    return state->base[behind - 1]->weights->data;
+}
+
+static void set_advance(struct state *state, const struct plan *plan, const struct spec *spec,
+                        size_t count, const struct event *event, struct buffer *body,
+                        size_t body_offset, double hyper[HYPERS_MAX], struct advance *out)
+{
+    double clip = spec->gradient.clip_value;
+    unsigned char *gradient = body->data + body_offset;
+
+    event_overrides(spec, event, hyper);
+    if (isnan(event->lr))
+        hyper[HYPER_LR] = schedule_rate(&spec->schedule, spec->hyper[HYPER_LR], event->step);
+    *out = (struct advance){.plan = plan,
+                            .hyper = hyper,
+                            .update = state->updates + 1,
+                            .seed = spec->seed,
+                            .gradient = {gradient, event->wire, count},
+                            .rescale = spec->gradient.rescale,
+                            .clip_value = isnan(clip) ? HUGE_VAL : clip,
+                            .clip_scale = event->clip_scale,
+                            .param = state->current->weights->data,
+                            .base = base_of(state, event),
+                            .scalar = state->scalar};
+    if (state->workspace != NULL)
+        out->workspace = state->workspace->data;
+    if (plan->proposal_count > 0)
+        out->proposal = gradient + event_proposal_offset(count, event);
+    for (size_t k = 0; k < SLOTS_MAX; k++)
+        out->slot[k] = state->slot[k] == NULL ? NULL : state->slot[k]->data;
+}
+
+void event_propose(struct state *state, const struct plan *plan, const struct spec *spec,
+                   size_t count, const struct event *event, struct buffer *body)
 {
     double hyper[HYPERS_MAX];
-    double clip = spec->gradient.clip_value;
+    struct advance advance;
 
-    event_hyper(spec, event, hyper);
-    struct advance advance = {.rule = spec->rule,
-                              .hyper = hyper,
-                              .update = ++state->updates,
-                              .gradient = {gradient, event->wire, count},
-                              .rescale = spec->gradient.rescale,
-                              .clip_value = isnan(clip) ? HUGE_VAL : clip,
-                              .clip_scale = event->clip_scale,
-                              .param = state->current->weights->data,
-                              .next_param = next->weights->data};
-    for (size_t k = 0; k < SLOTS_MAX; k++)
-        advance.slot[k] = state->slot[k] == NULL ? NULL : state->slot[k]->data;
+    set_advance(state, plan, spec, count, event, body, 0, hyper, &advance);
+    advances(spec->dtype)->propose(&advance, body->data + event_proposal_offset(count, event));
+}
+
+static void apply_gradient(struct state *state, const struct plan *plan, const struct spec *spec,
+                           size_t count, const struct event *event, struct buffer *body,
+                           size_t body_offset, struct revision *next, struct receipt *receipt)
+{
+    double hyper[HYPERS_MAX];
+    struct advance advance;
+
+    set_advance(state, plan, spec, count, event, body, body_offset, hyper, &advance);
+    advance.next_param = next->weights->data;
+    if (state->current->average != NULL) {
+        advance.average = state->current->average->data;
+        advance.next_average = next->average->data;
+        advance.average_rest = 1 - spec->ema.decay;
+    }
     advances(spec->dtype)->run(&advance);
+    state->updates++;
     receipt->kind = RECEIPT_APPLIED;
     receipt->lr = hyper[HYPER_LR];
     receipt->update_norm = advance.update_norm;
     receipt->param_norm = advance.param_norm;
 }
 
-void event_apply(struct state *state, const struct spec *spec, size_t count,
-                 const struct event *event, struct buffer *body, size_t body_offset,
+static struct buffer *retain_average(const struct state *state)
+{
+    return state->current->average == NULL ? NULL : buffer_retain(state->current->average);
+}
+
+/* What remembers the weights before the last update remembers none from before a replacement. */
+static void restart_slots(struct state *state, const struct plan *plan, const struct buffer *body)
+{
+    for (size_t k = 0; k < plan->rule->slot_count; k++)
+        if (plan->rule->slots[k].starts_as_weights && state->slot[k] != NULL)
+            memcpy(state->slot[k]->data, body->data,
+                   plan->slot_count[k] * dtype_size(plan->rule->dtype));
+}
+
+void event_apply(struct state *state, const struct plan *plan, const struct spec *spec,
+                 size_t count, const struct event *event, struct buffer *body, size_t body_offset,
                  struct revision *next, struct receipt *receipt)
 {
     double nothing = (double)NAN;
@@ -190,25 +339,36 @@ void event_apply(struct state *state, const struct spec *spec, size_t count,
     next->lineage = state->current->lineage;
     switch (event->kind) {
     case EVENT_GRADIENT:
-        apply_gradient(state, spec, count, event, body->data + body_offset, next, receipt);
+        apply_gradient(state, plan, spec, count, event, body, body_offset, next, receipt);
         break;
     case EVENT_SKIP:
         next->weights = buffer_retain(state->current->weights);
+        next->average = retain_average(state);
         receipt->kind = RECEIPT_SKIPPED;
         break;
     case EVENT_WEIGHTS:
         next->weights = buffer_retain(body);
+        next->average = retain_average(state);
+        restart_slots(state, plan, body);
         receipt->kind = RECEIPT_REPLACED;
         break;
     default:
         PRE(false);
     }
+    next->updates = state->updates;
 }
 
 void state_publish(struct state *state, const struct event *event, struct revision *take_next,
                    const struct receipt *receipt, char *take_cursor)
 {
-    revision_release(state->current);
+    if (state->bases_max > 0) {
+        keep_bases(state, state->bases_max - 1);
+        memmove(state->base + 1, state->base, state->base_count * sizeof *state->base);
+        state->base[0] = state->current;
+        state->base_count++;
+    } else {
+        revision_release(state->current);
+    }
     state->current = take_next;
     state->last = *receipt;
     if (take_cursor != NULL) {

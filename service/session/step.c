@@ -13,7 +13,8 @@ struct step {
     struct session *session;
     const struct submission *submission; /* NULL: weights are replaced */
     const struct precondition *match;
-    struct buffer *body; /* borrowed */
+    struct buffer *body;   /* borrowed, or `joined` */
+    struct buffer *joined; /* the gradient with what the rule proposes for it; NULL: nothing */
     size_t offset, size;
     struct spec spec;      /* as of admission */
     uint64_t spec_version; /* of it */
@@ -23,6 +24,7 @@ struct step {
     struct journal_entry *entry; /* NULL when the mode does not journal */
     struct revision *next;
     char *cursor;
+    bool exclusive; /* admitted alone */
     uint64_t ticket;
 };
 
@@ -52,13 +54,13 @@ static enum status check_overrides(const struct step *step, struct fault *fault)
         if (!hyper_allows(&rule->hypers[index], overrides[i].value, why, sizeof why))
             return fault_set(fault, STATUS_INVALID_FIELD, where, "%s", why);
     }
-    event_hyper(&step->spec, &step->event, hyper);
+    event_overrides(&step->spec, &step->event, hyper);
     for (size_t k = 0; k < rule->slot_count; k++)
         if (slot_needed(&rule->slots[k], hyper) && !slot_needed(&rule->slots[k], step->spec.hyper))
             return fault_set(fault, STATUS_INVALID_FIELD, "/momentum",
-                             "this session keeps no %s; PATCH the optimizer instead of overriding "
-                             "one step",
-                             rule->slots[k].meaning);
+                             "this session keeps no state \"%s\" (%s); PATCH the optimizer instead "
+                             "of overriding one step",
+                             rule->slots[k].name, rule->slots[k].meaning);
     return STATUS_OK;
 }
 
@@ -70,9 +72,10 @@ static enum status measure_gradient(struct step *step, struct fault *fault)
     struct wire_gradient gradient = {s->buffer->data + s->offset, s->dtype,
                                      step->session->layout->count};
     double clip_norm = spec->gradient.clip_norm;
-    /* l2_clipped clips after the decay, so the norm is of what is not clipped yet. */
+    /* l2_clipped clips after the decay, a raw rule by itself: the norm is of what is not clipped
+     * yet. */
     bool clips_first = !isnan(spec->gradient.clip_value) &&
-                       spec->hyper[HYPER_WEIGHT_DECAY_MODE] != DECAY_L2_CLIPPED;
+                       spec->hyper[HYPER_WEIGHT_DECAY_MODE] != DECAY_L2_CLIPPED && !spec->rule->raw;
     struct measure measure = {.rescale = spec->gradient.rescale,
                               .clip_value = clips_first ? spec->gradient.clip_value : HUGE_VAL,
                               .norm_clipped = !isnan(clip_norm)};
@@ -136,7 +139,8 @@ static enum status prepare_gradient(struct step *step, struct fault *fault)
     step->body = applies ? s->buffer : NULL;
     step->offset = s->offset;
     step->size = applies ? session->layout->count * dtype_size(s->dtype) : 0;
-    step->next = revision_new(applies ? session->layout->count * dtype_size(session->dtype) : 0);
+    step->next = revision_new(applies ? session->layout->count * dtype_size(session->dtype) : 0,
+                              step->spec.ema.on);
     if (s->cursor != NULL)
         step->cursor = strdup(s->cursor);
     if (step->next == NULL || (s->cursor != NULL && step->cursor == NULL))
@@ -153,7 +157,7 @@ static enum status prepare_weights(struct step *step, struct fault *fault)
         return status;
     step->event = event_make(EVENT_WEIGHTS, 0);
     step->event.wire = step->session->dtype;
-    step->next = revision_new(0);
+    step->next = revision_new(0, false);
     return step->next != NULL ? STATUS_OK : fault_set(fault, STATUS_INTERNAL, "", "out of memory");
 }
 
@@ -239,6 +243,25 @@ static bool matches(const struct precondition *match, uint64_t lineage, uint64_t
     return !match->given;
 }
 
+/* A rule that asks for the weights the gradient was computed at finds them among those kept. */
+static enum status check_base(const struct step *step, uint64_t current, struct fault *fault)
+{
+    const struct state *state = step->session->state;
+    const struct submission *s = step->submission;
+    /* When its turn comes, those in flight are kept too. */
+    uint64_t kept = state->base_count + (current - state->current->step);
+
+    if (kept > state->bases_max)
+        kept = state->bases_max;
+    if (!s->has_base_step || current - s->base_step <= kept)
+        return STATUS_OK;
+    fault_set(fault, STATUS_STALE_GRADIENT, "/base_step",
+              "the gradient was computed at step %llu; this session keeps the weights back to step "
+              "%llu (revisions): fetch the parameters and compute it again",
+              (unsigned long long)s->base_step, (unsigned long long)(current - kept));
+    return fault_extra(fault, "current_step", current);
+}
+
 static enum status check_position(const struct step *step, struct fault *fault)
 {
     const struct session *session = step->session;
@@ -259,16 +282,16 @@ static enum status check_position(const struct step *step, struct fault *fault)
                   (unsigned long long)s->base_step, (unsigned long long)current);
         return fault_extra(fault, "current_step", current);
     }
+    if (step->event.kind == EVENT_GRADIENT && session->state->bases_max > 0)
+        return check_base(step, current, fault);
     return STATUS_OK;
 }
 
-/* Admits the step and queues its event, so that ticket order is journal order. */
-static enum status admit(struct step *step, bool *seen, struct outcome *out, struct fault *fault)
+/* What can refuse the step where the session stands, and what must not fail later. */
+static enum status check(struct step *step, bool *seen, struct outcome *out, struct fault *fault)
 {
     struct session *session = step->session;
     const struct submission *s = step->submission;
-    struct committer *committer = session->engine->committer;
-    int mode = session->spec.durability.mode;
     size_t in_flight = session->tickets - session->turns;
     enum status status;
 
@@ -280,11 +303,49 @@ static enum status admit(struct step *step, bool *seen, struct outcome *out, str
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     step->event.step = session->admitted_step + 1;
     step->event.base_step = s != NULL && s->has_base_step ? s->base_step : session->admitted_step;
-    if (mode != DURABILITY_CHECKPOINT &&
-        (status = journal_entry_new(session, &step->event, step->body, step->offset, step->size,
-                                    &step->entry, fault)) != STATUS_OK)
-        return status;
-    if ((status = session_admit(session, false, &step->ticket, fault)) != STATUS_OK)
+    return STATUS_OK;
+}
+
+/* The body of a gradient that the rule proposes something for: computed now, with the turn held
+ * exclusively, so that the state is the one the step will be applied to. Mutex held on entry and
+ * exit. */
+static enum status propose(struct step *step, struct fault *fault)
+{
+    struct session *session = step->session;
+    size_t count = session->layout->count;
+    size_t gradient = step->size;
+    size_t size = event_body_size(session->plan, count, &step->event);
+
+    pthread_mutex_unlock(&session->mutex);
+    if ((step->joined = buffer_new(size)) != NULL) {
+        memcpy(step->joined->data, step->body->data + step->offset, gradient);
+        memset(step->joined->data + gradient, 0,
+               event_proposal_offset(count, &step->event) - gradient);
+        step->body = step->joined;
+        step->offset = 0;
+        step->size = size;
+        event_propose(session->state, session->plan, &session->spec, count, &step->event,
+                      step->body);
+    }
+    pthread_mutex_lock(&session->mutex);
+    return step->joined != NULL ? STATUS_OK
+                                : fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+}
+
+/* Queues the event of a step that was checked, in the order of admission. */
+static enum status enqueue(struct step *step, struct fault *fault)
+{
+    struct session *session = step->session;
+    struct committer *committer = session->engine->committer;
+    int mode = session->spec.durability.mode;
+    enum status status = STATUS_OK;
+
+    if (mode != DURABILITY_CHECKPOINT)
+        status = journal_entry_new(session, &step->event, step->body, step->offset, step->size,
+                                   &step->entry, fault);
+    if (status == STATUS_OK && !step->exclusive)
+        status = session_admit(session, false, &step->ticket, fault);
+    if (status != STATUS_OK)
         return status;
     session->admitted_step++;
     step->flight.next = session->flights;
@@ -298,6 +359,35 @@ static enum status admit(struct step *step, bool *seen, struct outcome *out, str
         commit_enqueue(committer, &step->entry->item);
     }
     return STATUS_OK;
+}
+
+/* Admits the step: checks it and queues its event, so that ticket order is journal order. A step
+ * that proposes is admitted alone, because it is computed from the state that it changes. *going:
+ * it has its turn to take. Mutex held. */
+static enum status admit(struct step *step, bool *going, bool *again, bool *seen,
+                         struct outcome *out, struct fault *fault)
+{
+    struct session *session = step->session;
+    enum status status = STATUS_OK;
+
+    *going = false;
+    if (step->exclusive) {
+        if ((status = session_admit(session, true, &step->ticket, fault)) != STATUS_OK)
+            return status;
+    } else {
+        session_await_admission(session);
+    }
+    *again = session->spec_version != step->spec_version;
+    if (!*again && (status = check(step, seen, out, fault)) == STATUS_OK && !*seen) {
+        if (step->exclusive && step->event.kind == EVENT_GRADIENT)
+            status = propose(step, fault);
+        if (status == STATUS_OK)
+            status = enqueue(step, fault);
+        *going = status == STATUS_OK;
+    }
+    if (step->exclusive && !*going)
+        session_end_turn(session, true, false);
+    return status;
 }
 
 static void land(struct step *step)
@@ -318,8 +408,8 @@ static void apply(struct step *step, struct outcome *out)
     struct receipt receipt;
 
     pthread_mutex_unlock(&session->mutex);
-    event_apply(session->state, &session->spec, session->layout->count, &step->event, step->body,
-                step->offset, step->next, &receipt);
+    event_apply(session->state, session->plan, &session->spec, session->layout->count, &step->event,
+                step->body, step->offset, step->next, &receipt);
     pthread_mutex_lock(&session->mutex);
     if (session->durable_step < receipt.step)
         receipt.durable_step = session->durable_step;
@@ -337,8 +427,10 @@ static void apply(struct step *step, struct outcome *out)
 static void close_step(struct step *step)
 {
     journal_entry_free(step->entry);
+    buffer_release(step->joined);
     revision_release(step->next);
     free(step->cursor);
+    step->joined = NULL;
     step->entry = NULL;
     step->next = NULL;
     step->cursor = NULL;
@@ -348,16 +440,15 @@ static void close_step(struct step *step)
 static enum status take(struct step *step, bool *again, struct outcome *out, struct fault *fault)
 {
     struct session *session = step->session;
-    enum status status = STATUS_OK;
-    bool seen = false;
+    enum status status;
+    bool going, seen = false;
 
+    /* All steps of such a session: one that waits for its turn alone lets no other pass. */
+    step->exclusive = session->plan->proposal_count > 0;
     pthread_mutex_lock(&session->mutex);
-    session_await_admission(session);
-    *again = session->spec_version != step->spec_version;
-    if (!*again)
-        status = admit(step, &seen, out, fault);
+    status = admit(step, &going, again, &seen, out, fault);
     pthread_mutex_unlock(&session->mutex);
-    if (*again || seen || status != STATUS_OK)
+    if (!going)
         return status;
     if (step->entry != NULL)
         status = commit_wait(&step->entry->item, fault);
@@ -366,7 +457,7 @@ static enum status take(struct step *step, bool *again, struct outcome *out, str
     if (status == STATUS_OK)
         apply(step, out);
     land(step);
-    session_end_turn(session, false, status != STATUS_OK);
+    session_end_turn(session, step->exclusive, status != STATUS_OK);
     pthread_mutex_unlock(&session->mutex);
     return status;
 }

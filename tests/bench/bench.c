@@ -14,8 +14,9 @@ static const struct {
     const char *name;
     void (*run)(const struct bench *bench);
 } benches[] = {
-    {"kernel", bench_kernel},   {"json", bench_json}, {"step", bench_step},
-    {"durable", bench_durable}, {"many", bench_many}, {"memory", bench_memory},
+    {"kernel", bench_kernel}, {"rules", bench_rules},   {"muon", bench_muon},
+    {"json", bench_json},     {"step", bench_step},     {"durable", bench_durable},
+    {"many", bench_many},     {"memory", bench_memory},
 };
 enum { BENCHES = sizeof benches / sizeof *benches };
 

@@ -17,6 +17,8 @@ struct bench {
 
 /* Each prints its rows. */
 void bench_kernel(const struct bench *bench);
+void bench_rules(const struct bench *bench);
+void bench_muon(const struct bench *bench);
 void bench_json(const struct bench *bench);
 void bench_step(const struct bench *bench);
 void bench_durable(const struct bench *bench);
@@ -63,6 +65,16 @@ void child_start_server(struct child *child, const struct bench *bench, const ch
                         const char *const *options);
 
 void child_stop(struct child *child); /* SIGTERM, and waits */
+
+/* PyTorch, if the Python has it; version is empty when not. */
+struct torch {
+    struct child child;
+    char version[64];
+};
+void torch_start(struct torch *torch, const struct bench *bench);
+void torch_stop(struct torch *torch);
+/* Nanoseconds a parameter of its rule on one thread; 0: it has none, or is not there. */
+double torch_time(struct torch *torch, const char *rule, size_t count, size_t repeats);
 
 /* A bare libmicrohttpd server with the flags of api/server.c, as a child: it reads a body into a
  * buffer that it keeps per connection, and answers with a few words or with that body. */

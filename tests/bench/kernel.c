@@ -1,111 +1,17 @@
-/* Adam in f32 on one thread, in nanoseconds a parameter: beside a triad a = b + s c in bytes a
- * second, and beside PyTorch's Adam. Adam moves 28 B a parameter (g, w read; w' written; m, v read
- * and written), the triad 12 B an element. Best of several rounds, each measuring all in turn.
- * The crew is not started, so that `advance` has one thread too. */
+/* Adam in f32 on one thread at every size, in nanoseconds a parameter: beside a triad a = b + s c
+ * in bytes a second, and beside PyTorch's Adam. Adam moves 28 B a parameter (g, w read; w'
+ * written; m, v read and written), the triad 12 B an element. Then what the pipeline costs beyond
+ * the rule. Best of several rounds, each measuring all in turn. The crew is not started, so that a
+ * step has one thread too. */
 #include <math.h>
-#include <stdlib.h>
 
-#include "service/core/buffer.h"
-#include "service/core/simd.h"
-#include "service/session/advance.h"
 #include "tests/bench/bench.h"
+#include "tests/bench/subject.h"
 
-enum { ROUNDS = 25, ADAM_BYTES = 28, TRIAD_BYTES = 12 };
+enum { ROUNDS = 25, TRIAD_BYTES = 12 };
 
 static const size_t counts[] = {1000, 16000, 250000, 1000000, 4000000, 16000000, 64000000};
 enum { COUNTS = sizeof counts / sizeof *counts, AIMED = 5 /* 16 M: beyond every cache */ };
-
-enum { GRADIENT, WEIGHTS, NEXT, FIRST, SECOND, VECTORS };
-
-struct kernel {
-    const struct optimizer *rule;
-    double hyper[HYPERS_MAX];
-    size_t count, repeats;
-    struct buffer *vector[VECTORS];
-    uint64_t update;
-};
-
-KERNEL static void triad(float *restrict out, const float *restrict a, const float *restrict b,
-                         float s, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        out[i] = a[i] + s * b[i];
-}
-
-static float *vector(const struct kernel *kernel, int which)
-{
-    return (float *)(void *)kernel->vector[which]->data;
-}
-
-static void run_triad(struct kernel *kernel)
-{
-    triad(vector(kernel, NEXT), vector(kernel, GRADIENT), vector(kernel, WEIGHTS), 3,
-          kernel->count);
-    __asm__ volatile("" ::: "memory"); /* what is repeated must not be left out */
-}
-
-static void swap_weights(struct kernel *kernel)
-{
-    struct buffer *next = kernel->vector[NEXT];
-
-    kernel->vector[NEXT] = kernel->vector[WEIGHTS];
-    kernel->vector[WEIGHTS] = next;
-}
-
-static void run_rule(struct kernel *kernel)
-{
-    void *slot[SLOTS_MAX] = {vector(kernel, FIRST), vector(kernel, SECOND)};
-
-    kernel->rule->update(&(struct piece){.count = kernel->count,
-                                         .step = ++kernel->update,
-                                         .hyper = kernel->hyper,
-                                         .grad = vector(kernel, GRADIENT),
-                                         .param = vector(kernel, WEIGHTS),
-                                         .next_param = vector(kernel, NEXT),
-                                         .slot = slot});
-    swap_weights(kernel);
-}
-
-static void run_advance(struct kernel *kernel)
-{
-    struct advance advance = {.rule = kernel->rule,
-                              .hyper = kernel->hyper,
-                              .update = ++kernel->update,
-                              .gradient = {vector(kernel, GRADIENT), DTYPE_F32, kernel->count},
-                              .rescale = 1,
-                              .clip_value = HUGE_VAL,
-                              .clip_scale = 1,
-                              .param = vector(kernel, WEIGHTS),
-                              .next_param = vector(kernel, NEXT),
-                              .slot = {vector(kernel, FIRST), vector(kernel, SECOND)}};
-
-    advance_f32.run(&advance);
-    swap_weights(kernel);
-}
-
-/* Nanoseconds an element. */
-static double time_of(void (*run)(struct kernel *kernel), struct kernel *kernel)
-{
-    double began = bench_now();
-
-    for (size_t i = 0; i < kernel->repeats; i++)
-        run(kernel);
-    return (bench_now() - began) * 1e9 / (double)kernel->repeats / (double)kernel->count;
-}
-
-/* The same of PyTorch; 0 when it is not there. */
-static double time_of_torch(struct child *torch, const struct kernel *kernel)
-{
-    double took = 0;
-
-    if (torch->pid == 0)
-        return 0;
-    fprintf(torch->in, "%zu %zu\n", kernel->count, kernel->repeats);
-    fflush(torch->in);
-    if (fscanf(torch->out, "%lf", &took) != 1)
-        bench_fail("torch_adam.py ended");
-    return took;
-}
 
 static const char *size_text(size_t count)
 {
@@ -113,62 +19,111 @@ static const char *size_text(size_t count)
                            : bench_text("%zu M", count / 1000000);
 }
 
-static void report(const char *what, size_t index, double ours, double triad_ns, double torch_ns,
-                   const char *version)
+static void report(const char *what, size_t index, double bytes, double ours, double triad_ns,
+                   double torch_ns, const char *version)
 {
     const char *name = bench_text("%s, %s parameters", what, size_text(counts[index]));
-    const char *mine = bench_text("%.3f ns/parameter, %.1f GB/s", ours, ADAM_BYTES / ours);
+    const char *mine = bench_text("%.3f ns/parameter, %.1f GB/s", ours, bytes / ours);
 
     bench_row(name, mine, bench_text("triad %.1f GB/s", TRIAD_BYTES / triad_ns),
-              ADAM_BYTES / ours / (TRIAD_BYTES / triad_ns),
-              index == AIMED ? AIM_AT_LEAST : AIM_NONE, 0.85);
+              bytes / ours / (TRIAD_BYTES / triad_ns), index == AIMED ? AIM_AT_LEAST : AIM_NONE,
+              0.85);
     if (torch_ns > 0)
         bench_row(name, mine, bench_text("PyTorch %s %.3f ns/parameter", version, torch_ns),
                   torch_ns / ours, AIM_AT_LEAST, 4);
 }
 
-static void measure(struct kernel *kernel, size_t index, struct child *torch, const char *version)
+static void measure(size_t index, struct torch *torch)
 {
-    double triads[ROUNDS], rules[ROUNDS], advances[ROUNDS], torches[ROUNDS];
-
-    kernel->count = counts[index];
-    kernel->repeats = 4000000 / kernel->count + 1; /* short, to fall between disturbances */
-    kernel->update = 0;
-    for (unsigned i = 0; i < VECTORS; i++) {
-        kernel->vector[i] = buffer_new_zeroed(kernel->count * sizeof(float));
-        if (kernel->vector[i] == NULL)
-            bench_fail("memory");
-        if (i < FIRST)
-            bench_fill(vector(kernel, (int)i), kernel->count, i + 1);
-    }
+    double triads[ROUNDS], rules[ROUNDS], steps[ROUNDS], torches[ROUNDS];
+    size_t repeats = 4000000 / counts[index] + 1; /* short, to fall between disturbances */
     size_t rounds = index < AIMED ? ROUNDS : ROUNDS / 3;
+    struct subject subject;
+
+    subject_open(&subject, "adam", counts[index] / 1000, 1000);
     for (size_t round = 0; round < rounds; round++) {
-        triads[round] = time_of(run_triad, kernel);
-        rules[round] = time_of(run_rule, kernel);
-        advances[round] = time_of(run_advance, kernel);
-        torches[round] = time_of_torch(torch, kernel);
+        triads[round] = subject_time(subject_triad, &subject, repeats);
+        rules[round] = subject_time(subject_update, &subject, repeats);
+        steps[round] = subject_time(subject_step, &subject, repeats);
+        torches[round] = torch_time(torch, "adam", counts[index], repeats);
     }
     double triad_ns = bench_minimum(triads, rounds), torch_ns = bench_minimum(torches, rounds);
-    report("Adam, the rule alone", index, bench_minimum(rules, rounds), triad_ns, torch_ns,
-           version);
-    report("Adam with norms", index, bench_minimum(advances, rounds), triad_ns, torch_ns, version);
-    for (int i = 0; i < VECTORS; i++)
-        buffer_release(kernel->vector[i]);
-    buffer_pool_trim(0);
+    double bytes = subject_bytes(&subject);
+    report("Adam, the rule alone", index, bytes, bench_minimum(rules, rounds), triad_ns, torch_ns,
+           torch->version);
+    report("Adam with norms", index, bytes, bench_minimum(steps, rounds), triad_ns, torch_ns,
+           torch->version);
+    subject_close(&subject);
+}
+
+/* A step with something on beside the same step without: no further pass over memory, so about 1.
+ * The last lends the comparison its scale: it is what one more pass costs. */
+static void measure_pipeline(void)
+{
+    static const struct {
+        const char *what;
+        double rescale, clip_value, clip_scale, weight_decay;
+        enum weight_decay_mode mode;
+        bool averages, measures;
+    } settings[] = {
+        {"rescaling", 0.5, HUGE_VAL, 1, 0, DECAY_L2, false, false},
+        {"clip_value", 1, 0.01, 1, 0, DECAY_L2, false, false},
+        {"rescaling, both clips and l2 decay", 0.5, 0.01, 0.5, 0.01, DECAY_L2, false, false},
+        {"decoupled decay", 1, HUGE_VAL, 1, 0.01, DECAY_DECOUPLED, false, false},
+        {"the moving average (8 B more a parameter)", 1, HUGE_VAL, 1, 0, DECAY_L2, true, false},
+        {"the pass before it that measures", 1, HUGE_VAL, 1, 0, DECAY_L2, false, true},
+    };
+    enum { SETTINGS = sizeof settings / sizeof *settings, TIMES = 9 };
+    double plain[TIMES], with[SETTINGS][TIMES];
+    struct subject subject;
+
+    subject_open(&subject, "adam", 16000, 1000);
+    struct buffer *average = buffer_new_zeroed(subject.count * sizeof(float));
+    if (average == NULL)
+        bench_fail("memory");
+    const struct advance without = subject.advance;
+    double decay = subject.hyper[HYPER_WEIGHT_DECAY];
+    for (size_t round = 0; round < TIMES; round++) {
+        plain[round] = subject_time(subject_step, &subject, 1);
+        for (size_t i = 0; i < SETTINGS; i++) {
+            subject.advance.rescale = settings[i].rescale;
+            subject.advance.clip_value = settings[i].clip_value;
+            subject.advance.clip_scale = settings[i].clip_scale;
+            subject.hyper[HYPER_WEIGHT_DECAY] = settings[i].weight_decay;
+            subject.hyper[HYPER_WEIGHT_DECAY_MODE] = settings[i].mode;
+            subject.advance.average = settings[i].averages ? average->data : NULL;
+            subject.advance.next_average = settings[i].averages ? average->data : NULL;
+            double began = bench_now();
+            if (settings[i].measures)
+                advance_f32.measure(&subject.advance.gradient,
+                                    &(struct measure){.rescale = 1, .clip_value = HUGE_VAL});
+            double measured = (bench_now() - began) * 1e9 / (double)subject.count;
+            with[i][round] = measured + subject_time(subject_step, &subject, 1);
+            uint64_t update = subject.advance.update;
+            subject.advance = without;
+            subject.advance.update = update;
+            subject.hyper[HYPER_WEIGHT_DECAY] = decay;
+            subject.hyper[HYPER_WEIGHT_DECAY_MODE] = DECAY_L2;
+        }
+    }
+    double ours = bench_minimum(plain, TIMES);
+    for (size_t i = 0; i < SETTINGS; i++) {
+        double took = bench_minimum(with[i], TIMES);
+        bench_row(bench_text("Adam step, 16 M, with %s", settings[i].what),
+                  bench_text("%.3f ns/parameter", took),
+                  bench_text("without %.3f ns/parameter", ours), took / ours, AIM_NONE, 0);
+    }
+    buffer_release(average);
+    subject_close(&subject);
 }
 
 void bench_kernel(const struct bench *bench)
 {
-    struct kernel kernel = {.rule = optimizer_find("adam", DTYPE_F32)};
-    struct child torch;
-    char version[64] = "";
-    const char *arguments[] = {bench->python, "tests/bench/torch_adam.py", NULL};
+    struct torch torch;
 
-    for (size_t i = 0; i < kernel.rule->hyper_count; i++)
-        kernel.hyper[i] = kernel.rule->hypers[i].initial;
-    if (!child_start(&torch, arguments) || fscanf(torch.out, "%63s", version) != 1)
-        fprintf(stderr, "bench: no PyTorch to compare with in %s\n", bench->python);
+    torch_start(&torch, bench);
     for (size_t i = 0; i < COUNTS; i++)
-        measure(&kernel, i, &torch, version);
-    child_stop(&torch);
+        measure(i, &torch);
+    torch_stop(&torch);
+    measure_pipeline();
 }

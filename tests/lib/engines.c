@@ -90,15 +90,24 @@ enum status engines_try_create(struct engine *engine, const char *id, const stru
                                struct fault *fault)
 {
     struct layout *layout = layout_new();
-    uint64_t random = hash_u64(id, strlen(id)) + count;
-    struct buffer *weights = engines_gradient(spec->dtype, count, &random);
 
     ck_assert_ptr_nonnull(layout);
     ck_assert_int_eq(layout_add(layout, "w", 1, 1, &count, fault), STATUS_OK);
     ck_assert_int_eq(layout_seal(layout, fault), STATUS_OK);
+    enum status status = engines_try_create_of(engine, id, spec, layout, out, created, fault);
+    layout_release(layout);
+    return status;
+}
+
+enum status engines_try_create_of(struct engine *engine, const char *id, const struct spec *spec,
+                                  struct layout *layout, struct session **out, bool *created,
+                                  struct fault *fault)
+{
+    uint64_t random = hash_u64(id, strlen(id)) + layout->count;
+    struct buffer *weights = engines_gradient(spec->dtype, layout->count, &random);
     struct session_request request = {.id = id, .spec = spec, .layout = layout, .weights = weights};
     enum status status = engine_create(engine, &request, out, created, fault);
-    layout_release(layout);
+
     buffer_release(weights);
     return status;
 }
@@ -220,7 +229,7 @@ struct session_view engines_view(struct session *session)
 
 struct digest engines_digest(struct session *session, bool ledger)
 {
-    size_t vector = session->layout->count * dtype_size(session->dtype);
+    size_t element = dtype_size(session->dtype), vector = session->layout->count * element;
     struct hash *hash = hash_new();
     struct packer packer = {0};
     struct fault fault;
@@ -232,6 +241,9 @@ struct digest engines_digest(struct session *session, bool ledger)
     pack_u64(&packer, state->current->step);
     pack_u64(&packer, state->current->lineage);
     pack_u64(&packer, state->updates);
+    for (size_t k = 0; k < SCALARS_MAX; k++)
+        pack_f64(&packer, state->scalar[k]);
+    pack_u64(&packer, state->base_count);
     pack_text(&packer, state->cursor);
     spec_pack(&packer, &session->spec);
     if (ledger) {
@@ -241,9 +253,13 @@ struct digest engines_digest(struct session *session, bool ledger)
     ck_assert(!packer.failed);
     hash_add(hash, packer.data, packer.used);
     hash_add(hash, state->current->weights->data, vector);
+    if (state->current->average != NULL)
+        hash_add(hash, state->current->average->data, vector);
+    for (size_t i = 0; i < state->base_count; i++)
+        hash_add(hash, state->base[i]->weights->data, vector);
     for (size_t k = 0; k < SLOTS_MAX; k++)
         if (state->slot[k] != NULL)
-            hash_add(hash, state->slot[k]->data, vector);
+            hash_add(hash, state->slot[k]->data, session->plan->slot_count[k] * element);
     pthread_mutex_unlock(&session->mutex);
     session_leave(session);
     packer_close(&packer);

@@ -20,6 +20,10 @@ void engines_hyper(struct spec *spec, const char *name, double value);
 enum status engines_try_create(struct engine *engine, const char *id, const struct spec *spec,
                                size_t count, struct session **out, bool *created,
                                struct fault *fault);
+/* The same with a layout of any tensors. */
+enum status engines_try_create_of(struct engine *engine, const char *id, const struct spec *spec,
+                                  struct layout *layout, struct session **out, bool *created,
+                                  struct fault *fault);
 struct session *engines_create(struct engine *engine, const char *id, const struct spec *spec,
                                size_t count);
 struct session *engines_find(struct engine *engine, const char *id);

@@ -61,6 +61,7 @@ python_client()
 
 run quickstart quickstart
 run python_client python_client
+run rules_table "$root/clients/examples/with_server.sh" "$PYTHON" "$root/tests/bench/rules_table.py" --check
 for script in "$root"/tests/scenario/*.py; do
     run "$(basename "$script" .py)" "$PYTHON" "$script"
 done

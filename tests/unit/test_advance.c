@@ -9,7 +9,7 @@
 #include "service/session/advance.h"
 #include "tests/lib/testing.h"
 
-enum { BLOCK = 8192, LARGE = 100003 }; /* BLOCK: of advance.c, whose edges are aimed at */
+enum { BLOCK = 8192, LARGE = 100003 }; /* BLOCK: WHOLE_BLOCK, whose edges are aimed at */
 
 static const enum dtype wires[] = {DTYPE_F64, DTYPE_F32, DTYPE_F16, DTYPE_BF16};
 static const enum dtype sessions[] = {DTYPE_F64, DTYPE_F32};
@@ -227,19 +227,29 @@ START_TEST(zeroing_replaces_what_is_bad_and_nothing_else)
 }
 END_TEST
 
+/* sgd over one run of `count` elements. */
+static const struct plan *plan_of(enum dtype session, size_t count)
+{
+    static struct part part;
+    static struct plan plan;
+
+    part = (struct part){.count = count, .lr_mult = 1, .weight_decay_mult = 1, .adapt = true};
+    plan = (struct plan){.rule = optimizer_find("sgd", session), .part_count = 1, .parts = &part};
+    ck_assert_ptr_nonnull(plan.rule);
+    return &plan;
+}
+
 /* One step of sgd with rate 1 from zero weights shows q itself. */
 static void take_step(enum dtype session, const struct wire_gradient *gradient, double clip_value,
                       double clip_norm, double *next, struct advance *out)
 {
     static _Alignas(64) unsigned char zeros[LARGE * sizeof(double)];
-    const struct optimizer *rule = optimizer_find("sgd", session);
     double hyper[HYPERS_MAX] = {0};
     struct measure measure = {.rescale = 3, .clip_value = clip_value, .norm_clipped = true};
 
-    ck_assert_ptr_nonnull(rule);
     hyper[HYPER_LR] = 1;
     advances(session)->measure(gradient, &measure);
-    *out = (struct advance){.rule = rule,
+    *out = (struct advance){.plan = plan_of(session, gradient->count),
                             .hyper = hyper,
                             .update = 1,
                             .gradient = *gradient,
@@ -294,7 +304,7 @@ START_TEST(norms_of_a_step_are_the_plain_sums)
         for (size_t i = 0; i < count; i++)
             last[i] = values[LARGE - 1 - i];
         dtype_convert(session, param, DTYPE_F64, last, count);
-        struct advance advance = {.rule = optimizer_find("sgd", session),
+        struct advance advance = {.plan = plan_of(session, count),
                                   .hyper = hyper,
                                   .update = 1,
                                   .gradient = on_wire(DTYPE_F16, count),

@@ -46,12 +46,19 @@ class Client:
                      {"shape": [784, 10], "init": "zeros"}, or "ones", {"normal": {"mean": 0,
                      "std": 0.01}}, {"uniform": {"low": -1, "high": 1}}: the server makes it
         optimizer    "adam", or {"name": "adam", "lr": 1e-3, ...}: `Client.optimizers` tells what
-                     there is
+                     there is; or one of another framework by its name there, with the fields it
+                     has: {"preset": "torch.optim.Adam", "lr": 1e-3}, see `Client.presets`
         id           a name of your choice; without it the client draws one, so that a repeated
                      request cannot create two sessions. Creating an id again with the same
                      arguments returns the session that is there.
         options      other members of the session: dtype="f64", gradient={"clip_norm": 1.0},
-                     labels={...}, ...
+                     labels={...}, ...; among them
+                     schedule={"name": "cosine", "max_steps": 1000, "warmup_steps": 50}: the rate
+                     as a function of the step, see `Client.schedules`
+                     groups=[{"tensors": ["*.bias"], "weight_decay_mult": 0}]: factors for the
+                     tensors whose names match
+                     ema={"decay": 0.999}: a moving average of the weights, see
+                     Session.parameters
         """
         id = id or "py-" + secrets.token_hex(10)
         document = {"optimizer": optimizer, **options}
@@ -91,6 +98,15 @@ class Client:
             return wire.document_of(self._send("GET", path))
         answer = wire.document_of(self._send("GET", "/v1/optimizers"))
         return answer["optimizers"] if isinstance(answer, dict) else answer
+
+    def presets(self):
+        """Optimizers of other frameworks by their names there: dicts with the rule (`optimizer`),
+        the fields that can be set with the framework's defaults, and those that are fixed."""
+        return wire.document_of(self._send("GET", "/v1/presets"))["presets"]
+
+    def schedules(self):
+        """The learning-rate schedules: dicts with formula, source, parameters."""
+        return wire.document_of(self._send("GET", "/v1/schedules"))["schedules"]
 
     def ready(self):
         """Whether the server is ready; one that is starting is waited for, by retries."""

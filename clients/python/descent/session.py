@@ -114,7 +114,7 @@ class Session:
         with self._lock:
             return self._step_by_sequence(request)
 
-    def parameters(self, dtype=None, tensors=None, if_newer=None):
+    def parameters(self, dtype=None, tensors=None, if_newer=None, average=None):
         """The weights now, as Parameters.
 
         dtype      "f32", "f64", "f16" or "bf16" on the wire (bf16 arrives as float32); by default
@@ -122,8 +122,13 @@ class Session:
         tensors    names of the tensors wanted; by default all
         if_newer   Parameters or a Receipt from before, or an ETag: None is returned if nothing has
                    changed since
+        average    "ema": the moving average of the weights in their place, of a session that was
+                   created with `ema`. It is no revision: its etag is of use for `if_newer` of
+                   another average only
         """
         query = {}
+        if average is not None:
+            query["average"] = average
         if dtype is not None:
             query["dtype"] = dtype
         if tensors is not None:
@@ -150,7 +155,7 @@ class Session:
     def update(self, **patch):
         """Changes the configuration from the next step on; returns the session as `info` does.
 
-        session.update(optimizer={"lr": 0.01}, labels={"run": "b"})
+        session.update(optimizer={"lr": 0.01}, schedule={"warmup_steps": 10}, labels={"run": "b"})
         """
         body, headers = wire.json_bytes(patch), {"Content-Type": wire.JSON}
         answer = self.client._send("PATCH", self.path, None, headers, body)

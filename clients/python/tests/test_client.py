@@ -125,6 +125,28 @@ class Sessions(Live):
         )
         self.refused("optimizer_not_found", client.optimizers, "no_such_rule")
 
+    def test_presets_and_schedules_are_described(self):
+        client = self.client()
+        presets = {preset["name"]: preset for preset in client.presets()}
+        self.assertEqual(presets["torch.optim.Adam"]["optimizer"], "adam")
+        self.assertEqual(presets["torch.optim.Adam"]["fields"]["beta1"], 0.9)
+        self.assertEqual(presets["torch.optim.Adam"]["fixed"]["eps_mode"], "outside")
+        schedules = {schedule["name"]: schedule for schedule in client.schedules()}
+        self.assertLessEqual(
+            {"max_steps", "warmup_steps"},
+            {each["name"] for each in schedules["cosine"]["parameters"]},
+        )
+
+    def test_a_preset_stands_for_a_rule_and_its_fields(self):
+        session = self.create(optimizer={"preset": "torch.optim.Adam", "lr": 0.25})
+        optimizer = session.info()["optimizer"]
+        self.assertEqual((optimizer["name"], optimizer["lr"]), ("adam", 0.25))
+        error = self.refused(
+            "unknown_field", self.create, optimizer={"preset": "torch.optim.Adam", "wd": 1}
+        )
+        self.assertIn("weight_decay", error.detail)
+        self.refused("unknown_optimizer", self.create, optimizer={"preset": "torch.optim.Eve"})
+
     def test_the_server_is_ready(self):
         self.assertTrue(self.client().ready())
 
@@ -215,6 +237,38 @@ class Steps(Live):
                     session = self.create(self.client(format=format))
                     self.same(session.parameters(dtype=dtype, tensors=["b", "w"]), {"w": W, "b": B})
                     self.same(session.parameters(dtype=dtype, tensors=["b"]), {"b": B})
+
+    def test_the_rate_follows_a_schedule_that_can_be_changed(self):
+        session = self.create(schedule={"name": "multi_factor", "steps": [1], "factor": 0.5})
+        self.assertEqual([session.step(GRADIENT).lr for _ in range(2)], [0.5, 0.25])
+        self.assertEqual(session.step(GRADIENT, lr=2).lr, 2)
+        shown = session.update(schedule={"name": "constant", "warmup_steps": 8})["schedule"]
+        self.assertEqual((shown["name"], shown["warmup_steps"]), ("constant", 8))
+        self.assertEqual(session.step(GRADIENT).lr, 0.25)  # step 4 of 8
+
+    def test_groups_have_factors_of_their_own(self):
+        session = self.create(groups=[{"tensors": "b", "lr_mult": 0}])
+        session.step(GRADIENT)
+        self.same(session.parameters(), {**AFTER, "b": B})
+        self.refused("invalid_field", self.create, groups=[{"tensors": "*.bias"}])
+        self.refused("unknown_field", session.update, groups=[])
+
+    def test_the_average_is_fetched_in_every_format(self):
+        for format in ("safetensors", "raw", "json"):
+            with self.subTest(format):
+                zeros = {"w": [[0, 0], [0, 0]], "b": [0, 0]}
+                session = self.create(
+                    self.client(format=format), parameters=zeros, ema={"decay": 0.5}
+                )
+                session.step(GRADIENT)
+                found = session.parameters(average="ema")
+                self.same(found, {"w": [[-0.25] * 2] * 2, "b": [-0.375, 0.375]})
+                self.assertEqual((found.step, found.lineage, found.etag), (1, 0, '"0-1-ema"'))
+                self.assertIsNone(session.parameters(average="ema", if_newer=found))
+                self.assertEqual(session.parameters(if_newer=found).step, 1)
+                part = session.parameters(average="ema", tensors=["b"])
+                self.same(part, {"b": [-0.375, 0.375]})
+        self.refused("invalid_field", self.create().parameters, average="ema")
 
     def test_weights_are_replaced(self):
         for format in ("safetensors", "raw", "json"):

@@ -17,7 +17,9 @@ static const struct hyper hypers[] = {
     [DAMPENING] = NUMBER("dampening", 0, 0, 1, "share of the gradient kept out of the velocity"),
 };
 
-static const struct slot slots[] = {{"v", "velocity, without the learning rate", NULL}};
+static const struct slot slots[] = {
+    {.name = "v", .meaning = "velocity, without the learning rate"},
+};
 
 KERNEL static void heavy_ball(size_t count, const real *restrict g, const real *restrict w,
                               real *restrict next, real *restrict v, real lr, real keep, real take)

@@ -19,7 +19,9 @@ static bool has_momentum(const double *hyper)
     return hyper[MOMENTUM] != 0;
 }
 
-static const struct slot slots[] = {{"v", "velocity, with the learning rate in it", has_momentum}};
+static const struct slot slots[] = {
+    {.name = "v", .meaning = "velocity, with the learning rate in it", .needed = has_momentum},
+};
 
 KERNEL static void plain(size_t count, const real *restrict g, const real *restrict w,
                          real *restrict next, real lr)

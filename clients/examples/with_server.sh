@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The demo: starts a server of its own on a free port, trains the digits through it and stops it in
-# order. Leaves nothing but the picture in build/demo. DESCENT_BINARY and PYTHON name others.
+# Runs a program beside a server of its own: starts the server on a free port with a temporary
+# folder, runs the program with its address in DESCENT_URL, and stops the server in order.
+#   with_server.sh PROGRAM ARGUMENT ...        DESCENT_BINARY names another server
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 binary=${DESCENT_BINARY:-$root/build/descent}
-python=${PYTHON:-/usr/bin/python3}
 folder=$(mktemp -d)
 server=
 
@@ -30,14 +30,13 @@ for _ in $(seq 100); do # ten seconds
     sleep 0.1
 done
 if [ -z "$url" ]; then
-    echo "demo: the server did not start; it said:" >&2
+    echo "with_server: the server did not start; it said:" >&2
     cat "$folder/out" "$folder/log" >&2
     exit 1
 fi
 
-picture=$root/build/demo/loss.png
-if ! "$python" "$root/clients/examples/digits.py" --url "$url" --picture "$picture"; then
-    echo "demo: the training failed; the server's last words:" >&2
+if ! DESCENT_URL=$url "$@"; then
+    echo "with_server: $1 failed; the server's last words:" >&2
     tail -n 20 "$folder/log" >&2
     exit 1
 fi
@@ -47,7 +46,7 @@ code=0
 wait "$server" || code=$?
 server=
 if [ "$code" -ne 0 ]; then
-    echo "demo: the server ended with $code instead of 0; its last words:" >&2
+    echo "with_server: the server ended with $code instead of 0; its last words:" >&2
     tail -n 20 "$folder/log" >&2
     exit 1
 fi

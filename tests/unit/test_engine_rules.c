@@ -1,0 +1,328 @@
+/* What the engine adds to a rule: the weights a late gradient was computed at, schedules, the
+ * moving average, scalars and starts of state. */
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "service/session/session.h"
+#include "tests/lib/engines.h"
+#include "tests/lib/testing.h"
+
+enum { COUNT = 7 };
+
+static struct engine *engine;
+static char url[300];
+
+static void setup(void)
+{
+    snprintf(url, sizeof url, "sqlite:%s", testing_folder());
+    engine = engines_open(url, NULL);
+}
+
+static void teardown(void)
+{
+    engine_close(engine);
+}
+
+static void reopen(void)
+{
+    engine_close(engine);
+    engine = engines_open(url, NULL);
+}
+
+static void weights_of(struct session *session, double out[COUNT])
+{
+    struct revision *revision;
+    struct fault fault;
+
+    ck_assert_int_eq(session_revision(session, &revision, &fault), STATUS_OK);
+    memcpy(out, revision->weights->data, COUNT * sizeof *out);
+    revision_release(revision);
+}
+
+static void average_of(struct session *session, double out[COUNT], uint64_t *updates)
+{
+    struct revision *revision;
+    struct fault fault;
+
+    ck_assert_int_eq(session_revision(session, &revision, &fault), STATUS_OK);
+    ck_assert_ptr_nonnull(revision->average);
+    memcpy(out, revision->average->data, COUNT * sizeof *out);
+    *updates = revision->updates;
+    revision_release(revision);
+}
+
+/* A gradient of one number, at a base (negative: not said). */
+static enum status step_at(struct session *session, double value, int64_t base,
+                           struct receipt *receipt, struct fault *fault)
+{
+    double values[COUNT];
+    struct buffer *buffer = buffer_new(sizeof values);
+
+    ck_assert_ptr_nonnull(buffer);
+    for (size_t i = 0; i < COUNT; i++)
+        values[i] = value + (double)i / 8;
+    memcpy(buffer->data, values, sizeof values);
+    struct submission submission = engines_submission(buffer, DTYPE_F64);
+    submission.has_base_step = base >= 0;
+    submission.base_step = base >= 0 ? (uint64_t)base : 0;
+    enum status status = engines_submit(session, &submission, receipt, NULL, fault);
+    buffer_release(buffer);
+    return status;
+}
+
+static struct session *delayed(const char *id, double revisions)
+{
+    struct spec spec = engines_spec(DTYPE_F64, "dcasgd");
+
+    engines_hyper(&spec, "lr", 0.125);
+    engines_hyper(&spec, "lambda", 0.5);
+    engines_hyper(&spec, "revisions", revisions);
+    return engines_create(engine, id, &spec, COUNT);
+}
+
+/* w - lr (g + lambda g^2 (w - base)) */
+static void compensated(const double w[COUNT], const double base[COUNT], double value,
+                        double out[COUNT])
+{
+    for (size_t i = 0; i < COUNT; i++) {
+        double g = value + (double)i / 8;
+        out[i] = w[i] - 0.125 * (g + 0.5 * g * g * (w[i] - base[i]));
+    }
+}
+
+static void ck_near(const double got[COUNT], const double expected[COUNT])
+{
+    for (size_t i = 0; i < COUNT; i++)
+        ck_assert_double_eq_tol(got[i], expected[i], 1e-14 * (1 + fabs(expected[i])));
+}
+
+START_TEST(a_late_gradient_meets_the_weights_it_was_computed_at)
+{
+    struct session *session = delayed("late", 4);
+    double w[6][COUNT], expected[COUNT], got[COUNT];
+    struct fault fault;
+
+    weights_of(session, w[0]);
+    for (int step = 1; step <= 5; step++) {
+        ck_assert_int_eq(step_at(session, 0.5 * step, -1, NULL, &fault), STATUS_OK);
+        weights_of(session, w[step]);
+    }
+    ck_assert_int_eq(step_at(session, 1.5, 2, NULL, &fault), STATUS_OK);
+    compensated(w[5], w[2], 1.5, expected);
+    weights_of(session, got);
+    ck_near(got, expected);
+    /* The same across a restart: the revisions are part of the state. */
+    session_release(session);
+    reopen();
+    session = engines_find(engine, "late");
+    ck_assert_int_eq(step_at(session, -0.75, 3, NULL, &fault), STATUS_OK);
+    compensated(got, w[3], -0.75, expected);
+    weights_of(session, got);
+    ck_near(got, expected);
+    session_release(session);
+}
+END_TEST
+
+START_TEST(a_gradient_older_than_what_is_kept_is_refused)
+{
+    struct session *session = delayed("old", 2);
+    double before[COUNT], after[COUNT];
+    struct fault fault;
+
+    for (int step = 0; step < 6; step++)
+        ck_assert_int_eq(step_at(session, 1, -1, NULL, &fault), STATUS_OK);
+    weights_of(session, before);
+    ck_assert_int_eq(step_at(session, 1, 3, NULL, &fault), STATUS_STALE_GRADIENT);
+    ck_assert_str_eq(fault.where, "/base_step");
+    weights_of(session, after);
+    ck_assert_mem_eq(before, after, sizeof before);
+    ck_assert_int_eq(step_at(session, 1, 4, NULL, &fault), STATUS_OK);
+    /* Fewer revisions from now on, then more: those that are gone stay gone. */
+    engines_patch(session, "revisions", 1);
+    ck_assert_int_eq(step_at(session, 1, 5, NULL, &fault), STATUS_STALE_GRADIENT);
+    engines_patch(session, "revisions", 8);
+    ck_assert_int_eq(step_at(session, 1, 5, NULL, &fault), STATUS_STALE_GRADIENT);
+    ck_assert_int_eq(step_at(session, 1, 6, NULL, &fault), STATUS_OK);
+    ck_assert_int_eq(step_at(session, 1, 6, NULL, &fault), STATUS_OK);
+    session_release(session);
+    reopen();
+    session = engines_find(engine, "old");
+    ck_assert_int_eq(step_at(session, 1, 5, NULL, &fault), STATUS_STALE_GRADIENT);
+    ck_assert_int_eq(step_at(session, 1, 6, NULL, &fault), STATUS_OK);
+    session_release(session);
+}
+END_TEST
+
+static enum status set_schedule(void *context, struct spec *spec, struct fault *fault)
+{
+    (void)fault;
+    spec->schedule = *(const struct schedule_setting *)context;
+    return STATUS_OK;
+}
+
+START_TEST(the_receipt_says_the_scheduled_rate_whatever_happened_before)
+{
+    struct spec spec = engines_spec(DTYPE_F64, "sgd");
+    struct receipt receipt;
+    struct fault fault;
+
+    engines_hyper(&spec, "lr", 0.5);
+    spec.schedule.value[SCHEDULE_WARMUP_STEPS] = 8;
+    struct session *session = engines_create(engine, "rate", &spec, COUNT);
+    for (int step = 1; step <= 3; step++) {
+        ck_assert_int_eq(step_at(session, 1, -1, &receipt, &fault), STATUS_OK);
+        ck_assert_double_eq(receipt.lr, 0.5 * step / 8);
+    }
+    session_release(session);
+    reopen();
+    session = engines_find(engine, "rate");
+    ck_assert_int_eq(step_at(session, 1, -1, &receipt, &fault), STATUS_OK);
+    ck_assert_double_eq(receipt.lr, 0.25);
+    struct schedule_setting setting;
+    schedule_set(&setting, schedule_find("constant"));
+    ck_assert_int_eq(session_patch(session, set_schedule, &setting, &fault), STATUS_OK);
+    ck_assert_int_eq(step_at(session, 1, -1, &receipt, &fault), STATUS_OK);
+    ck_assert_double_eq(receipt.lr, 0.5);
+    session_release(session);
+}
+END_TEST
+
+START_TEST(the_average_follows_every_applied_step_and_no_other)
+{
+    struct spec spec = engines_spec(DTYPE_F64, "sgd");
+    double expected[COUNT] = {0}, got[COUNT], w[COUNT];
+    struct fault fault;
+    uint64_t updates;
+
+    spec.ema.on = true;
+    spec.ema.decay = 0.75;
+    spec.gradient.nonfinite = NONFINITE_SKIP;
+    struct session *session = engines_create(engine, "average", &spec, COUNT);
+    for (int step = 1; step <= 6; step++) {
+        double value = step == 4 ? (double)NAN : step;
+        ck_assert_int_eq(step_at(session, value, -1, NULL, &fault), STATUS_OK);
+        weights_of(session, w);
+        for (size_t i = 0; i < COUNT && step != 4; i++)
+            expected[i] += (1 - 0.75) * (w[i] - expected[i]);
+        average_of(session, got, &updates);
+        ck_assert_mem_eq(got, expected, sizeof got);
+        ck_assert_uint_eq(updates, (uint64_t)(step < 4 ? step : step - 1));
+        if (step == 2) {
+            session_release(session);
+            reopen();
+            session = engines_find(engine, "average");
+        }
+    }
+    /* New weights are not a step of the optimizer. */
+    struct buffer *weights = buffer_new_zeroed(sizeof w);
+    struct precondition any = {.given = false};
+    struct outcome outcome;
+    ck_assert_ptr_nonnull(weights);
+    ck_assert_int_eq(session_replace(session, weights, &any, &outcome, &fault), STATUS_OK);
+    revision_release(outcome.revision);
+    buffer_release(weights);
+    average_of(session, got, &updates);
+    ck_assert_mem_eq(got, expected, sizeof got);
+    ck_assert_uint_eq(updates, 5);
+    session_release(session);
+}
+END_TEST
+
+/* State that starts at a hyperparameter's value starts there whenever it comes into being, and
+ * stays what it is when the hyperparameter changes later. */
+START_TEST(state_starts_where_it_was_told_to)
+{
+    struct spec spec = engines_spec(DTYPE_F64, "adagrad");
+    struct fault fault;
+
+    engines_hyper(&spec, "initial_accumulator", 0.25);
+    struct session *session = engines_create(engine, "start", &spec, COUNT);
+    engines_patch(session, "initial_accumulator", 4);
+    session_release(session);
+    reopen(); /* from a checkpoint before the first step */
+    session = engines_find(engine, "start");
+    ck_assert_int_eq(session_enter(session, &fault), STATUS_OK);
+    double h[COUNT];
+    memcpy(h, session->state->slot[0]->data, sizeof h);
+    session_leave(session);
+    for (size_t i = 0; i < COUNT; i++)
+        ck_assert_double_eq(h[i], 0.25);
+    session_release(session);
+}
+END_TEST
+
+START_TEST(factored_state_is_smaller_than_the_model)
+{
+    const size_t shape[] = {300, 200};
+    struct spec spec = engines_spec(DTYPE_F32, "adafactor");
+    struct layout *layout = layout_new();
+    struct session *session;
+    struct fault fault;
+    bool created;
+
+    ck_assert_int_eq(layout_add(layout, "w", 1, 2, shape, &fault), STATUS_OK);
+    ck_assert_int_eq(layout_seal(layout, &fault), STATUS_OK);
+    ck_assert_int_eq(
+        engines_try_create_of(engine, "small", &spec, layout, &session, &created, &fault),
+        STATUS_OK);
+    uint64_t random = testing_seed();
+    engines_steps(session, 3, &random);
+    size_t numbers = 0;
+    for (size_t k = 0; k < SLOTS_MAX; k++)
+        if (session->state->slot[k] != NULL)
+            numbers += session->state->slot[k]->size / sizeof(float);
+    ck_assert_uint_eq(numbers, 300 + 200);
+    struct digest before = engines_digest(session, true);
+    session_release(session);
+    reopen();
+    session = engines_find(engine, "small");
+    ck_assert_digest_eq(engines_digest(session, true), before);
+    /* What was saved: head, weights, rows and columns. */
+    ck_assert_uint_lt(session->checkpoints->bytes, sizeof(float) * (300 * 200 + 500) + 16384);
+    session_release(session);
+    layout_release(layout);
+}
+END_TEST
+
+START_TEST(a_pattern_that_matches_nothing_lists_the_tensors)
+{
+    struct spec spec = engines_spec(DTYPE_F64, "sgd");
+    struct group group = {.lr_mult = 0, .weight_decay_mult = 1, .adapt = true};
+    struct session *session;
+    struct fault fault;
+    bool created;
+
+    ck_assert_int_eq(spec_add_group(&spec, &group, &fault), STATUS_OK);
+    ck_assert_int_eq(spec_add_pattern(&spec, "w*", &fault), STATUS_OK);
+    ck_assert_int_eq(spec_add_group(&spec, &group, &fault), STATUS_OK);
+    ck_assert_int_eq(spec_add_pattern(&spec, "w", &fault), STATUS_OK); /* taken already: fine */
+    ck_assert_int_eq(spec_add_pattern(&spec, "*.bias", &fault), STATUS_OK);
+    ck_assert_int_eq(engines_try_create(engine, "none", &spec, COUNT, &session, &created, &fault),
+                     STATUS_INVALID_FIELD);
+    ck_assert_str_eq(fault.where, "/groups/1/tensors/1");
+    ck_assert_ptr_nonnull(strstr(fault.detail, "there are: w"));
+    ck_assert_int_eq(engine_find(engine, "none", &session, &fault), STATUS_SESSION_NOT_FOUND);
+}
+END_TEST
+
+Suite *suite_engine_rules(void);
+Suite *suite_engine_rules(void)
+{
+    Suite *suite = suite_create("engine_rules");
+    TCase *cases = tcase_create("rules");
+
+    tcase_set_timeout(cases, 60);
+    tcase_add_checked_fixture(cases, setup, teardown);
+    tcase_add_test(cases, a_late_gradient_meets_the_weights_it_was_computed_at);
+    tcase_add_test(cases, a_gradient_older_than_what_is_kept_is_refused);
+    tcase_add_test(cases, the_receipt_says_the_scheduled_rate_whatever_happened_before);
+    tcase_add_test(cases, the_average_follows_every_applied_step_and_no_other);
+    tcase_add_test(cases, state_starts_where_it_was_told_to);
+    tcase_add_test(cases, factored_state_is_smaller_than_the_model);
+    tcase_add_test(cases, a_pattern_that_matches_nothing_lists_the_tensors);
+    suite_add_tcase(suite, cases);
+    return suite;
+}
