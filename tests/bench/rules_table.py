@@ -42,7 +42,7 @@ def cell(text):
 
 
 def described(rule):
-    return "| `%s` | %s | %s |" % (rule["name"], cell(rule["formula"]), cell(state(rule)))
+    return "| `%s` | `%s` | %s |" % (rule["name"], cell(rule["formula"]), cell(state(rule)))
 
 
 def measured():
