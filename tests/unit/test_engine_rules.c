@@ -2,6 +2,7 @@
  * moving average, scalars and starts of state. */
 #include <check.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -308,6 +309,134 @@ START_TEST(a_pattern_that_matches_nothing_lists_the_tensors)
 }
 END_TEST
 
+static void replace(struct session *session, double value)
+{
+    double values[COUNT];
+    struct buffer *weights = buffer_new(sizeof values);
+    struct precondition any = {.given = false};
+    struct outcome outcome;
+    struct fault fault;
+
+    ck_assert_ptr_nonnull(weights);
+    for (size_t i = 0; i < COUNT; i++)
+        values[i] = value;
+    memcpy(weights->data, values, sizeof values);
+    ck_assert_int_eq(session_replace(session, weights, &any, &outcome, &fault), STATUS_OK);
+    revision_release(outcome.revision);
+    buffer_release(weights);
+}
+
+START_TEST(replaced_weights_are_not_an_update_to_compensate)
+{
+    struct spec spec = engines_spec(DTYPE_F64, "dcasgd");
+    double w[COUNT], expected[COUNT], got[COUNT];
+    struct fault fault;
+
+    engines_hyper(&spec, "lr", 0.125);
+    engines_hyper(&spec, "lambda", 0.5);
+    engines_hyper(&spec, "compensate", 1);
+    struct session *session = engines_create(engine, "replaced", &spec, COUNT);
+    for (int round = 0; round < 2; round++) { /* before the first update, and after it */
+        replace(session, 10 + round);
+        session_release(session);
+        reopen();
+        session = engines_find(engine, "replaced");
+        weights_of(session, w);
+        ck_assert_int_eq(step_at(session, 2, -1, NULL, &fault), STATUS_OK);
+        compensated(w, w, 2, expected);
+        weights_of(session, got);
+        ck_near(got, expected);
+    }
+    session_release(session);
+}
+END_TEST
+
+START_TEST(one_step_without_momentum_keeps_the_velocity_what_it_is)
+{
+    struct spec spec = engines_spec(DTYPE_F64, "rmsprop");
+    struct buffer *gradient = engines_constant(COUNT, 1);
+    double w[COUNT], got[COUNT], n = 0, v = 0;
+    struct fault fault;
+
+    engines_hyper(&spec, "rho", 0.5);
+    engines_hyper(&spec, "eps", 0);
+    engines_hyper(&spec, "momentum", 0.875);
+    engines_hyper(&spec, "lr_in_momentum", 0);
+    struct session *session = engines_create(engine, "velocity", &spec, COUNT);
+    weights_of(session, w);
+    for (int step = 1; step <= 3; step++) {
+        struct submission submission = engines_submission(gradient, DTYPE_F32);
+        submission.momentum = step == 2 ? 0 : (double)NAN;
+        ck_assert_int_eq(engines_submit(session, &submission, NULL, NULL, &fault), STATUS_OK);
+        n = 0.5 * n + 0.5;
+        v = (step == 2 ? 0 : 0.875) * v + 1 / sqrt(n);
+        for (size_t i = 0; i < COUNT; i++)
+            w[i] -= 0.001 * v;
+        weights_of(session, got);
+        ck_near(got, w);
+    }
+    buffer_release(gradient);
+    session_release(session);
+}
+END_TEST
+
+START_TEST(a_patch_cannot_make_a_session_larger_than_the_limit)
+{
+    struct engine_options options = engines_options();
+    struct fault fault;
+
+    options.memory_bytes_max = 8 * COUNT * sizeof(double);
+    engine_close(engine);
+    engine = engines_open(url, &options);
+    struct session *session = delayed("limit", 4);
+    ck_assert_int_eq(engines_try_patch(session, "revisions", 40, &fault), STATUS_TOO_LARGE);
+    engines_patch(session, "revisions", 6);
+    session_release(session);
+}
+END_TEST
+
+static void *keep_stepping(void *context)
+{
+    struct session *session = engines_find(engine, "matrix");
+    uint64_t random = 5;
+
+    while (!__atomic_load_n((const bool *)context, __ATOMIC_RELAXED))
+        engines_step(session, &random);
+    session_release(session);
+    return NULL;
+}
+
+/* A rule that proposes takes its steps one by one; what else happens to the session gets its turn
+ * among them. The case's timeout is the bound. */
+START_TEST(steps_that_propose_let_others_pass)
+{
+    enum { WORKERS = 6, ROUNDS = 20 };
+    const size_t shape[] = {1, COUNT};
+    struct spec spec = engines_spec(DTYPE_F64, "muon");
+    struct layout *layout = layout_new();
+    struct session *session;
+    struct fault fault;
+    pthread_t threads[WORKERS];
+    bool created, stop = false;
+
+    ck_assert_int_eq(layout_add(layout, "w", 1, 2, shape, &fault), STATUS_OK);
+    ck_assert_int_eq(layout_seal(layout, &fault), STATUS_OK);
+    ck_assert_int_eq(
+        engines_try_create_of(engine, "matrix", &spec, layout, &session, &created, &fault),
+        STATUS_OK);
+    for (int i = 0; i < WORKERS; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, keep_stepping, &stop), 0);
+    for (int round = 0; round < ROUNDS; round++)
+        replace(session, round);
+    __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+    for (int i = 0; i < WORKERS; i++)
+        ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+    ck_assert_uint_gt(engines_view(session).step, ROUNDS);
+    session_release(session);
+    layout_release(layout);
+}
+END_TEST
+
 Suite *suite_engine_rules(void);
 Suite *suite_engine_rules(void)
 {
@@ -323,6 +452,10 @@ Suite *suite_engine_rules(void)
     tcase_add_test(cases, state_starts_where_it_was_told_to);
     tcase_add_test(cases, factored_state_is_smaller_than_the_model);
     tcase_add_test(cases, a_pattern_that_matches_nothing_lists_the_tensors);
+    tcase_add_test(cases, replaced_weights_are_not_an_update_to_compensate);
+    tcase_add_test(cases, one_step_without_momentum_keeps_the_velocity_what_it_is);
+    tcase_add_test(cases, a_patch_cannot_make_a_session_larger_than_the_limit);
+    tcase_add_test(cases, steps_that_propose_let_others_pass);
     suite_add_tcase(suite, cases);
     return suite;
 }

@@ -170,6 +170,42 @@ START_TEST(hyperparameters_that_an_old_record_lacks_take_defaults)
 }
 END_TEST
 
+/* What no client could have set was not written by this program: it would index arrays. */
+START_TEST(values_that_cannot_be_are_refused)
+{
+    static const struct {
+        const char *rule, *hyper;
+        double value;
+    } bad[] = {
+        {"dcasgd", "revisions", 1e9},    {"dcasgd", "compensate", 7}, {"sgd", "lr", -1},
+        {"lbsgd", "batch_scale", 0.5},   {"adam", "amsgrad", 2},      {"adam", "beta1", 1},
+        {"rmsprop", "eps", (double)NAN}, {"lbsgd", "batch_scale", 0},
+    };
+
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct spec spec, read;
+        spec_init(&spec);
+        spec_set_rule(&spec, optimizer_find(bad[i].rule, DTYPE_F32));
+        size_t index = optimizer_hyper(spec.rule, bad[i].hyper);
+        ck_assert_uint_lt(index, spec.rule->hyper_count);
+        spec.hyper[index] = bad[i].value;
+        packer.used = 0;
+        spec_pack(&packer, &spec);
+        struct unpacker unpacker = {.data = packer.data, .size = packer.used};
+        ck_assert_msg(spec_unpack(&unpacker, &read, &fault) == STATUS_STORAGE_FAILED,
+                      "%s.%s = %g is taken", bad[i].rule, bad[i].hyper, bad[i].value);
+    }
+    struct spec spec, read;
+    spec_init(&spec);
+    spec_set_rule(&spec, optimizer_find("sgd", DTYPE_F32));
+    schedule_set(&spec.schedule, schedule_find("factor")); /* its step must be given */
+    packer.used = 0;
+    spec_pack(&packer, &spec);
+    struct unpacker unpacker = {.data = packer.data, .size = packer.used};
+    ck_assert_int_eq(spec_unpack(&unpacker, &read, &fault), STATUS_STORAGE_FAILED);
+}
+END_TEST
+
 START_TEST(an_unknown_rule_or_hyperparameter_is_named)
 {
     struct spec spec = make_spec(0, DTYPE_F32), read;
@@ -372,6 +408,7 @@ Suite *suite_spec_record(void)
     tcase_add_test(cases, every_rule_comes_back_with_its_configuration);
     tcase_add_test(cases, a_configuration_cut_at_any_byte_is_refused);
     tcase_add_test(cases, hyperparameters_that_an_old_record_lacks_take_defaults);
+    tcase_add_test(cases, values_that_cannot_be_are_refused);
     tcase_add_test(cases, an_unknown_rule_or_hyperparameter_is_named);
     tcase_add_test(cases, labels_are_bounded);
     tcase_add_test(cases, events_come_back);
