@@ -27,7 +27,7 @@ START_TEST(the_number_of_threads_changes_no_bit)
             struct trial *mine = &trial[threads];
             rule_spec(&spec, rule, form);
             spec.ema.on = true;
-            trials_open(mine, &spec, "v[300007] m[641,307] s[5]", 0);
+            trials_open(mine, &spec, "v[140011] m[431,307] s[5]", 0);
             mine->advance.rescale = 0.7;
             mine->advance.clip_value = 0.1;
             mine->advance.clip_scale = 0.9;

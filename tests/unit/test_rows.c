@@ -84,8 +84,8 @@ static double rounding(const struct work *work)
 static void near(const struct work *work, const char *what, size_t index, double value,
                  long double expected, long double size, double roundings)
 {
-    long double bound = size * (roundings * rounding(work) + 65536 * DBL_EPSILON / 2);
-    long double off = fabsl(value - expected);
+    long double bound = size * (long double)(roundings * rounding(work) + 65536 * DBL_EPSILON / 2);
+    long double off = fabsl((long double)value - expected);
 
     if (!(off <= bound)) /* an assertion each would take most of the time */
         ck_abort_msg("%s %s: %s[%zu] is %a, not %La (off by %Lg, bound %Lg)",
@@ -97,7 +97,8 @@ static void near(const struct work *work, const char *what, size_t index, double
  * quotient and product; the new weight is one more. */
 static void near_weight(const struct work *work, size_t index, long double move)
 {
-    double last = work->before[TRIAL_PARAM][index], next = work->after[TRIAL_PARAM][index];
+    long double last = (long double)work->before[TRIAL_PARAM][index];
+    double next = work->after[TRIAL_PARAM][index];
 
     near(work, "w", index, next, last - move, fabsl(move) * 7 + fabsl(last - move), 1);
 }
@@ -109,14 +110,14 @@ static long double root_of_mean(const double *values, size_t count)
     long double sum = 0;
 
     for (size_t i = 0; i < count; i++)
-        sum += (long double)values[i] * values[i];
+        sum += (long double)values[i] * (long double)values[i];
     return sqrtl(sum / (long double)count);
 }
 
 static void check_means(const struct work *work, size_t slot, size_t index, long double sum,
                         size_t count, long double keep)
 {
-    long double last = work->before[slot][index];
+    long double last = (long double)work->before[slot][index];
     long double expected = keep * last + (1 - keep) * sum / (long double)count;
 
     near(work, "slot", index, work->after[slot][index], expected, expected, 1);
@@ -135,12 +136,12 @@ static void check_matrix(const struct work *work, size_t matrix, size_t rows, si
     for (size_t i = 0; i < rows; i++) {
         long double sum = 0;
         for (size_t j = 0; j < columns; j++) {
-            long double square = (long double)q[i * columns + j] * q[i * columns + j];
+            long double square = (long double)q[i * columns + j] * (long double)q[i * columns + j];
             sum += square;
             sums[j] += square;
         }
         check_means(work, TRIAL_SLOT, matrix * rows + i, sum, columns, keep);
-        mean += row[i];
+        mean += (long double)row[i];
     }
     for (size_t j = 0; j < columns; j++)
         check_means(work, TRIAL_SLOT + 1, matrix * columns + j, sums[j], rows, keep);
@@ -148,7 +149,8 @@ static void check_matrix(const struct work *work, size_t matrix, size_t rows, si
     for (size_t i = 0; i < rows; i++)
         for (size_t j = 0; j < columns; j++)
             u[i * columns + j] =
-                (double)(q[i * columns + j] / sqrtl((long double)row[i] * column[j] / mean));
+                (double)((long double)q[i * columns + j] /
+                         sqrtl((long double)row[i] * (long double)column[j] / mean));
     free(sums);
 }
 
@@ -167,7 +169,7 @@ static void check_adafactor(struct work *work, unsigned t)
     long double rate = fminl(0.01L, 1 / sqrtl(t)) * size;
     rate /= fmaxl(1, root_of_mean(u, work->trial.count));
     for (size_t i = 0; i < work->trial.count; i++)
-        near_weight(work, i, rate * u[i]);
+        near_weight(work, i, rate * (long double)u[i]);
     free(u);
 }
 
@@ -199,13 +201,13 @@ static void check_rows(const struct work *work, const struct tensor *tensor, siz
         const double *q = work->before[TRIAL_GRADIENT] + tensor->offset + i * columns;
         long double sum = 0;
         for (size_t j = 0; j < columns; j++)
-            sum += (long double)q[j] * q[j];
-        sum = work->before[TRIAL_SLOT][slot + i] + sum / (long double)columns;
+            sum += (long double)q[j] * (long double)q[j];
+        sum = (long double)work->before[TRIAL_SLOT][slot + i] + sum / (long double)columns;
         /* A row of one element is squared and added in the session's dtype. */
         near(work, "h", slot + i, work->after[TRIAL_SLOT][slot + i], sum, sum, 2);
-        long double rate = 0.01L / (sqrtl(work->after[TRIAL_SLOT][slot + i]) + 1e-6L);
+        long double rate = 0.01L / (sqrtl((long double)work->after[TRIAL_SLOT][slot + i]) + 1e-6L);
         for (size_t j = 0; j < columns; j++)
-            near_weight(work, tensor->offset + i * columns + j, rate * q[j]);
+            near_weight(work, tensor->offset + i * columns + j, rate * (long double)q[j]);
     }
 }
 
