@@ -85,7 +85,7 @@ enum status session_patch(struct session *session,
     if (status != STATUS_OK)
         return status;
     pthread_mutex_lock(&session->mutex);
-    status = session_admit(session, true, &ticket, fault);
+    status = session_admit_alone(session, &ticket, fault);
     pthread_mutex_unlock(&session->mutex);
     if (status == STATUS_OK) {
         status = patch(session, change, context, &failed, fault);
@@ -116,7 +116,7 @@ enum status session_delete(struct engine *engine, struct session *session, struc
     pthread_mutex_lock(&session->mutex);
     while (session->loading)
         pthread_cond_wait(&session->turn, &session->mutex);
-    if ((status = session_admit(session, true, &ticket, fault)) != STATUS_OK)
+    if ((status = session_admit_alone(session, &ticket, fault)) != STATUS_OK)
         goto done;
     pthread_mutex_unlock(&session->mutex);
     commit_enqueue(engine->committer, &deletion.item);

@@ -328,7 +328,7 @@ enum status session_save(struct session *session, bool always, struct fault *fau
     pthread_mutex_lock(&session->mutex);
     if (!always && !wants_checkpoint(session))
         goto unlock;
-    if ((status = session_admit(session, true, &ticket, fault)) != STATUS_OK)
+    if ((status = session_admit_alone(session, &ticket, fault)) != STATUS_OK)
         goto unlock;
     if (always ? session->dirty > 0 : wants_checkpoint(session)) {
         pthread_mutex_unlock(&session->mutex);

@@ -161,35 +161,32 @@ void session_leave(struct session *session)
     pthread_mutex_unlock(&session->mutex);
 }
 
-void session_await_admission(struct session *session)
+enum status session_await_admission(struct session *session, bool exclusive, struct fault *fault)
 {
-    while (!session->deleted && (session->exclusive || session->failed || session->awaited > 0))
-        pthread_cond_wait(&session->turn, &session->mutex);
-}
+    uint64_t place = session->arrivals++;
 
-/* While it waits, nobody else is admitted: a stream of steps cannot keep a change out for ever. */
-static void await_quiet(struct session *session)
-{
-    session->awaited++;
     while (!session->deleted &&
-           (session->exclusive || session->failed || session->tickets != session->turns))
+           (place != session->called || session->exclusive || session->failed ||
+            (exclusive && session->tickets != session->turns)))
         pthread_cond_wait(&session->turn, &session->mutex);
-    session->awaited--;
-    pthread_cond_broadcast(&session->turn);
+    if (++session->called != session->arrivals)
+        pthread_cond_broadcast(&session->turn);
+    return session->deleted ? gone(session, fault) : STATUS_OK;
 }
 
-enum status session_admit(struct session *session, bool exclusive, uint64_t *ticket,
-                          struct fault *fault)
+uint64_t session_ticket(struct session *session, bool exclusive)
 {
-    if (exclusive)
-        await_quiet(session);
-    else
-        session_await_admission(session);
-    if (session->deleted)
-        return gone(session, fault);
     session->exclusive = exclusive;
-    *ticket = ++session->tickets;
-    return STATUS_OK;
+    return ++session->tickets;
+}
+
+enum status session_admit_alone(struct session *session, uint64_t *ticket, struct fault *fault)
+{
+    enum status status = session_await_admission(session, true, fault);
+
+    if (status == STATUS_OK)
+        *ticket = session_ticket(session, true);
+    return status;
 }
 
 void session_await_turn(struct session *session, uint64_t ticket)

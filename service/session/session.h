@@ -79,7 +79,8 @@ struct session {
     uint64_t turns;         /* finished */
     uint64_t admitted_step; /* the step the last admitted event leads to */
     bool exclusive;         /* a change is under way: nothing is admitted */
-    unsigned awaited;       /* changes that wait until nothing is in flight */
+    uint64_t arrivals;      /* who came to be admitted */
+    uint64_t called;        /* and who left the queue, admitted or not */
     bool failed; /* a commit failed: nothing is admitted until those in flight are gone */
     bool deleted;
     struct flight *flights;
@@ -135,11 +136,14 @@ void session_unpin(struct session *session);
 /* Frees the state if it is saved and nobody needs it. */
 void session_evict(struct session *session);
 
-/* Tickets. All with the mutex held. Nothing is admitted while a change is exclusive or a failure
- * drains. */
-void session_await_admission(struct session *session);
-enum status session_admit(struct session *session, bool exclusive, uint64_t *ticket,
-                          struct fault *fault);
+/* Tickets. All with the mutex held. Whoever comes is admitted in the order of arrival, when no change
+ * is exclusive and no failure drains; who wants to be alone also when nothing is in flight.
+ * SESSION_NOT_FOUND when deleted. The caller then takes a ticket, or leaves, before it gives up the
+ * mutex. */
+enum status session_await_admission(struct session *session, bool exclusive, struct fault *fault);
+uint64_t session_ticket(struct session *session, bool exclusive);
+/* Both, to be alone. */
+enum status session_admit_alone(struct session *session, uint64_t *ticket, struct fault *fault);
 void session_await_turn(struct session *session, uint64_t ticket);
 void session_end_turn(struct session *session, bool exclusive, bool failed);
 

@@ -343,10 +343,10 @@ static enum status enqueue(struct step *step, struct fault *fault)
     if (mode != DURABILITY_CHECKPOINT)
         status = journal_entry_new(session, &step->event, step->body, step->offset, step->size,
                                    &step->entry, fault);
-    if (status == STATUS_OK && !step->exclusive)
-        status = session_admit(session, false, &step->ticket, fault);
     if (status != STATUS_OK)
         return status;
+    if (!step->exclusive)
+        step->ticket = session_ticket(session, false);
     session->admitted_step++;
     step->flight.next = session->flights;
     session->flights = &step->flight;
@@ -368,18 +368,16 @@ static enum status admit(struct step *step, bool *going, bool *again, bool *seen
                          struct outcome *out, struct fault *fault)
 {
     struct session *session = step->session;
-    enum status status = STATUS_OK;
+    enum status status = session_await_admission(session, step->exclusive, fault);
 
     *going = false;
-    if (step->exclusive) {
-        if ((status = session_admit(session, true, &step->ticket, fault)) != STATUS_OK)
-            return status;
-    } else {
-        session_await_admission(session);
-    }
+    if (status != STATUS_OK)
+        return status;
+    if (step->exclusive) /* the mutex is given up before the step is queued */
+        step->ticket = session_ticket(session, true);
     *again = session->spec_version != step->spec_version;
     if (!*again && (status = check(step, seen, out, fault)) == STATUS_OK && !*seen) {
-        if (step->exclusive && step->event.kind == EVENT_GRADIENT)
+        if (step->exclusive)
             status = propose(step, fault);
         if (status == STATUS_OK)
             status = enqueue(step, fault);
@@ -443,8 +441,7 @@ static enum status take(struct step *step, bool *again, struct outcome *out, str
     enum status status;
     bool going, seen = false;
 
-    /* All steps of such a session: one that waits for its turn alone lets no other pass. */
-    step->exclusive = session->plan->proposal_count > 0;
+    step->exclusive = step->event.kind == EVENT_GRADIENT && session->plan->proposal_count > 0;
     pthread_mutex_lock(&session->mutex);
     status = admit(step, &going, again, &seen, out, fault);
     pthread_mutex_unlock(&session->mutex);
