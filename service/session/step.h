@@ -1,0 +1,40 @@
+/* A step on its way, for step.c and admission.c. */
+#ifndef DESCENT_SESSION_STEP_H
+#define DESCENT_SESSION_STEP_H
+
+#include "service/session/session.h"
+
+struct step {
+    struct session *session;
+    const struct submission *submission; /* NULL: weights are replaced */
+    const struct precondition *match;
+    struct buffer *body;   /* borrowed, or `joined` */
+    struct buffer *joined; /* the gradient with what the rule proposes for it; NULL: nothing */
+    size_t offset, size;
+    struct spec spec;      /* as of admission */
+    uint64_t spec_version; /* of it */
+    struct event event;
+    struct flight flight;
+    size_t bad_count, bad_index; /* elements that came not finite, before they were replaced */
+    struct journal_entry *entry; /* NULL when the mode does not journal */
+    struct revision *next;
+    char *cursor;
+    bool exclusive; /* admitted alone */
+    uint64_t ticket;
+};
+
+/* Whether this request was seen before: *seen tells, *out is then its outcome. A flight with the
+ * same key or sequence number, or a number out of order, is refused. Mutex held. */
+enum status step_check_repeat(struct step *step, bool *seen, struct outcome *out,
+                              struct fault *fault);
+
+/* Admits the step: checks it and queues its event, so that ticket order is journal order. A step
+ * that proposes is admitted alone, because it is computed from the state that it changes. *going:
+ * it has its turn to take; *again: the configuration changed since it was prepared. Mutex held. */
+enum status step_admit(struct step *step, bool *going, bool *again, bool *seen, struct outcome *out,
+                       struct fault *fault);
+
+/* Ends what step_admit began, when the turn was taken. Mutex held. */
+void step_land(struct step *step);
+
+#endif
