@@ -18,19 +18,26 @@ struct span packer_span(const struct packer *packer)
     return span_of(packer->data, packer->used);
 }
 
+bool packer_reserve(struct packer *packer, size_t size)
+{
+    if (packer->capacity - packer->used >= size)
+        return true;
+    size_t capacity = (packer->used + size) * 2 + 64;
+    unsigned char *grown = realloc(packer->data, capacity);
+    if (grown == NULL)
+        return false;
+    packer->data = grown;
+    packer->capacity = capacity;
+    return true;
+}
+
 void pack_fixed(struct packer *packer, const void *data, size_t size)
 {
     if (packer->failed || size == 0)
         return;
-    if (packer->capacity - packer->used < size) {
-        size_t capacity = (packer->used + size) * 2 + 64;
-        unsigned char *grown = realloc(packer->data, capacity);
-        if (grown == NULL) {
-            packer->failed = true;
-            return;
-        }
-        packer->data = grown;
-        packer->capacity = capacity;
+    if (!packer_reserve(packer, size)) {
+        packer->failed = true;
+        return;
     }
     memcpy(packer->data + packer->used, data, size);
     packer->used += size;

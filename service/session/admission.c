@@ -139,9 +139,10 @@ static enum status check(struct step *step, bool *seen, struct outcome *out, str
         return status;
     if ((status = check_position(step, fault)) != STATUS_OK)
         return status;
-    if (!ledger_reserve(&session->state->ledger, in_flight + 1))
+    if (!state_reserve(session->state, in_flight + 1))
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     step->event.step = session->admitted_step + 1;
+    step->event.lineage = session->lineage;
     step->event.base_step = s != NULL && s->has_base_step ? s->base_step : session->admitted_step;
     return STATUS_OK;
 }
@@ -164,8 +165,8 @@ static enum status propose(struct step *step, struct fault *fault)
         step->body = step->joined;
         step->offset = 0;
         step->size = size;
-        event_propose(session->state, session->plan, &session->spec, count, &step->event,
-                      step->body);
+        event_propose(session->state, session->plan, &session->spec, session->layout,
+                      &step->event, step->body);
     }
     pthread_mutex_lock(&session->mutex);
     return step->joined != NULL ? STATUS_OK

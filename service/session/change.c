@@ -21,13 +21,14 @@ static enum status store_spec(struct session *session, const struct spec *spec, 
     enum status status;
 
     spec_pack(&packed, spec);
+    event.lineage = session->lineage;
     if (packed.failed || (body = buffer_new(packed.used)) == NULL) {
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
         goto done;
     }
     memcpy(body->data, packed.data, packed.used);
     if (session->spec.durability.mode == DURABILITY_CHECKPOINT && session->dirty > 0 &&
-        (status = session_checkpoint(session, NULL, fault)) != STATUS_OK)
+        (status = session_checkpoint_own(session, false, fault)) != STATUS_OK)
         goto done;
     if ((status = journal_entry_new(session, &event, body, 0, packed.used, &entry, fault)) !=
         STATUS_OK)
@@ -114,8 +115,7 @@ enum status session_delete(struct engine *engine, struct session *session, struc
     uint64_t ticket;
 
     pthread_mutex_lock(&session->mutex);
-    while (session->loading)
-        pthread_cond_wait(&session->turn, &session->mutex);
+    session_await_readers(session);
     if ((status = session_admit_alone(session, &ticket, fault)) != STATUS_OK)
         goto done;
     pthread_mutex_unlock(&session->mutex);
@@ -124,8 +124,7 @@ enum status session_delete(struct engine *engine, struct session *session, struc
     pthread_mutex_lock(&session->mutex);
     session->deleted = status == STATUS_OK;
     session_end_turn(session, true, false);
-    while (session->loading) /* a reader came meanwhile: it walks the lists that go now */
-        pthread_cond_wait(&session->turn, &session->mutex);
+    session_await_readers(session); /* some came meanwhile: they walk the lists that go now */
 done:
     pthread_mutex_unlock(&session->mutex);
     if (status != STATUS_OK)

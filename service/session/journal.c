@@ -20,8 +20,8 @@ static enum status write_entry(struct commit_item *item, struct commit_turn *tur
         struct store_event event = {
             .lsn = turn->lsn + 1,
             .session = entry->session->key,
-            .step = entry->step,
-            .kind = entry->kind,
+            .step = entry->place->step,
+            .kind = entry->place->kind,
             .chunk = chunk,
             .chunks = entry->place->chunks,
             .head = chunk == 0 ? packer_span(&entry->head) : span_of(NULL, 0),
@@ -33,31 +33,36 @@ static enum status write_entry(struct commit_item *item, struct commit_turn *tur
         turn->lsn++;
     }
     if (status == STATUS_OK && entry->spec != NULL)
-        status = session_put_record(entry->session, entry->spec, turn->store, fault);
+        status = session_put_record(entry->session, entry->spec, entry->place->lineage,
+                                    turn->store, fault);
     return status;
+}
+
+void journal_entry_landed(struct journal_entry *entry)
+{
+    struct session *session = entry->session;
+    struct event_place *place = entry->place;
+
+    pthread_mutex_lock(&session->mutex);
+    if (!session->deleted) {
+        __atomic_add_fetch(&session->engine->journal_bytes, place->bytes, __ATOMIC_RELAXED);
+        __atomic_store_n(&session->engine->journal_lsn, place->lsn + place->chunks - 1,
+                         __ATOMIC_RELAXED);
+        *session->events_end = place;
+        session->events_end = &place->next;
+        if (event_steps(place->kind) && place->step > session->durable_step)
+            session->durable_step = place->step;
+        entry->place = NULL;
+    }
+    pthread_mutex_unlock(&session->mutex);
 }
 
 static void entry_done(struct commit_item *item, enum status status)
 {
     struct journal_entry *entry = (struct journal_entry *)(void *)item;
-    struct session *session = entry->session;
 
-    if (status == STATUS_OK) {
-        uint64_t last = entry->place->lsn + entry->place->chunks - 1;
-        pthread_mutex_lock(&session->mutex);
-        if (!session->deleted) {
-            __atomic_add_fetch(&session->engine->journal_bytes, entry->place->bytes,
-                               __ATOMIC_RELAXED);
-            *session->events_end = entry->place;
-            session->events_end = &entry->place->next;
-            if (entry->step > session->durable_step)
-                session->durable_step = entry->step;
-            entry->place = NULL;
-        }
-        pthread_mutex_unlock(&session->mutex);
-        /* Only now: what lies before the journal's end and is on no list may be trimmed. */
-        __atomic_store_n(&session->engine->journal_lsn, last, __ATOMIC_RELEASE);
-    }
+    if (status == STATUS_OK)
+        journal_entry_landed(entry);
     if (entry->deferred)
         journal_entry_free(entry);
 }
@@ -75,12 +80,13 @@ enum status journal_entry_new(struct session *session, const struct event *event
         goto failed;
     PRE(entry->head.used <= STORE_HEAD_BYTES);
     entry->session = session_retain(session);
-    entry->kind = event->kind;
-    entry->step = event->step;
     entry->body = body == NULL ? NULL : buffer_retain(body);
     entry->offset = offset;
     entry->size = size;
+    entry->place->kind = event->kind;
     entry->place->step = event->step;
+    entry->place->lineage = event->lineage;
+    entry->place->origin = event->origin;
     entry->place->chunks =
         size == 0 ? 1 : (uint32_t)((size + STORE_CHUNK_BYTES - 1) / STORE_CHUNK_BYTES);
     entry->place->bytes = size + entry->head.used;

@@ -143,6 +143,9 @@ void receipt_pack(struct packer *packer, const struct receipt *receipt)
     pack_f64(packer, receipt->update_norm);
     pack_f64(packer, receipt->param_norm);
     pack_f64(packer, receipt->loss);
+    pack_u32(packer, receipt->hashed);
+    if (receipt->hashed)
+        pack_fixed(packer, receipt->state_hash.bytes, sizeof receipt->state_hash.bytes);
 }
 
 void receipt_unpack(struct unpacker *unpacker, struct receipt *out)
@@ -159,6 +162,10 @@ void receipt_unpack(struct unpacker *unpacker, struct receipt *out)
     out->update_norm = unpack_f64(unpacker);
     out->param_norm = unpack_f64(unpacker);
     out->loss = unpack_f64(unpacker);
+    out->hashed = unpacker->format >= 3 && unpack_u32(unpacker) != 0;
+    out->state_hash = (struct digest){.bytes = {0}};
+    if (out->hashed)
+        unpack_fixed(unpacker, out->state_hash.bytes, sizeof out->state_hash.bytes);
 }
 
 void ledger_pack(struct packer *packer, const struct ledger *ledger)

@@ -1,11 +1,12 @@
-/* Bringing a state back: the newest checkpoint, then every event after it, through the same
- * event_apply as live steps. */
+/* Bringing a state back: a checkpoint, then every event after it, through the same event_apply as
+ * live steps. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "service/core/contract.h"
 #include "service/core/log.h"
 #include "service/session/session.h"
+#include "service/session/state_hash.h"
 #include "storage/store.h"
 
 /* Reads a checkpoint's stream in order. */
@@ -91,8 +92,10 @@ static enum status load_bases(struct state *state, const struct checkpoint_head 
 }
 
 static enum status load_checkpoint(struct session *session, struct stream *stream,
-                                   struct state *state, struct spec *spec, struct fault *fault)
+                                   struct replay *replay, struct fault *fault)
 {
+    struct state *state = replay->loaded.state;
+    struct spec *spec = &replay->loaded.spec;
     size_t vector = session->layout->count * dtype_size(session->dtype);
     size_t element = dtype_size(session->dtype);
     struct checkpoint_head head;
@@ -104,6 +107,10 @@ static enum status load_checkpoint(struct session *session, struct stream *strea
     state->cursor = head.cursor;
     state->last = head.last;
     state->updates = head.updates;
+    state->norm_average = head.norm_average;
+    state->norm_count = head.norm_count;
+    replay->hashed = head.hashed;
+    replay->state_hash = head.state_hash;
     memcpy(state->scalar, head.scalar, sizeof state->scalar);
     *spec = head.spec;
     if (!session_fits(session, spec))
@@ -133,11 +140,9 @@ static enum status load_checkpoint(struct session *session, struct stream *strea
     return status;
 }
 
-/* Reads one event: its head into the caller's memory (event->cursor points there), its body into a
- * buffer. */
-static enum status read_event(struct session *session, const struct event_place *place,
-                              unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
-                              struct event *event, struct buffer **body, struct fault *fault)
+enum status session_read_event(struct session *session, const struct event_place *place,
+                               unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
+                               struct event *event, struct buffer **body, struct fault *fault)
 {
     struct store *store = session->engine->store;
     size_t used = 0;
@@ -176,9 +181,12 @@ static enum status read_event(struct session *session, const struct event_place 
     return status;
 }
 
-static enum status replay_spec(struct session *session, struct state *state, struct spec *spec,
-                               const struct buffer *body, struct fault *fault)
+static enum status replay_spec(struct replay *replay, const struct buffer *body,
+                               struct fault *fault)
 {
+    struct session *session = replay->session;
+    struct state *state = replay->loaded.state;
+    struct spec *spec = &replay->loaded.spec;
     struct unpacker unpacker = {.data = body->data, .size = body->size};
     struct addition added = {.workspace = NULL};
     enum status status = spec_unpack(&unpacker, spec, fault);
@@ -192,14 +200,15 @@ static enum status replay_spec(struct session *session, struct state *state, str
     return status;
 }
 
-static enum status replay_step(struct session *session, struct state *state,
-                               const struct spec *spec, const struct event *event,
+static enum status replay_step(struct replay *replay, const struct event *event,
                                struct buffer *body, struct fault *fault)
 {
+    struct session *session = replay->session;
+    struct state *state = replay->loaded.state;
     size_t count = session->layout->count;
     bool applies = event->kind == EVENT_GRADIENT;
     struct revision *next;
-    struct receipt receipt;
+    struct step_line line;
     char *cursor = NULL;
 
     if (event->step != state->current->step + 1 ||
@@ -207,71 +216,179 @@ static enum status replay_step(struct session *session, struct state *state,
         return fault_set(fault, STATUS_STORAGE_FAILED, "",
                          "the journal does not fit the state: step %llu follows step %llu",
                          (unsigned long long)event->step, (unsigned long long)state->current->step);
-    next = revision_new(applies ? count * dtype_size(session->dtype) : 0, spec->ema.on);
+    next = revision_new(applies ? count * dtype_size(session->dtype) : 0,
+                        replay->loaded.spec.ema.on);
     if (event->cursor != NULL)
         cursor = strndup(event->cursor, event->cursor_size);
-    if (next == NULL || (event->cursor != NULL && cursor == NULL) ||
-        !ledger_reserve(&state->ledger, 1)) {
+    if (next == NULL || (event->cursor != NULL && cursor == NULL) || !state_reserve(state, 1)) {
         revision_release(next);
         free(cursor);
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     }
-    event_apply(state, session->plan, spec, count, event, body, 0, next, &receipt);
-    state_publish(state, event, next, &receipt, cursor);
+    event_apply(state, session->plan, &replay->loaded.spec, session->layout, event, body, 0, next,
+                &line);
+    state_publish(state, event, next, &line, cursor);
     return STATUS_OK;
 }
 
-static enum status replay_event(struct session *session, struct state *state, struct spec *spec,
-                                const struct event_place *place, unsigned char *chunk_data,
+/* The hashes that were told against those of the replay, which has made its own lines of the same
+ * steps. */
+static enum status check_hashes(struct replay *replay, const struct buffer *body,
                                 struct fault *fault)
+{
+    struct receipts *own = &replay->loaded.state->receipts;
+    struct receipts_reader *readers = calloc(2, sizeof *readers);
+    struct step_line told, mine = {.receipt = {.step = 0}};
+    enum status status = STATUS_OK;
+
+    if (readers == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    readers[0].unpacker = (struct unpacker){.data = body->data, .size = body->size};
+    readers[1].unpacker = (struct unpacker){.data = own->lines.data, .size = own->lines.used};
+    while (status == STATUS_OK && receipts_next(&readers[0], &told)) {
+        if (!told.receipt.hashed)
+            continue;
+        while (mine.receipt.step < told.receipt.step && receipts_next(&readers[1], &mine))
+            ;
+        if (mine.receipt.step != told.receipt.step)
+            continue;
+        const char *member = receipts_differ(&told, &mine);
+        if (member != NULL && strcmp(member, "state_hash") == 0)
+            status = fault_set(fault, STATUS_HISTORY_MISMATCH, "",
+                               "session %s: the journal does not lead to the state_hash that was "
+                               "told at step %llu; descent verify says more, restore the folder "
+                               "from a backup",
+                               replay->session->id, (unsigned long long)told.receipt.step);
+    }
+    free(readers);
+    return status;
+}
+
+enum status session_replay_event(struct replay *replay, const struct event_place *place,
+                                 struct fault *fault)
 {
     unsigned char head[STORE_HEAD_BYTES];
     struct event event;
-    struct buffer *body;
-    enum status status = read_event(session, place, head, chunk_data, &event, &body, fault);
+    struct buffer *body = NULL;
+    enum status status;
 
-    if (status == STATUS_OK)
-        status = event.kind == EVENT_SPEC ? replay_spec(session, state, spec, body, fault)
-                                          : replay_step(session, state, spec, &event, body, fault);
+    if (place->kind == EVENT_QUARANTINE || place->kind == EVENT_REWIND)
+        return STATUS_OK; /* the first changes nothing; a checkpoint follows the second at once */
+    status = session_read_event(replay->session, place, head, replay->chunk, &event, &body, fault);
+    if (status == STATUS_OK && event.kind != place->kind)
+        status = fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",
+                           (unsigned long long)place->lsn);
+    if (status != STATUS_OK)
+        goto done;
+    replay->loaded.replayed++;
+    replay->loaded.bytes += place->bytes;
+    if (event.kind == EVENT_SPEC)
+        status = replay_spec(replay, body, fault);
+    else if (event.kind != EVENT_RECEIPTS)
+        status = replay_step(replay, &event, body, fault);
+    else if (replay->receipts != NULL)
+        status = replay->receipts(replay->context, body, fault);
+    else
+        status = check_hashes(replay, body, fault);
+done:
     buffer_release(body);
     return status;
 }
 
-enum status session_load(struct session *session, struct state **out, struct fault *fault)
+enum status session_replay_start(struct session *session, const struct checkpoint_place *place,
+                                 struct replay *out, struct fault *fault)
 {
-    struct stream stream = {.store = session->engine->store, .place = session->checkpoints};
-    struct state *state = state_new();
-    struct spec spec;
-    uint64_t replayed = 0, bytes = 0;
+    struct stream stream = {.store = session->engine->store, .place = place};
     enum status status;
 
-    stream.data = malloc(STORE_CHUNK_BYTES);
-    if (state == NULL || stream.data == NULL)
+    *out = (struct replay){.session = session};
+    out->loaded.state = state_new(session->layout);
+    out->chunk = stream.data = malloc(STORE_CHUNK_BYTES);
+    if (out->loaded.state == NULL || out->chunk == NULL)
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    else if (stream.place == NULL)
-        status = fault_set(fault, STATUS_STORAGE_FAILED, "", "no checkpoint is stored");
     else
-        status = load_checkpoint(session, &stream, state, &spec, fault);
-    for (const struct event_place *place = session->events; place != NULL && status == STATUS_OK;
-         place = place->next)
-        if (place->lsn > stream.place->lsn) {
-            status = replay_event(session, state, &spec, place, stream.data, fault);
-            replayed++;
-            bytes += place->bytes;
-        }
-    free(stream.data);
-    if (status != STATUS_OK) {
-        state_free(state);
-        if (fault != NULL)
-            log_error("session %s cannot be loaded: %s", session->id, fault->detail);
+        status = load_checkpoint(session, &stream, out, fault);
+    if (status != STATUS_OK || !out->hashed)
         return status;
+    struct state *state = out->loaded.state;
+    struct digest hash = state_hash(state, state->current, session->plan, session->layout);
+    if (memcmp(&hash, &out->state_hash, sizeof hash) != 0)
+        status = fault_set(fault, STATUS_HISTORY_MISMATCH, "",
+                           "session %s: the checkpoint of step %llu does not have the state_hash "
+                           "it was stored with; restore the folder from a backup",
+                           session->id, (unsigned long long)place->step);
+    return status;
+}
+
+void session_replay_end(struct replay *replay)
+{
+    state_free(replay->loaded.state);
+    free(replay->chunk);
+}
+
+/* What a load reads: the checkpoint and the events after it, copied, for the list grows. */
+struct reading {
+    struct checkpoint_place checkpoint;
+    struct event_place *events;
+    size_t count;
+};
+
+static enum status list_reading(struct session *session, uint64_t until, struct reading *out,
+                                struct fault *fault)
+{
+    const struct checkpoint_place *place = session->checkpoints;
+    uint64_t lineage = 0;
+    size_t capacity = 0;
+
+    while (place != NULL && place->lsn > until)
+        place = place->next;
+    if (place == NULL)
+        return fault_set(fault, STATUS_STORAGE_FAILED, "", "no checkpoint is stored");
+    out->checkpoint = *place;
+    for (const struct event_place *event = session->events; event != NULL; event = event->next)
+        capacity += event->lsn > place->lsn;
+    out->count = 0;
+    if ((out->events = malloc((capacity + 1) * sizeof *out->events)) == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    for (const struct event_place *event = session->events; event != NULL; event = event->next) {
+        if (event->lsn <= place->lsn)
+            continue;
+        if (event->lsn <= until) {
+            lineage = event->lineage;
+            out->events[out->count++] = *event;
+        } else if (event->kind == EVENT_RECEIPTS) {
+            /* The first lines that were written after it tell of it. */
+            if (event->lineage == lineage)
+                out->events[out->count++] = *event;
+            break;
+        }
     }
-    pthread_mutex_lock(&session->mutex);
-    session->dirty = replayed;
-    session->journal_since = bytes;
-    pthread_mutex_unlock(&session->mutex);
-    log_debug("session %s loaded at step %llu, %llu events replayed", session->id,
-              (unsigned long long)state->current->step, (unsigned long long)replayed);
-    *out = state;
     return STATUS_OK;
+}
+
+enum status session_load(struct session *session, uint64_t until, struct loaded *out,
+                         struct fault *fault)
+{
+    struct reading reading = {.events = NULL};
+    struct replay replay = {.session = session};
+    enum status status;
+
+    pthread_mutex_lock(&session->mutex);
+    status = list_reading(session, until, &reading, fault);
+    pthread_mutex_unlock(&session->mutex);
+    if (status == STATUS_OK)
+        status = session_replay_start(session, &reading.checkpoint, &replay, fault);
+    for (size_t i = 0; i < reading.count && status == STATUS_OK; i++)
+        status = session_replay_event(&replay, &reading.events[i], fault);
+    free(reading.events);
+    if (status == STATUS_OK) {
+        *out = replay.loaded;
+        replay.loaded.state = NULL;
+        log_debug("session %s loaded at step %llu, %llu events replayed", session->id,
+                  (unsigned long long)out->state->current->step, (unsigned long long)out->replayed);
+    } else if (fault != NULL) {
+        log_error("session %s cannot be loaded: %s", session->id, fault->detail);
+    }
+    session_replay_end(&replay);
+    return status;
 }

@@ -33,6 +33,9 @@ struct session *session_new(struct engine *engine, int64_t key, const char *id,
     session->plan = plan;
     session->dtype = record->spec.dtype;
     session->spec = record->spec;
+    session->lineage = record->lineage;
+    memcpy(session->parent, record->parent, sizeof session->parent);
+    session->parent_moment = record->parent_moment;
     session->events_end = &session->events;
     session->used_us = clock_monotonic_us();
     pthread_mutex_init(&session->mutex, NULL);
@@ -96,7 +99,7 @@ static enum status gone(const struct session *session, struct fault *fault)
 enum status session_pin(struct session *session, struct fault *fault)
 {
     enum status status = STATUS_OK;
-    struct state *state;
+    struct loaded loaded;
 
     pthread_mutex_lock(&session->mutex);
     session->users++;
@@ -107,13 +110,16 @@ enum status session_pin(struct session *session, struct fault *fault)
     } else if (session->state == NULL) {
         session->loading = true;
         pthread_mutex_unlock(&session->mutex);
-        status = session_load(session, &state, fault);
+        status = session_load(session, UINT64_MAX, &loaded, fault);
         pthread_mutex_lock(&session->mutex);
         session->loading = false;
         if (status == STATUS_OK) {
-            session->state = state;
-            session->step = session->admitted_step = state->current->step;
-            session->lineage = state->current->lineage;
+            const struct revision *current = loaded.state->current;
+            session->state = loaded.state;
+            session->step = session->admitted_step = current->step;
+            session->lineage = current->lineage;
+            session->dirty = loaded.replayed;
+            session->journal_since = loaded.bytes;
         }
         pthread_cond_broadcast(&session->turn);
     }
@@ -228,6 +234,8 @@ enum status session_view(struct session *session, bool brief, struct session_vie
     out->durable_step =
         session->durable_step < session->step ? session->durable_step : session->step;
     out->lineage = session->lineage;
+    memcpy(out->parent, session->parent, sizeof out->parent);
+    out->parent_moment = session->parent_moment;
     out->has_cursor = false;
     out->last = (struct receipt){.kind = RECEIPT_NONE};
     if (!brief) {

@@ -8,7 +8,9 @@
 #include "service/core/contract.h"
 #include "service/kernel/real.h"
 
-enum { SPEC_FORMAT = 2, NAME_BYTES = 64 };
+/* What format 3 has more stands at the end. A configuration that uses nothing of it is written as
+ * format 2: so the digest of a request to create a session stays what it was. */
+enum { SPEC_FORMAT_FIRST = 2, SPEC_FORMAT = 3, NAME_BYTES = 64 };
 
 void spec_init(struct spec *spec)
 {
@@ -17,6 +19,7 @@ void spec_init(struct spec *spec)
     spec->gradient.rescale = 1;
     spec->gradient.clip_value = (double)NAN;
     spec->gradient.clip_norm = (double)NAN;
+    spec->gradient.max_norm_ratio = (double)NAN;
     spec->durability.seconds = 1;
     spec->durability.steps = 100;
     spec->keep_steps = 1000;
@@ -109,8 +112,9 @@ static void pack_groups(struct packer *packer, const struct spec *spec)
 void spec_pack(struct packer *packer, const struct spec *spec)
 {
     const struct schedule_setting *schedule = &spec->schedule;
+    bool plain = spec->hash_every == 0 && isnan(spec->gradient.max_norm_ratio);
 
-    pack_u32(packer, SPEC_FORMAT);
+    pack_u32(packer, plain ? SPEC_FORMAT_FIRST : SPEC_FORMAT);
     pack_u32(packer, (uint32_t)spec->dtype);
     pack_values(packer, spec->rule->name, spec->rule->hypers, spec->rule->hyper_count, spec->hyper);
     pack_values(packer, schedule->schedule->name, schedule->schedule->hypers,
@@ -133,6 +137,10 @@ void spec_pack(struct packer *packer, const struct spec *spec)
     pack_u32(packer, (uint32_t)spec->label_count);
     pack_bytes(packer, spec->labels, spec->label_bytes);
     pack_groups(packer, spec);
+    if (plain)
+        return;
+    pack_u64(packer, spec->hash_every);
+    pack_f64(packer, spec->gradient.max_norm_ratio);
 }
 
 static enum status damaged(struct fault *fault)
@@ -244,7 +252,7 @@ enum status spec_unpack(struct unpacker *unpacker, struct spec *out, struct faul
     spec_init(&spec);
     uint32_t format = unpack_u32(unpacker);
     spec.dtype = (enum dtype)unpack_u32(unpacker);
-    if (unpacker->failed || format != SPEC_FORMAT ||
+    if (unpacker->failed || format < SPEC_FORMAT_FIRST || format > SPEC_FORMAT ||
         (spec.dtype != DTYPE_F32 && spec.dtype != DTYPE_F64))
         return damaged(fault);
     if ((status = unpack_rule(unpacker, &spec, fault)) != STATUS_OK ||
@@ -277,6 +285,12 @@ enum status spec_unpack(struct unpacker *unpacker, struct spec *out, struct faul
         return damaged(fault);
     if ((status = unpack_groups(unpacker, &spec, fault)) != STATUS_OK)
         return status;
+    if (format >= 3) {
+        spec.hash_every = unpack_u64(unpacker);
+        spec.gradient.max_norm_ratio = unpack_f64(unpacker);
+        if (unpacker->failed || spec.gradient.max_norm_ratio <= 1)
+            return damaged(fault);
+    }
     *out = spec;
     return STATUS_OK;
 }

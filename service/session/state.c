@@ -7,6 +7,11 @@
 #include "service/core/contract.h"
 #include "service/session/advance.h"
 #include "service/session/session.h"
+#include "service/session/state_hash.h"
+
+/* The moving average of the norms is the plain mean at first, then forgets one part in so many a
+ * step. */
+enum { NORMS_MAX = 100 };
 
 struct revision *revision_new(size_t bytes, bool averaged)
 {
@@ -68,9 +73,19 @@ enum status check_weights(const struct layout *layout, enum dtype dtype,
                         STATUS_INVALID_FIELD, fault);
 }
 
-struct state *state_new(void)
+struct state *state_new(const struct layout *layout)
 {
-    return calloc(1, sizeof(struct state));
+    struct state *state = calloc(1, sizeof *state);
+
+    if (state == NULL || layout->tensor_count > NOTES_MAX)
+        return state;
+    state->note_count = layout->tensor_count;
+    state->notes = calloc(state->note_count, sizeof *state->notes);
+    state->sample = sample_new(layout);
+    if (state->notes != NULL && state->sample != NULL)
+        return state;
+    state_free(state);
+    return NULL;
 }
 
 /* Forgets all but the newest `count` bases. */
@@ -91,6 +106,9 @@ void state_free(struct state *state)
     keep_bases(state, 0);
     free(state->cursor);
     ledger_close(&state->ledger);
+    receipts_close(&state->receipts);
+    free(state->notes);
+    sample_free(state->sample);
     free(state);
 }
 
@@ -244,10 +262,12 @@ static const void *base_of(const struct state *state, const struct event *event)
 }
 
 static void set_advance(struct state *state, const struct plan *plan, const struct spec *spec,
-                        size_t count, const struct event *event, struct buffer *body,
-                        size_t body_offset, double hyper[HYPERS_MAX], struct advance *out)
+                        const struct layout *layout, const struct event *event,
+                        struct buffer *body, size_t body_offset, double hyper[HYPERS_MAX],
+                        struct advance *out)
 {
     double clip = spec->gradient.clip_value;
+    size_t count = layout->count;
     unsigned char *gradient = body->data + body_offset;
 
     event_overrides(spec, event, hyper);
@@ -273,23 +293,42 @@ static void set_advance(struct state *state, const struct plan *plan, const stru
 }
 
 void event_propose(struct state *state, const struct plan *plan, const struct spec *spec,
-                   size_t count, const struct event *event, struct buffer *body)
+                   const struct layout *layout, const struct event *event, struct buffer *body)
 {
     double hyper[HYPERS_MAX];
     struct advance advance;
 
-    set_advance(state, plan, spec, count, event, body, 0, hyper, &advance);
-    advances(spec->dtype)->propose(&advance, body->data + event_proposal_offset(count, event));
+    set_advance(state, plan, spec, layout, event, body, 0, hyper, &advance);
+    advances(spec->dtype)
+        ->propose(&advance, body->data + event_proposal_offset(layout->count, event));
+}
+
+static void note_norm(struct state *state, double norm)
+{
+    if (state->norm_count < NORMS_MAX)
+        state->norm_count++;
+    state->norm_average += (norm - state->norm_average) / (double)state->norm_count;
+}
+
+/* What the gradient's event tells of numbers that were not finite. */
+static void note_nonfinite(struct state *state, const struct event *event)
+{
+    for (size_t i = 0; i < state->note_count; i++)
+        state->notes[i].nonfinite = 0;
+    for (size_t i = 0; i < event->nonfinite_count; i++)
+        if (event->nonfinite[i].tensor < state->note_count)
+            state->notes[event->nonfinite[i].tensor].nonfinite = event->nonfinite[i].count;
 }
 
 static void apply_gradient(struct state *state, const struct plan *plan, const struct spec *spec,
-                           size_t count, const struct event *event, struct buffer *body,
-                           size_t body_offset, struct revision *next, struct receipt *receipt)
+                           const struct layout *layout, const struct event *event,
+                           struct buffer *body, size_t body_offset, struct revision *next,
+                           struct receipt *receipt)
 {
     double hyper[HYPERS_MAX];
     struct advance advance;
 
-    set_advance(state, plan, spec, count, event, body, body_offset, hyper, &advance);
+    set_advance(state, plan, spec, layout, event, body, body_offset, hyper, &advance);
     advance.next_param = next->weights->data;
     if (state->current->average != NULL) {
         advance.average = state->current->average->data;
@@ -297,6 +336,10 @@ static void apply_gradient(struct state *state, const struct plan *plan, const s
         advance.average_rest = 1 - spec->ema.decay;
     }
     advances(spec->dtype)->run(&advance);
+    if (state->sample != NULL)
+        sample_turn(state->sample, layout, &advance.gradient, state->notes);
+    note_nonfinite(state, event);
+    note_norm(state, event->grad_norm);
     state->updates++;
     receipt->kind = RECEIPT_APPLIED;
     receipt->lr = hyper[HYPER_LR];
@@ -318,28 +361,45 @@ static void restart_slots(struct state *state, const struct plan *plan, const st
                    plan->slot_count[k] * dtype_size(plan->rule->dtype));
 }
 
-void event_apply(struct state *state, const struct plan *plan, const struct spec *spec,
-                 size_t count, const struct event *event, struct buffer *body, size_t body_offset,
-                 struct revision *next, struct receipt *receipt)
+static struct step_line line_of(const struct state *state, const struct event *event,
+                                uint64_t bytes)
 {
     double nothing = (double)NAN;
+    float unknown = (float)NAN;
+    struct step_line line = {.receipt = {.step = event->step,
+                                         .lineage = state->current->lineage,
+                                         .durable_step = event->step,
+                                         .base_step = event->base_step,
+                                         .staleness = event->step - 1 - event->base_step,
+                                         .lr = nothing,
+                                         .grad_norm = event->grad_norm,
+                                         .clip_scale = event->clip_scale,
+                                         .update_norm = nothing,
+                                         .param_norm = nothing,
+                                         .loss = event->loss},
+                             .created_us = event->created_us,
+                             .seq = event->seq,
+                             .bytes = bytes,
+                             .stages = {unknown, unknown, unknown, unknown, unknown}};
 
-    *receipt = (struct receipt){.step = event->step,
-                                .lineage = state->current->lineage,
-                                .durable_step = event->step,
-                                .base_step = event->base_step,
-                                .staleness = event->step - 1 - event->base_step,
-                                .lr = nothing,
-                                .grad_norm = event->grad_norm,
-                                .clip_scale = event->clip_scale,
-                                .update_norm = nothing,
-                                .param_norm = nothing,
-                                .loss = event->loss};
+    memcpy(line.worker, event->worker, sizeof line.worker);
+    return line;
+}
+
+void event_apply(struct state *state, const struct plan *plan, const struct spec *spec,
+                 const struct layout *layout, const struct event *event, struct buffer *body,
+                 size_t body_offset, struct revision *next, struct step_line *line)
+{
+    struct receipt *receipt = &line->receipt;
+
+    *line = line_of(state, event, event_body_size(plan, layout->count, event));
     next->step = event->step;
     next->lineage = state->current->lineage;
     switch (event->kind) {
     case EVENT_GRADIENT:
-        apply_gradient(state, plan, spec, count, event, body, body_offset, next, receipt);
+        apply_gradient(state, plan, spec, layout, event, body, body_offset, next, receipt);
+        line->note_count = state->note_count;
+        line->notes = state->notes;
         break;
     case EVENT_SKIP:
         next->weights = buffer_retain(state->current->weights);
@@ -356,11 +416,23 @@ void event_apply(struct state *state, const struct plan *plan, const struct spec
         PRE(false);
     }
     next->updates = state->updates;
+    receipt->hashed = spec->hash_every > 0 && next->step % spec->hash_every == 0;
+    if (receipt->hashed)
+        receipt->state_hash = state_hash(state, next, plan, layout);
+}
+
+bool state_reserve(struct state *state, size_t steps)
+{
+    return ledger_reserve(&state->ledger, steps) &&
+           receipts_reserve(&state->receipts, steps, state->note_count);
 }
 
 void state_publish(struct state *state, const struct event *event, struct revision *take_next,
-                   const struct receipt *receipt, char *take_cursor)
+                   const struct step_line *line, char *take_cursor)
 {
+    const struct receipt *receipt = &line->receipt;
+
+    receipts_add(&state->receipts, line);
     if (state->bases_max > 0) {
         keep_bases(state, state->bases_max - 1);
         memmove(state->base + 1, state->base, state->base_count * sizeof *state->base);

@@ -1,0 +1,172 @@
+/* Reading the ledger of steps: lines that checkpoints wrote to the journal, then those in memory. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "service/core/contract.h"
+#include "service/session/session.h"
+
+/* Where lineages part, copied so that reading needs no lock. */
+struct lines {
+    struct event_place *rewinds;
+    size_t rewind_count;
+    struct event_place *places; /* EVENT_RECEIPTS */
+    size_t place_count;
+    uint64_t lineage;
+    struct packer tail; /* lines in memory */
+};
+
+static uint64_t line_of(const struct lines *lines, uint64_t step)
+{
+    uint64_t lineage = lines->lineage;
+
+    /* Newest first: a rewind leads to a lineage that began before it. */
+    for (size_t i = lines->rewind_count; i-- > 0;)
+        if (lines->rewinds[i].lineage == lineage && step <= lines->rewinds[i].step)
+            lineage = lines->rewinds[i].origin;
+    return lineage;
+}
+
+static void lines_close(struct lines *lines)
+{
+    free(lines->rewinds);
+    free(lines->places);
+    packer_close(&lines->tail);
+}
+
+/* Mutex held. */
+static enum status list_lines(const struct session *session, const struct moment_query *query,
+                              uint64_t from, struct lines *out, struct fault *fault)
+{
+    const struct receipts *tail = &session->state->receipts;
+    size_t count = 1;
+
+    *out = (struct lines){.lineage = query->has_lineage ? query->lineage : session->lineage};
+    if (out->lineage > session->lineage)
+        return fault_set(fault, STATUS_NOT_FOUND, "/lineage",
+                         "session %s has no lineage %llu; the newest is %llu", session->id,
+                         (unsigned long long)out->lineage, (unsigned long long)session->lineage);
+    for (const struct event_place *place = session->events; place != NULL; place = place->next)
+        count++;
+    out->rewinds = malloc(count * sizeof *out->rewinds);
+    out->places = malloc(count * sizeof *out->places);
+    pack_fixed(&out->tail, tail->lines.data, tail->lines.used);
+    if (out->rewinds == NULL || out->places == NULL || out->tail.failed) {
+        lines_close(out);
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    }
+    for (const struct event_place *place = session->events; place != NULL; place = place->next) {
+        if (place->kind == EVENT_REWIND)
+            out->rewinds[out->rewind_count++] = *place;
+        if (place->kind == EVENT_RECEIPTS && place->step >= from)
+            out->places[out->place_count++] = *place;
+    }
+    return STATUS_OK;
+}
+
+struct visiting {
+    struct lines *lines;
+    uint64_t from, to;
+    enum status (*visit)(void *context, const struct step_line *line);
+    void *context;
+    struct receipts_reader reader;
+};
+
+/* A block of lines that belong together. */
+static enum status visit_block(struct visiting *work, const void *data, size_t size,
+                               struct fault *fault)
+{
+    struct step_line line;
+    enum status status = STATUS_OK;
+
+    work->reader.unpacker = (struct unpacker){.data = data, .size = size};
+    while (status == STATUS_OK && receipts_next(&work->reader, &line)) {
+        uint64_t step = line.receipt.step;
+        if (step >= work->from && step <= work->to &&
+            line_of(work->lines, step) == line.receipt.lineage)
+            status = work->visit(work->context, &line);
+    }
+    if (status == STATUS_OK && work->reader.unpacker.failed)
+        status = fault_set(fault, STATUS_STORAGE_FAILED, "", "the ledger of steps is damaged");
+    return status;
+}
+
+static enum status visit_all(struct session *session, struct visiting *work, struct fault *fault)
+{
+    unsigned char head[STORE_HEAD_BYTES];
+    unsigned char *chunk = malloc(STORE_CHUNK_BYTES);
+    enum status status = STATUS_OK;
+
+    if (chunk == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    for (size_t i = 0; i < work->lines->place_count && status == STATUS_OK; i++) {
+        struct event event;
+        struct buffer *body = NULL;
+        status = session_read_event(session, &work->lines->places[i], head, chunk, &event, &body,
+                                    fault);
+        if (status == STATUS_OK)
+            status = visit_block(work, body->data, body->size, fault);
+        buffer_release(body);
+    }
+    free(chunk);
+    if (status == STATUS_OK)
+        status = visit_block(work, work->lines->tail.data, work->lines->tail.used, fault);
+    return status;
+}
+
+/* The first line of all that is on the line. */
+static enum status note_oldest(void *context, const struct step_line *line)
+{
+    uint64_t *oldest = context;
+
+    if (line->receipt.step < *oldest)
+        *oldest = line->receipt.step;
+    return STATUS_OK;
+}
+
+enum status session_steps(struct session *session, const struct moment_query *query, uint64_t from,
+                          uint64_t to,
+                          enum status (*visit)(void *context, const struct step_line *line),
+                          void *context, uint64_t *oldest, struct fault *fault)
+{
+    struct moment_query current = {.has_lineage = false};
+    struct lines lines;
+    struct visiting *work;
+    enum status status = session_enter(session, fault);
+
+    if (status != STATUS_OK)
+        return status;
+    pthread_mutex_lock(&session->mutex);
+    session->readers++;
+    status = list_lines(session, query != NULL ? query : &current, 0, &lines, fault);
+    *oldest = session->step + 1;
+    pthread_mutex_unlock(&session->mutex);
+    work = calloc(1, sizeof *work);
+    if (status == STATUS_OK && work == NULL) {
+        lines_close(&lines);
+        status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    } else if (status == STATUS_OK) {
+        size_t places = lines.place_count;
+        *work = (struct visiting){
+            .lines = &lines, .to = UINT64_MAX, .visit = note_oldest, .context = oldest};
+        lines.place_count = places > 0 ? 1 : 0; /* the oldest lines are in the first block */
+        status = visit_all(session, work, fault);
+        while (places > 0 && lines.places->step < from) { /* blocks that end before it */
+            memmove(lines.places, lines.places + 1, --places * sizeof *lines.places);
+        }
+        lines.place_count = places;
+        work->from = from;
+        work->to = to;
+        work->visit = visit;
+        work->context = context;
+        if (status == STATUS_OK)
+            status = visit_all(session, work, fault);
+        lines_close(&lines);
+    }
+    free(work);
+    pthread_mutex_lock(&session->mutex);
+    session->readers--;
+    pthread_cond_broadcast(&session->turn);
+    pthread_mutex_unlock(&session->mutex);
+    session_leave(session);
+    return status;
+}
