@@ -43,7 +43,8 @@ enum status fields_read(struct arena *arena, const struct json_document *documen
                         const json_t *object, const struct field *fields, void *out,
                         struct fault *fault);
 
-/* Reads the same fields from the query of a request (scalars only). */
+/* Reads the same fields from the query of a request: numbers, texts and choices. What has the name
+ * of another kind stays unread, so that request_query_end refuses it. */
 enum status fields_read_query(struct request *request, const struct field *fields, void *out,
                               struct fault *fault);
 

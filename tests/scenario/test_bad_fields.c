@@ -210,6 +210,42 @@ START_TEST(an_id_has_a_grammar)
 }
 END_TEST
 
+/* --- queries beside binary bodies --- */
+
+START_TEST(what_is_for_json_alone_is_no_query_parameter)
+{
+    static const struct {
+        const char *method, *path, *words;
+    } cases[] = {
+        {"POST", REFUSAL_STEPS "?gradients=1", "\"gradients\""},
+        {"POST", REFUSAL_STEPS "?loss=1&gradients=", "\"gradients\""},
+        {"PUT", REFUSAL_WEIGHTS "?parameters=1", "\"parameters\""},
+        {"PUT", REFUSAL_WEIGHTS "?step=1", "\"step\""},
+        {"PUT", REFUSAL_WEIGHTS "?lineage=9", "\"lineage\""},
+        {"PUT", REFUSAL_WEIGHTS "?average=x", "\"average\""},
+    };
+    static const char *const types[] = {"octet-stream", "x-npy", "vnd.safetensors"};
+    static const float body[REFUSAL_COUNT] = {1};
+    char header[80];
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (size_t k = 0; k < sizeof types / sizeof *types; k++) {
+            snprintf(header, sizeof header, "Content-Type: application/%s\r\n", types[k]);
+            refusal_check(&(struct refusal){.method = cases[i].method,
+                                            .path = cases[i].path,
+                                            .headers = header,
+                                            .body = body,
+                                            .size = sizeof body,
+                                            .status = 400,
+                                            .code = "invalid_request",
+                                            .words = cases[i].words});
+        }
+    struct answer answer = api_send(refusal_server.port, "GET", "/readyz", "", NULL, 0);
+    ck_assert_uint_eq(answer.http.status, 200);
+    answer_close(&answer);
+}
+END_TEST
+
 /* --- parameters of a new session --- */
 
 START_TEST(parameters_must_be_arrays_or_declared)
@@ -418,6 +454,7 @@ Suite *suite_bad_fields(void)
     tcase_add_test(tests, hyperparameters_have_names_types_and_ranges);
     tcase_add_test(tests, a_patch_keeps_the_rule_and_its_ranges);
     tcase_add_test(tests, settings_have_types_and_ranges);
+    tcase_add_test(tests, what_is_for_json_alone_is_no_query_parameter);
     tcase_add_test(tests, labels_have_limits);
     tcase_add_test(tests, an_id_has_a_grammar);
     tcase_add_test(tests, parameters_must_be_arrays_or_declared);
