@@ -57,21 +57,32 @@ static enum status check_number(const struct field *field, double value, struct 
     return field_fault(fault, STATUS_INVALID_FIELD, field->name, detail);
 }
 
-static enum status store_choice(const struct field *field, const char *text, int *out,
-                                struct fault *fault)
+enum status choice_read(const char *name, const char *const *choices, const char *text, int *out,
+                        struct fault *fault)
 {
-    char detail[300];
-    size_t used = (size_t)snprintf(detail, sizeof detail, "%s must be one of", field->name);
+    char list[300] = "";
+    size_t used = 0;
 
-    for (int i = 0; field->choices[i] != NULL; i++) {
-        if (strcmp(field->choices[i], text) == 0) {
+    for (int i = 0; choices[i] != NULL; i++) {
+        if (text != NULL && strcmp(choices[i], text) == 0) {
             *out = i;
             return STATUS_OK;
         }
-        used += (size_t)snprintf(detail + used, sizeof detail - used, "%s \"%s\"", i > 0 ? "," : "",
-                                 field->choices[i]);
+        if (used < sizeof list)
+            used += (size_t)snprintf(list + used, sizeof list - used, "%s \"%s\"", i > 0 ? "," : "",
+                                     choices[i]);
     }
-    return field_fault(fault, STATUS_INVALID_FIELD, field->name, detail);
+    return fault_set(fault, STATUS_INVALID_FIELD, "", "%s must be one of%s", name, list);
+}
+
+static enum status store_choice(const struct field *field, const char *text, int *out,
+                                struct fault *fault)
+{
+    struct fault inner;
+
+    if (choice_read(field->name, field->choices, text, out, &inner) == STATUS_OK)
+        return STATUS_OK;
+    return field_fault(fault, inner.status, field->name, inner.detail);
 }
 
 static enum status store_text(const struct field *field, const char *text, const char **out,

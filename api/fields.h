@@ -38,6 +38,11 @@ struct field {
                        offset 0) */
 };
 
+/* The index of `text` among the choices of `name` (NULL-terminated); NULL is none of them.
+ * INVALID_FIELD, where = "", with all of them. */
+enum status choice_read(const char *name, const char *const *choices, const char *text, int *out,
+                        struct fault *fault);
+
 /* Reads an object into *out, which holds the defaults. where of faults = "/name/...". */
 enum status fields_read(struct arena *arena, const struct json_document *document,
                         const json_t *object, const struct field *fields, void *out,

@@ -66,6 +66,10 @@ START_TEST(unknown_optimizer_is_refused_with_the_list)
         api_send(refusal_server.port, "GET", "/v1/optimizers/adamm", "", NULL, 0);
     answer_check_problem(&answer, 404, "optimizer_not_found", "adamm");
     answer_close(&answer);
+    answer = api_send(refusal_server.port, "GET", "/v1/optimizers/torch.optim.Adam", "", NULL, 0);
+    answer_check_problem(&answer, 404, "optimizer_not_found", "torch.optim.Adam");
+    ck_assert_ptr_nonnull(strstr(answer_detail(&answer), "GET /v1/presets"));
+    answer_close(&answer);
 }
 END_TEST
 
@@ -129,6 +133,14 @@ START_TEST(a_patch_keeps_the_rule_and_its_ranges)
     refusal_check_json("PATCH", REFUSAL_SESSION,
                        "{\"labels\": {\"new\": \"v\"}, \"gradient\": {\"rescale\": 0}}", 422,
                        "invalid_field", "/gradient/rescale", NULL);
+    refusal_check(&(struct refusal){.method = "PATCH",
+                                    .path = REFUSAL_SESSION,
+                                    .headers = "Content-Type: application/jsonx\r\n",
+                                    .body = "{}",
+                                    .size = 2,
+                                    .status = 415,
+                                    .code = "unsupported_media_type",
+                                    .words = "merge-patch"});
     refusal_check_json("PATCH", REFUSAL_SESSION, "{\"parameters\": {}}", 422, "unknown_field",
                        "/parameters", NULL);
 }
