@@ -60,6 +60,7 @@ static enum status first_state(const struct session_request *request, const stru
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     }
     state->current->weights = buffer_retain(request->weights);
+    state->current->average_divisor = spec_average_divisor(spec, 0);
     state_start(state, spec->rule);
     if (spec->ema.on && (state->current->average = buffer_new_zeroed(
                              request->layout->count * dtype_size(spec->dtype))) == NULL)

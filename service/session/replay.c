@@ -112,7 +112,7 @@ static enum status load_checkpoint(struct session *session, struct stream *strea
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory for the weights");
     state->current->step = head.step;
     state->current->lineage = head.lineage;
-    state->current->updates = head.updates;
+    state->current->average_divisor = spec_average_divisor(spec, head.updates);
     if ((status = stream_read(stream, state->current->weights->data, vector, fault)) != STATUS_OK)
         return status;
     if (spec->ema.on &&

@@ -355,7 +355,7 @@ void event_apply(struct state *state, const struct plan *plan, const struct spec
     default:
         PRE(false);
     }
-    next->updates = state->updates;
+    next->average_divisor = spec_average_divisor(spec, state->updates);
 }
 
 void state_publish(struct state *state, const struct event *event, struct revision *take_next,
