@@ -388,6 +388,63 @@ START_TEST(one_step_without_momentum_keeps_the_velocity_what_it_is)
 }
 END_TEST
 
+/* SignSGD for one step: its own formula of decay, and a mean that the next step finds. */
+START_TEST(one_step_without_momentum_is_sign_sgd_and_leaves_the_mean)
+{
+    const double lr = 0.125, decay = 0.25, wd_lh = 0.5;
+    struct spec spec = engines_spec(DTYPE_F64, "signum");
+    double w[COUNT], m[COUNT] = {0}, got[COUNT];
+    struct fault fault;
+
+    engines_hyper(&spec, "lr", lr);
+    engines_hyper(&spec, "weight_decay", decay);
+    engines_hyper(&spec, "wd_lh", wd_lh);
+    engines_hyper(&spec, "momentum", 0.5);
+    struct session *session = engines_create(engine, "signs", &spec, COUNT);
+    replace(session, 12); /* decay outweighs a gradient of -2: the sign of one is not the other's */
+    weights_of(session, w);
+    for (int step = 1; step <= 4; step++) {
+        double momentum = step % 2 == 0 ? 0 : 0.5, value = step == 4 ? 100 : -2;
+        struct buffer *gradient = engines_constant(COUNT, (float)value);
+        struct submission submission = engines_submission(gradient, DTYPE_F32);
+        submission.momentum = step % 2 == 0 ? 0 : (double)NAN;
+        ck_assert_int_eq(engines_submit(session, &submission, NULL, NULL, &fault), STATUS_OK);
+        buffer_release(gradient);
+        for (size_t i = 0; i < COUNT; i++) {
+            m[i] = momentum * m[i] + (1 - momentum) * (value + decay * w[i]);
+            w[i] = momentum == 0 ? (1 - lr * (decay + wd_lh)) * w[i] - lr * copysign(1, value)
+                                 : (1 - lr * wd_lh) * w[i] - lr * copysign(1, m[i]);
+        }
+        weights_of(session, got);
+        ck_near(got, w);
+    }
+    session_release(session);
+}
+END_TEST
+
+/* Both squares of a centered variance are infinite in f32: so is the variance, and the step 0. Loop:
+ * without and with momentum, eps inside and outside. */
+START_TEST(a_variance_whose_squares_overflow_moves_nothing)
+{
+    struct spec spec = engines_spec(DTYPE_F32, "rmsprop");
+    struct buffer *huge = engines_constant(COUNT, 1e30F);
+    struct fault fault;
+
+    engines_hyper(&spec, "centered", 1);
+    engines_hyper(&spec, "momentum", _i % 2 == 0 ? 0 : 0.5);
+    engines_hyper(&spec, "eps_mode", _i / 2);
+    struct session *session = engines_create(engine, "overflow", &spec, COUNT);
+    for (int step = 1; step <= 3; step++) {
+        struct submission submission = engines_submission(huge, DTYPE_F32);
+        struct receipt receipt;
+        ck_assert_int_eq(engines_submit(session, &submission, &receipt, NULL, &fault), STATUS_OK);
+        ck_assert_double_eq(receipt.update_norm, 0);
+    }
+    buffer_release(huge);
+    session_release(session);
+}
+END_TEST
+
 START_TEST(a_patch_cannot_make_a_session_larger_than_the_limit)
 {
     struct engine_options options = engines_options();
@@ -462,6 +519,8 @@ Suite *suite_engine_rules(void)
     tcase_add_test(cases, a_pattern_that_matches_nothing_lists_the_tensors);
     tcase_add_test(cases, replaced_weights_are_not_an_update_to_compensate);
     tcase_add_test(cases, one_step_without_momentum_keeps_the_velocity_what_it_is);
+    tcase_add_test(cases, one_step_without_momentum_is_sign_sgd_and_leaves_the_mean);
+    tcase_add_loop_test(cases, a_variance_whose_squares_overflow_moves_nothing, 0, 4);
     tcase_add_test(cases, a_patch_cannot_make_a_session_larger_than_the_limit);
     tcase_add_test(cases, steps_that_propose_let_others_pass);
     suite_add_tcase(suite, cases);
