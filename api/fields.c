@@ -204,8 +204,8 @@ enum status fields_read(struct arena *arena, const struct json_document *documen
 /* The others are for JSON alone: in a query their names are as unknown as any. */
 static bool in_query(const struct field *field)
 {
-    return field->kind == FIELD_F64 || field->kind == FIELD_U64 || field->kind == FIELD_TEXT ||
-           field->kind == FIELD_CHOICE;
+    return !field->json_only && (field->kind == FIELD_F64 || field->kind == FIELD_U64 ||
+                                 field->kind == FIELD_TEXT || field->kind == FIELD_CHOICE);
 }
 
 static enum status read_query_value(const struct field *field, const char *text, void *out,

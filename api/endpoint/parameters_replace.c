@@ -4,15 +4,17 @@
 #include "api/tensors_body.h"
 
 struct body {
-    const json_t *parameters, *ignored;
+    const json_t *parameters;
+    uint64_t step, lineage;
+    const char *average;
 };
 
-/* What GET answers can be put back as it is: its other members are taken and left alone. */
+/* What GET answers can be put back as it is: its other members are read and left alone. */
 static const struct field fields[] = {
     {"parameters", FIELD_VALUE, .offset = offsetof(struct body, parameters)},
-    {"step", FIELD_VALUE, .offset = offsetof(struct body, ignored)},
-    {"lineage", FIELD_VALUE, .offset = offsetof(struct body, ignored)},
-    {"average", FIELD_VALUE, .offset = offsetof(struct body, ignored)},
+    {"step", FIELD_U64, .offset = offsetof(struct body, step), .json_only = true},
+    {"lineage", FIELD_U64, .offset = offsetof(struct body, lineage), .json_only = true},
+    {"average", FIELD_TEXT, .offset = offsetof(struct body, average), .json_only = true},
     {.name = NULL},
 };
 
