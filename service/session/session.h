@@ -136,8 +136,8 @@ void session_unpin(struct session *session);
 /* Frees the state if it is saved and nobody needs it. */
 void session_evict(struct session *session);
 
-/* Tickets. All with the mutex held. Whoever comes is admitted in the order of arrival, when no change
- * is exclusive and no failure drains; who wants to be alone also when nothing is in flight.
+/* Tickets. All with the mutex held. Whoever comes is admitted in the order of arrival, when no
+ * change is exclusive and no failure drains; who wants to be alone also when nothing is in flight.
  * SESSION_NOT_FOUND when deleted. The caller then takes a ticket, or leaves, before it gives up the
  * mutex. */
 enum status session_await_admission(struct session *session, bool exclusive, struct fault *fault);

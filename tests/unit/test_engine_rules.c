@@ -422,8 +422,8 @@ START_TEST(one_step_without_momentum_is_sign_sgd_and_leaves_the_mean)
 }
 END_TEST
 
-/* Both squares of a centered variance are infinite in f32: so is the variance, and the step 0. Loop:
- * without and with momentum, eps inside and outside. */
+/* Both squares of a centered variance are infinite in f32: so is the variance, and the step 0. The
+ * loop: without and with momentum, eps inside and outside. */
 START_TEST(a_variance_whose_squares_overflow_moves_nothing)
 {
     struct spec spec = engines_spec(DTYPE_F32, "rmsprop");
