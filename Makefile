@@ -99,7 +99,7 @@ $(B)/storage/sqlite_file.o: $(wildcard storage/schema/*.sql)
 # --- what a new machine lacks ----------------------------------------------------------------------------------------
 DEPS_BUILD := gcc g++ make libmicrohttpd-dev libjansson-dev libsqlite3-dev libopenblas-dev libxxhash-dev libfast-float-dev
 DEPS_DEMO := $(DEPS_BUILD) python3 python3-numpy python3-sklearn python3-matplotlib
-DEPS_CHECK := $(DEPS_BUILD) check libsubunit-dev curl python3 python3-numpy
+DEPS_CHECK := $(DEPS_DEMO) check libsubunit-dev curl
 DEPS_CLANG := clang clang-format libclang-rt-14-dev
 DEPS_CONTAINER := buildah podman runc containernetworking-plugins debootstrap python3 python3-numpy
 DEPS_GOLDEN := python3 python3-numpy python3-torch

@@ -35,25 +35,15 @@ static enum status divide(const struct session *session, const struct buffer *av
     return STATUS_OK;
 }
 
-enum status average_values(struct request *request, struct session *session,
-                           const struct revision *revision, struct buffer **out,
-                           struct fault *fault)
+enum status average_values(const struct session *session, const struct revision *revision,
+                           struct buffer **out, struct fault *fault)
 {
-    struct session_view *view = arena_take(request->arena, sizeof *view);
-    enum status status;
-
     if (revision->average == NULL)
         return fault_set(fault, STATUS_INVALID_FIELD, "/average",
                          "this session keeps no average of its weights; a new one does with "
                          "\"ema\": {\"decay\": 0.999}");
-    if (view == NULL)
-        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    if ((status = session_view(session, true, view, fault)) != STATUS_OK)
-        return status;
-    if (view->spec.ema.debias) {
-        double divisor = spec_average_divisor(&view->spec, revision->updates);
-        return divide(session, revision->average, divisor, out, fault);
-    }
+    if (revision->average_divisor != 1)
+        return divide(session, revision->average, revision->average_divisor, out, fault);
     *out = buffer_retain(revision->average);
     return STATUS_OK;
 }

@@ -101,3 +101,24 @@ void schedule_write(struct json_text *text, const struct schedule *schedule)
     hypers_describe(text, schedule->hypers, schedule->hyper_count);
     json_text_close(text, '}');
 }
+
+/* --- lists --- */
+
+struct reply catalogue_reply(struct request *request, const char *member,
+                             bool (*write_at)(struct json_text *text, size_t index))
+{
+    struct json_text text;
+    struct fault fault;
+
+    if (request_query_end(request, &fault) != STATUS_OK)
+        return reply_fault(request, &fault);
+    json_text_init(&text, request->arena);
+    json_text_open(&text, '{');
+    json_text_key(&text, member);
+    json_text_open(&text, '[');
+    for (size_t i = 0; write_at(&text, i); i++)
+        ;
+    json_text_close(&text, ']');
+    json_text_close(&text, '}');
+    return reply_json(200, json_text_end(&text));
+}

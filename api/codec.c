@@ -57,12 +57,23 @@ static bool is_exactly(struct span type, const struct codec *codec)
     return is_text(type, codec->media_type) || is_text(type, codec->alias);
 }
 
+/* The type of a Content-Type value, without its parameters; empty when more follows it. */
+static struct span content_type_of(const char *header)
+{
+    struct span type = take_type(&header);
+
+    return *header == '\0' || *header == ';' ? type : span_of(NULL, 0);
+}
+
+bool media_type_is(const char *content_type, const char *media_type)
+{
+    return is_text(content_type_of(content_type), media_type);
+}
+
 const struct codec *codec_find(const char *content_type)
 {
-    struct span type = take_type(&content_type);
+    struct span type = content_type_of(content_type);
 
-    if (*content_type != '\0' && *content_type != ';')
-        return NULL;
     for (size_t i = 0; i < CODEC_COUNT; i++)
         if (is_exactly(type, codecs[i]))
             return codecs[i];

@@ -73,6 +73,9 @@ struct codec {
                           struct fault *fault);
 };
 
+/* Whether a Content-Type value is this type, by the same reading as codec_find. */
+bool media_type_is(const char *content_type, const char *media_type);
+
 /* The codec of a Content-Type value (parameters such as charset are allowed and ignored; case does
  * not matter), or NULL. */
 const struct codec *codec_find(const char *content_type);

@@ -32,18 +32,25 @@ struct field {
     bool min_open;   /* F64: greater than min */
     bool max_open;   /* F64: less than max */
     bool nullable;
+    bool json_only;             /* no query parameter */
     const char *const *choices; /* CHOICE: NULL-terminated */
     const struct field *fields; /* OBJECT: ends with a NULL name */
     size_t present; /* offset of a bool set true when the field was given; 0: none (put nothing at
                        offset 0) */
 };
 
+/* The index of `text` among the choices of `name` (NULL-terminated); NULL is none of them.
+ * INVALID_FIELD, where = "", with all of them. */
+enum status choice_read(const char *name, const char *const *choices, const char *text, int *out,
+                        struct fault *fault);
+
 /* Reads an object into *out, which holds the defaults. where of faults = "/name/...". */
 enum status fields_read(struct arena *arena, const struct json_document *document,
                         const json_t *object, const struct field *fields, void *out,
                         struct fault *fault);
 
-/* Reads the same fields from the query of a request (scalars only). */
+/* Reads the same fields from the query of a request: numbers, texts and choices that are not
+ * json_only. What has the name of another stays unread, so that request_query_end refuses it. */
 enum status fields_read_query(struct request *request, const struct field *fields, void *out,
                               struct fault *fault);
 

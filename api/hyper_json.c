@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "api/fields.h"
 #include "api/spellings.h"
 #include "service/core/contract.h"
 
@@ -22,18 +23,13 @@ static enum status read_flag(const json_t *value, const struct hyper *hyper, dou
 static enum status read_choice(const json_t *value, const struct hyper *hyper, double *out,
                                struct fault *fault)
 {
-    char why[240];
-    size_t used = (size_t)snprintf(why, sizeof why, "%s must be one of", hyper->name);
+    const char *text = json_is_string(value) ? json_string_value(value) : NULL;
+    int index;
+    enum status status = choice_read(hyper->name, hyper->choices, text, &index, fault);
 
-    for (int i = 0; hyper->choices[i] != NULL; i++) {
-        if (json_is_string(value) && strcmp(json_string_value(value), hyper->choices[i]) == 0) {
-            *out = i;
-            return STATUS_OK;
-        }
-        used += (size_t)snprintf(why + used, sizeof why - used, "%s \"%s\"", i > 0 ? "," : "",
-                                 hyper->choices[i]);
-    }
-    return fault_set(fault, STATUS_INVALID_FIELD, "", "%s", why);
+    if (status == STATUS_OK)
+        *out = index;
+    return status;
 }
 
 static enum status read_number(const struct json_document *document, const json_t *value,

@@ -1,13 +1,90 @@
 /* Sessions and receipts as JSON. */
 #include "api/session_json.h"
 
+#include <ctype.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "api/fields.h"
+#include "api/json_numbers.h"
 #include "api/spec_json.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+
+/* --- receipts --- */
+
+#define PLACE(member) .offset = offsetof(struct receipt, member)
+
+static const char *const receipt_kinds[] = {[RECEIPT_NONE] = "none",
+                                            [RECEIPT_APPLIED] = "applied",
+                                            [RECEIPT_SKIPPED] = "skipped",
+                                            [RECEIPT_REPLACED] = "replaced",
+                                            NULL};
+
+static const struct field receipt_fields[] = {
+    {"status", FIELD_CHOICE, PLACE(kind), .choices = receipt_kinds},
+    {"step", FIELD_U64, PLACE(step)},
+    {"lineage", FIELD_U64, PLACE(lineage)},
+    {"durable_step", FIELD_U64, PLACE(durable_step)},
+    {"base_step", FIELD_U64, PLACE(base_step)},
+    {"staleness", FIELD_U64, PLACE(staleness)},
+    {"lr", FIELD_F64, PLACE(lr)},
+    {"grad_norm", FIELD_F64, PLACE(grad_norm)},
+    {"clip_scale", FIELD_F64, PLACE(clip_scale)},
+    {"update_norm", FIELD_F64, PLACE(update_norm)},
+    {"param_norm", FIELD_F64, PLACE(param_norm)},
+    {"loss", FIELD_F64, PLACE(loss)},
+    {.name = NULL},
+};
+
+void receipt_write(struct json_text *text, const struct receipt *receipt)
+{
+    PRE(receipt->kind != RECEIPT_NONE);
+    fields_write(text, receipt_fields, receipt);
+}
+
+/* "durable_step" as "Descent-Durable-Step", in the arena. */
+static const char *header_name(struct arena *arena, const char *member)
+{
+    char *name = arena_format(arena, "Descent-%s", member);
+
+    for (char *c = name; c != NULL && *c != '\0'; c++) {
+        if (*c == '_')
+            *c = '-';
+        if (c > name && c[-1] == '-')
+            *c = (char)toupper((unsigned char)*c);
+    }
+    return name;
+}
+
+static const char *header_number(struct arena *arena, double value)
+{
+    char *text = arena_take(arena, NUMBER_TEXT_BYTES);
+
+    if (text != NULL)
+        *number_write_f64(text, value) = '\0';
+    return text;
+}
+
+void receipt_headers(struct arena *arena, struct reply *reply, const struct receipt *receipt)
+{
+    for (const struct field *field = receipt_fields; field->name != NULL; field++) {
+        const void *place = (const char *)receipt + field->offset;
+        const char *name = header_name(arena, field->name), *value = NULL;
+        if (field->kind == FIELD_CHOICE)
+            value = field->choices[*(const int *)place];
+        else if (field->kind == FIELD_U64)
+            value = arena_format(arena, "%" PRIu64, *(const uint64_t *)place);
+        else if (!isnan(*(const double *)place))
+            value = header_number(arena, *(const double *)place);
+        if (name != NULL)
+            reply_header(reply, name, value);
+    }
+}
+
+/* --- sessions --- */
 
 static void write_tensors(struct json_text *text, const struct layout *layout)
 {
@@ -24,27 +101,6 @@ static void write_tensors(struct json_text *text, const struct layout *layout)
         json_text_close(text, '}');
     }
     json_text_close(text, ']');
-}
-
-void receipt_write(struct json_text *text, const struct receipt *receipt)
-{
-    static const char *const kinds[] = {[RECEIPT_APPLIED] = "applied",
-                                        [RECEIPT_SKIPPED] = "skipped",
-                                        [RECEIPT_REPLACED] = "replaced"};
-
-    PRE(receipt->kind != RECEIPT_NONE);
-    json_text_member_string(text, "status", kinds[receipt->kind]);
-    json_text_member_u64(text, "step", receipt->step);
-    json_text_member_u64(text, "lineage", receipt->lineage);
-    json_text_member_u64(text, "durable_step", receipt->durable_step);
-    json_text_member_u64(text, "base_step", receipt->base_step);
-    json_text_member_u64(text, "staleness", receipt->staleness);
-    json_text_member_f64(text, "lr", receipt->lr);
-    json_text_member_f64(text, "grad_norm", receipt->grad_norm);
-    json_text_member_f64(text, "clip_scale", receipt->clip_scale);
-    json_text_member_f64(text, "update_norm", receipt->update_norm);
-    json_text_member_f64(text, "param_norm", receipt->param_norm);
-    json_text_member_f64(text, "loss", receipt->loss);
 }
 
 void session_write(struct json_text *text, const struct session *session,

@@ -16,6 +16,9 @@ struct reply session_reply(struct request *request, struct session *session, uns
 /* The members of a receipt, into the object that is open. */
 void receipt_write(struct json_text *text, const struct receipt *receipt);
 
+/* The same as headers beside a binary body; numbers that are not there are left out. */
+void receipt_headers(struct arena *arena, struct reply *reply, const struct receipt *receipt);
+
 /* "0-13", quotes included, in the arena; the weights' average at that step is "0-13-ema". */
 const char *etag_text(struct arena *arena, uint64_t lineage, uint64_t step);
 

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "api/json_numbers.h"
 #include "api/session_json.h"
 #include "service/core/contract.h"
 
@@ -222,47 +221,6 @@ enum status answer_weights(struct request *request, const struct session *sessio
 }
 
 /* --- receipts --- */
-
-static const char *number_text(struct arena *arena, double value)
-{
-    char *text = arena_take(arena, NUMBER_TEXT_BYTES);
-
-    if (text != NULL)
-        *number_write_f64(text, value) = '\0';
-    return text;
-}
-
-/* The receipt beside a binary body. */
-static void receipt_headers(struct arena *arena, struct reply *reply, const struct receipt *receipt)
-{
-    static const char *const kinds[] = {[RECEIPT_APPLIED] = "applied",
-                                        [RECEIPT_SKIPPED] = "skipped",
-                                        [RECEIPT_REPLACED] = "replaced"};
-    const struct {
-        const char *name;
-        uint64_t value;
-    } counts[] = {{"Descent-Step", receipt->step},
-                  {"Descent-Lineage", receipt->lineage},
-                  {"Descent-Durable-Step", receipt->durable_step},
-                  {"Descent-Base-Step", receipt->base_step},
-                  {"Descent-Staleness", receipt->staleness}};
-    const struct {
-        const char *name;
-        double value;
-    } numbers[] = {{"Descent-Lr", receipt->lr},
-                   {"Descent-Grad-Norm", receipt->grad_norm},
-                   {"Descent-Clip-Scale", receipt->clip_scale},
-                   {"Descent-Update-Norm", receipt->update_norm},
-                   {"Descent-Param-Norm", receipt->param_norm},
-                   {"Descent-Loss", receipt->loss}};
-
-    reply_header(reply, "Descent-Status", kinds[receipt->kind]);
-    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
-        reply_header(reply, counts[i].name, arena_format(arena, "%" PRIu64, counts[i].value));
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-        if (numbers[i].value == numbers[i].value)
-            reply_header(reply, numbers[i].name, number_text(arena, numbers[i].value));
-}
 
 static struct reply receipt_reply(struct request *request, const struct receipt *receipt)
 {

@@ -14,7 +14,10 @@ struct reply serve_optimizers_get(struct engine *engine, struct request *request
         return reply_fault(request, &fault);
     if (rule == NULL) {
         fault_set(&fault, STATUS_OPTIMIZER_NOT_FOUND, "",
-                  "there is no optimizer \"%.60s\"; GET /v1/optimizers lists them", name);
+                  preset_find(name) == NULL
+                      ? "there is no optimizer \"%.60s\"; GET /v1/optimizers lists them"
+                      : "\"%.60s\" is a preset, not an optimizer; GET /v1/presets says which it is",
+                  name);
         return reply_fault(request, &fault);
     }
     json_text_init(&text, request->arena);

@@ -2,22 +2,17 @@
 #include "api/catalogue_json.h"
 #include "api/router.h"
 
+static bool write_at(struct json_text *text, size_t index)
+{
+    const struct optimizer *rule = optimizer_at(index, DTYPE_F32);
+
+    if (rule != NULL)
+        optimizer_write(text, rule);
+    return rule != NULL;
+}
+
 struct reply serve_optimizers_list(struct engine *engine, struct request *request)
 {
-    const struct optimizer *rule;
-    struct json_text text;
-    struct fault fault;
-
     (void)engine;
-    if (request_query_end(request, &fault) != STATUS_OK)
-        return reply_fault(request, &fault);
-    json_text_init(&text, request->arena);
-    json_text_open(&text, '{');
-    json_text_key(&text, "optimizers");
-    json_text_open(&text, '[');
-    for (size_t i = 0; (rule = optimizer_at(i, DTYPE_F32)) != NULL; i++)
-        optimizer_write(&text, rule);
-    json_text_close(&text, ']');
-    json_text_close(&text, '}');
-    return reply_json(200, json_text_end(&text));
+    return catalogue_reply(request, "optimizers", write_at);
 }

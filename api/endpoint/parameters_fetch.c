@@ -55,7 +55,7 @@ static enum status answer(struct request *request, struct session *session,
     if (opening == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     if (form->average)
-        status = average_values(request, session, revision, &values, fault);
+        status = average_values(session, revision, &values, fault);
     else
         values = buffer_retain(revision->weights);
     if (status == STATUS_OK)

@@ -1,7 +1,5 @@
 /* PATCH /v1/sessions/{id}: other hyperparameters from the next step on. */
-#include <string.h>
-#include <strings.h>
-
+#include "api/codec.h"
 #include "api/router.h"
 #include "api/session_json.h"
 #include "api/spec_json.h"
@@ -18,17 +16,6 @@ static enum status change(void *context, struct spec *spec, struct fault *fault)
     return spec_patch(patch->arena, patch->document, spec, fault);
 }
 
-/* Whether a Content-Type is this type, in any case and with any parameters. */
-static bool is_type(const char *header, const char *type)
-{
-    size_t size = strlen(type);
-
-    if (strncasecmp(header, type, size) != 0)
-        return false;
-    header += size + strspn(header + size, " \t");
-    return *header == '\0' || *header == ';';
-}
-
 static enum status patch_session(struct request *request, struct session *session,
                                  struct fault *fault)
 {
@@ -36,8 +23,8 @@ static enum status patch_session(struct request *request, struct session *sessio
     struct json_document document;
     enum status status;
 
-    if (type != NULL && !is_type(type, "application/json") &&
-        !is_type(type, "application/merge-patch+json"))
+    if (type != NULL && !media_type_is(type, "application/json") &&
+        !media_type_is(type, "application/merge-patch+json"))
         return fault_set(fault, STATUS_UNSUPPORTED_MEDIA_TYPE, "",
                          "a change comes as application/json or application/merge-patch+json; set "
                          "Content-Type to one of them");

@@ -141,7 +141,10 @@ def tune(client, rule, *sets):
             continue  # it ran away
         if numpy.isfinite(last(losses)) and (best is None or last(losses) < best[0]):
             best = (last(losses), lr, right)
-    print("  %-14s lr %-8.3g loss %.4f  test accuracy %.1f %%" % (rule, best[1], best[0], 100 * best[2]))
+    if best is None:
+        print("  %-14s ran away at every rate of the grid" % rule)
+    else:
+        print("  %-14s lr %-8.3g loss %.4f  test accuracy %.1f %%" % (rule, best[1], best[0], 100 * best[2]))
 
 
 def draw(path, curves):

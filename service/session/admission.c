@@ -122,9 +122,14 @@ static enum status check_position(const struct step *step, struct fault *fault)
                   (unsigned long long)s->base_step, (unsigned long long)current);
         return fault_extra(fault, "current_step", current);
     }
-    if (step->event.kind == EVENT_GRADIENT && session->state->bases_max > 0)
-        return check_base(step, current, fault);
-    return STATUS_OK;
+    if (step->event.kind != EVENT_GRADIENT)
+        return STATUS_OK;
+    if (session->state->bases_max > 0) {
+        enum status status = check_base(step, current, fault);
+        if (status != STATUS_OK)
+            return status;
+    }
+    return step_check_norm(step, fault);
 }
 
 /* What can refuse the step where the session stands, and what must not fail later. */
@@ -173,6 +178,40 @@ static enum status propose(struct step *step, struct fault *fault)
                                 : fault_set(fault, STATUS_INTERNAL, "", "out of memory");
 }
 
+/* What the step would do, on a copy of the slots; nothing changes. The turn is held exclusively.
+ * Mutex held on entry and exit. */
+static enum status rehearse(struct step *step, struct outcome *out, struct fault *fault)
+{
+    struct session *session = step->session;
+    struct state copy = *session->state;
+    struct step_line line;
+    enum status status = STATUS_OK;
+
+    pthread_mutex_unlock(&session->mutex);
+    copy.note_count = 0;
+    copy.sample = NULL;
+    for (size_t k = 0; k < SLOTS_MAX; k++) {
+        const struct buffer *slot = copy.slot[k];
+        if (slot == NULL)
+            continue;
+        if ((copy.slot[k] = buffer_new(slot->size)) == NULL)
+            status = fault_set(fault, STATUS_INTERNAL, "", "out of memory for a dry run");
+        else
+            memcpy(copy.slot[k]->data, slot->data, slot->size);
+    }
+    if (status == STATUS_OK) {
+        event_apply(&copy, session->plan, &session->spec, session->layout, &step->event,
+                    step->body, step->offset, step->next, &line);
+        line.receipt.durable_step = session->durable_step;
+        *out = (struct outcome){.receipt = line.receipt, .revision = step->next};
+        step->next = NULL;
+    }
+    for (size_t k = 0; k < SLOTS_MAX; k++)
+        buffer_release(copy.slot[k]);
+    pthread_mutex_lock(&session->mutex);
+    return status;
+}
+
 /* Queues the event of a step that was checked, in the order of admission. */
 static enum status enqueue(struct step *step, struct fault *fault)
 {
@@ -215,14 +254,17 @@ enum status step_admit(struct step *step, bool *going, bool *again, bool *seen, 
         step->ticket = session_ticket(session, true);
     *again = session->spec_version != step->spec_version;
     if (!*again && (status = check(step, seen, out, fault)) == STATUS_OK && !*seen) {
-        if (step->exclusive)
+        bool dry_run = step->submission != NULL && step->submission->dry_run;
+        if (step->event.kind == EVENT_GRADIENT && session->plan->proposal_count > 0)
             status = propose(step, fault);
         if (status == STATUS_OK)
-            status = enqueue(step, fault);
-        *going = status == STATUS_OK;
+            status = dry_run ? rehearse(step, out, fault) : enqueue(step, fault);
+        *going = status == STATUS_OK && !dry_run;
     }
+    bool failed = status == STATUS_ABNORMAL_GRADIENT && !step->submission->dry_run &&
+                  !step_quarantine(step, fault);
     if (step->exclusive && !*going)
-        session_end_turn(session, true, false);
+        session_end_turn(session, true, failed);
     return status;
 }
 

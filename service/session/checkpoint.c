@@ -11,7 +11,6 @@
 
 #include "service/core/contract.h"
 #include "service/session/session.h"
-#include "service/session/state_hash.h"
 #include "storage/store.h"
 
 enum { SLICE_CHUNKS = 16, EVENTS_PER_CHECKPOINT = 4096 };
@@ -24,7 +23,7 @@ struct save {
     struct session *session;
     const struct checkpoint *what;
     struct journal_entry *receipts; /* NULL: none */
-    struct span parts[3 + BASES_MAX + SLOTS_MAX];
+    struct span parts[1 + VECTORS_MAX];
     size_t part_count;
     size_t part, offset; /* where the next slice starts */
     uint64_t id;
@@ -214,7 +213,8 @@ static struct checkpoint_place *useless_after_this(struct session *session)
     pthread_mutex_lock(&session->mutex);
     struct checkpoint_place *newest = session->checkpoints;
     const struct event_place *event = session->events;
-    while (event != NULL && newest != NULL && event->lsn <= newest->lsn)
+    while (event != NULL && newest != NULL &&
+           (event->lsn <= newest->lsn || event->kind == EVENT_QUARANTINE))
         event = event->next;
     if (session->spec.durability.mode != DURABILITY_CHECKPOINT || event != NULL ||
         session->readers > 0)
@@ -265,57 +265,29 @@ static enum status join_parts(struct save *save, unsigned char **joined, struct 
     return STATUS_OK;
 }
 
-/* Before the first update a slot that starts as zeros needs no room. */
-static bool stores_slot(const struct session *session, const struct state *state, size_t k)
-{
-    const struct slot *slot = &session->plan->rule->slots[k];
-
-    return state->slot[k] != NULL &&
-           (state->updates > 0 || slot->initial != 0 || slot->starts_as_weights);
-}
-
 static void list_parts(struct save *save, const struct session *session, struct span head)
 {
     const struct state *state = save->what->state;
-    size_t element = dtype_size(session->dtype), vector = session->layout->count * element;
+    struct vector vectors[VECTORS_MAX];
+    size_t count = state_vectors(state, session->plan, session->layout,
+                                 state_stored_slots(state, session->plan), vectors);
 
     save->parts[save->part_count++] = head;
-    save->parts[save->part_count++] = span_of(state->current->weights->data, vector);
-    if (state->current->average != NULL)
-        save->parts[save->part_count++] = span_of(state->current->average->data, vector);
-    for (size_t i = 0; i < state->base_count; i++)
-        save->parts[save->part_count++] = span_of(state->base[i]->weights->data, vector);
-    for (size_t k = 0; k < SLOTS_MAX; k++)
-        if (stores_slot(session, state, k))
-            save->parts[save->part_count++] =
-                span_of(state->slot[k]->data, session->plan->slot_count[k] * element);
+    for (size_t i = 0; i < count; i++)
+        save->parts[save->part_count++] = span_of(vectors[i].data->data, vectors[i].size);
     for (size_t i = 0; i < save->part_count; i++)
         save->bytes += save->parts[i].size;
 }
 
+/* The head after its size. */
 static void pack_head(struct packer *packer, const struct session *session,
                       const struct checkpoint *what)
 {
-    const struct state *state = what->state;
-    struct checkpoint_head head = {
-        .step = state->current->step,
-        .lineage = state->current->lineage,
-        .updates = state->updates,
-        .base_count = state->base_count,
-        .last = state->last,
-        .cursor = state->cursor,
-        .spec = *what->spec,
-        .hashed = true,
-        .state_hash = state_hash(state, state->current, session->plan, session->layout),
-        .norm_average = state->norm_average,
-        .norm_count = state->norm_count};
+    struct checkpoint_head head =
+        state_head(what->state, what->spec, session->plan, session->layout);
     struct packer body = {0};
 
-    memcpy(head.scalar, state->scalar, sizeof head.scalar);
-    for (size_t k = 0; k < SLOTS_MAX; k++)
-        if (stores_slot(session, state, k))
-            head.slots |= 1u << k;
-    checkpoint_head_pack(&body, &head, &state->ledger);
+    checkpoint_head_pack(&body, &head, &what->state->ledger);
     pack_u64(packer, body.used);
     pack_fixed(packer, body.data, body.used);
     packer->failed |= body.failed;

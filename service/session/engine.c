@@ -24,8 +24,9 @@ struct opening {
     size_t count, capacity;
     uint64_t *orphans; /* checkpoints without a session */
     size_t orphan_count;
+    struct range *events; /* without a session */
+    size_t event_count, event_capacity;
     bool sorted;
-    bool event_seen;
 };
 
 static enum status visit_session(void *context, const struct store_session *row)
@@ -120,8 +121,22 @@ static enum status visit_checkpoint(void *context, const struct store_checkpoint
                                        .chunks = row->chunks,
                                        .bytes = row->bytes};
     session->checkpoints = place;
-    if (row->step >= session->step)
-        session->step = session->admitted_step = session->durable_step = row->step;
+    return STATUS_OK;
+}
+
+static enum status note_orphan(struct opening *opening, const struct store_event *row)
+{
+    if (opening->event_count == opening->event_capacity) {
+        size_t capacity = opening->event_capacity == 0 ? 64 : 2 * opening->event_capacity;
+        struct range *grown = realloc(opening->events, capacity * sizeof *grown);
+        if (grown == NULL)
+            return STATUS_INTERNAL;
+        opening->events = grown;
+        opening->event_capacity = capacity;
+    }
+    opening->events[opening->event_count++] =
+        (struct range){row->lsn, row->lsn + row->chunks - 1,
+                       (uint64_t)row->chunks * STORE_CHUNK_BYTES};
     return STATUS_OK;
 }
 
@@ -131,15 +146,14 @@ static enum status visit_event(void *context, const struct store_event *row)
     struct engine *engine = opening->engine;
     struct session *session = find_key(opening, row->session);
 
-    if (!opening->event_seen)
-        engine->trimmed_lsn = row->lsn - 1;
-    opening->event_seen = true;
+    if (engine->oldest_lsn == 0)
+        engine->oldest_lsn = row->lsn;
     if (row->lsn + row->chunks - 1 > engine->journal_lsn)
         engine->journal_lsn = row->lsn + row->chunks - 1;
     if (row->session >= engine->next_key)
         engine->next_key = row->session + 1;
     if (session == NULL)
-        return STATUS_OK; /* of a deleted session: goes with the old end of the log */
+        return note_orphan(opening, row);
     struct event_place *place = calloc(1, sizeof *place);
     if (place == NULL)
         return STATUS_INTERNAL;
@@ -148,14 +162,58 @@ static enum status visit_event(void *context, const struct store_event *row)
         (session->layout->count + session->plan->proposal_count) * dtype_size(session->dtype);
     *place = (struct event_place){.lsn = row->lsn,
                                   .step = row->step,
+                                  .kind = row->kind,
                                   .chunks = row->chunks,
                                   .bytes = bytes < vector ? bytes : vector};
-    *session->events_end = place;
-    session->events_end = &place->next;
-    engine->journal_bytes += place->bytes;
-    if (row->step > session->step)
-        session->step = session->admitted_step = session->durable_step = row->step;
+    session_list_event(session, place);
     return STATUS_OK;
+}
+
+/* The lineages of what is kept: each rewind says its own, and they rise by one. */
+static enum status place_lineages(struct session *session, unsigned char *chunk,
+                                  struct fault *fault)
+{
+    unsigned char head[STORE_HEAD_BYTES];
+    uint64_t rewinds = 0, lineage;
+
+    for (const struct event_place *place = session->events; place != NULL; place = place->next)
+        rewinds += place->kind == EVENT_REWIND;
+    lineage = session->lineage - rewinds;
+    for (struct checkpoint_place *place = session->checkpoints; place != NULL; place = place->next)
+        place->lineage = lineage;
+    for (struct event_place *place = session->events; place != NULL; place = place->next) {
+        if (place->kind == EVENT_REWIND) {
+            struct event event;
+            enum status status = session_read_head(session, place, head, chunk, &event, fault);
+            if (status != STATUS_OK)
+                return status;
+            if (event.kind != EVENT_REWIND || event.lineage != lineage + 1 ||
+                event.origin > lineage)
+                return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                                 "session %s: the journal is damaged at lsn %llu", session->id,
+                                 (unsigned long long)place->lsn);
+            lineage++;
+            place->origin = event.origin;
+            for (struct checkpoint_place *later = session->checkpoints; later != NULL;
+                 later = later->next)
+                if (later->lsn >= place->lsn)
+                    later->lineage = lineage;
+        }
+        place->lineage = lineage;
+    }
+    return STATUS_OK;
+}
+
+/* Where a session stands: at its newest checkpoint, or the last step after it. */
+static void place_step(struct session *session)
+{
+    const struct checkpoint_place *newest = session->checkpoints;
+    uint64_t step = newest == NULL ? 0 : newest->step;
+
+    for (const struct event_place *place = session->events; place != NULL; place = place->next)
+        if (newest != NULL && place->lsn > newest->lsn && event_steps(place->kind))
+            step = place->step;
+    session->step = session->admitted_step = session->durable_step = step;
 }
 
 static enum status read_store(struct engine *engine, struct opening *opening, struct fault *fault)
@@ -170,14 +228,22 @@ static enum status read_store(struct engine *engine, struct opening *opening, st
     fault_set(fault, STATUS_INTERNAL, "", "out of memory while reading the storage");
     if ((status = engine->store->backend->scan(engine->store, &visitor, fault)) != STATUS_OK)
         return status;
-    if (!opening->event_seen)
-        engine->trimmed_lsn = engine->journal_lsn;
-    for (size_t i = 0; i < opening->count; i++) {
+    if (engine->oldest_lsn == 0)
+        engine->oldest_lsn = engine->journal_lsn + 1;
+    unsigned char *chunk = malloc(STORE_CHUNK_BYTES);
+    if (chunk == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory while reading the storage");
+    for (size_t i = 0; i < opening->count && status == STATUS_OK; i++) {
+        status = place_lineages(opening->by_key[i], chunk, fault);
+        place_step(opening->by_key[i]);
+    }
+    free(chunk);
+    for (size_t i = 0; i < opening->count && status == STATUS_OK; i++) {
         if ((status = registry_enrol(engine, opening->by_key[i], fault)) != STATUS_OK)
             return status;
         opening->by_key[i] = NULL;
     }
-    return STATUS_OK;
+    return status;
 }
 
 /* --- housekeeping --- */
@@ -297,6 +363,7 @@ static void engine_free(struct engine *engine)
     crew_stop();
     pthread_rwlock_destroy(&engine->lock);
     pthread_mutex_destroy(&engine->wake_mutex);
+    pthread_mutex_destroy(&engine->past);
     pthread_cond_destroy(&engine->wake);
     free(engine);
 }
@@ -319,6 +386,7 @@ enum status engine_open(const struct engine_options *options, struct engine **ou
     engine->next_key = 1;
     pthread_rwlock_init(&engine->lock, NULL);
     pthread_mutex_init(&engine->wake_mutex, NULL);
+    pthread_mutex_init(&engine->past, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&engine->wake, &monotonic);
@@ -326,13 +394,15 @@ enum status engine_open(const struct engine_options *options, struct engine **ou
     if ((status = read_store(engine, &opening, fault)) == STATUS_OK)
         status = committer_start(engine->store, engine->journal_lsn, &engine->committer, fault);
     if (status == STATUS_OK)
-        engine_drop_orphans(engine, opening.orphans, opening.orphan_count);
+        engine_drop_orphans(engine, opening.orphans, opening.orphan_count, opening.events,
+                            opening.event_count);
     if (status == STATUS_OK && pthread_create(&engine->housekeeper, NULL, keep_house, engine) != 0)
         status = fault_set(fault, STATUS_INTERNAL, "", "cannot start the housekeeping thread");
     for (size_t i = 0; i < opening.count; i++)
         session_release(opening.by_key[i]);
     free(opening.by_key);
     free(opening.orphans);
+    free(opening.events);
     if (status == STATUS_OK)
         *out = engine;
     else

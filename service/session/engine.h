@@ -56,9 +56,9 @@ struct moment {
 /* The weights at a step: immutable, reference-counted. */
 struct revision {
     uint64_t step, lineage;
-    uint64_t updates;       /* of the optimizer so far: t */
     struct buffer *weights; /* layout->count elements of the session's dtype */
     struct buffer *average; /* their moving average, likewise; NULL: the session keeps none */
+    double average_divisor; /* it is served divided by this; 1: as it is */
     unsigned references;    /* internal */
 };
 

@@ -38,6 +38,33 @@ static enum status write_entry(struct commit_item *item, struct commit_turn *tur
     return status;
 }
 
+static void count_event(struct session *session, const struct event_place *place, size_t change)
+{
+    session->event_count += change;
+    session->step_count += event_steps(place->kind) ? change : 0;
+    session->quarantine_count += place->kind == EVENT_QUARANTINE ? change : 0;
+}
+
+void session_list_event(struct session *session, struct event_place *take_place)
+{
+    __atomic_add_fetch(&session->engine->journal_bytes, take_place->bytes, __ATOMIC_RELAXED);
+    count_event(session, take_place, 1);
+    *session->events_end = take_place;
+    session->events_end = &take_place->next;
+}
+
+struct event_place *session_unlist_event(struct session *session, struct event_place **link)
+{
+    struct event_place *place = *link;
+
+    __atomic_sub_fetch(&session->engine->journal_bytes, place->bytes, __ATOMIC_RELAXED);
+    count_event(session, place, (size_t)-1);
+    if (session->events_end == &place->next)
+        session->events_end = link;
+    *link = place->next;
+    return place;
+}
+
 void journal_entry_landed(struct journal_entry *entry)
 {
     struct session *session = entry->session;
@@ -45,11 +72,9 @@ void journal_entry_landed(struct journal_entry *entry)
 
     pthread_mutex_lock(&session->mutex);
     if (!session->deleted) {
-        __atomic_add_fetch(&session->engine->journal_bytes, place->bytes, __ATOMIC_RELAXED);
         __atomic_store_n(&session->engine->journal_lsn, place->lsn + place->chunks - 1,
                          __ATOMIC_RELAXED);
-        *session->events_end = place;
-        session->events_end = &place->next;
+        session_list_event(session, place);
         if (event_steps(place->kind) && place->step > session->durable_step)
             session->durable_step = place->step;
         entry->place = NULL;

@@ -63,20 +63,20 @@ void event_pack(struct packer *packer, const struct event *event)
         pack_bytes(packer, event->cursor, event->cursor_size);
     pack_u64(packer, event->lineage);
     pack_u64(packer, event->origin);
-    pack_u32(packer, event->nonfinite_count);
-    for (uint32_t i = 0; i < event->nonfinite_count; i++) {
-        pack_u32(packer, event->nonfinite[i].tensor);
-        pack_u32(packer, event->nonfinite[i].count);
+    pack_u32(packer, event->nonfinite.tensors);
+    for (uint32_t i = 0; i < event->nonfinite.tensors; i++) {
+        pack_u32(packer, event->nonfinite.of[i].tensor);
+        pack_u32(packer, event->nonfinite.of[i].count);
     }
 }
 
-static void unpack_nonfinite(struct unpacker *unpacker, struct event *event)
+static void unpack_nonfinite(struct unpacker *unpacker, struct nonfinite_counts *out)
 {
-    event->nonfinite_count = unpack_u32(unpacker);
-    unpacker->failed |= event->nonfinite_count > EVENT_NONFINITE_MAX;
-    for (uint32_t i = 0; i < event->nonfinite_count && !unpacker->failed; i++) {
-        event->nonfinite[i].tensor = unpack_u32(unpacker);
-        event->nonfinite[i].count = unpack_u32(unpacker);
+    out->tensors = unpack_u32(unpacker);
+    unpacker->failed |= out->tensors > NONFINITE_TENSORS_MAX;
+    for (uint32_t i = 0; i < out->tensors && !unpacker->failed; i++) {
+        out->of[i].tensor = unpack_u32(unpacker);
+        out->of[i].count = unpack_u32(unpacker);
     }
 }
 
@@ -109,7 +109,7 @@ enum status event_unpack(struct span record, struct event *out, struct fault *fa
     if (unpacker.format >= 3) {
         event.lineage = unpack_u64(&unpacker);
         event.origin = unpack_u64(&unpacker);
-        unpack_nonfinite(&unpacker, &event);
+        unpack_nonfinite(&unpacker, &event.nonfinite);
     }
     if (unpacker.failed || !known || event.wire >= DTYPE_COUNT || event.kind < EVENT_GRADIENT ||
         event.kind > EVENT_QUARANTINE)

@@ -20,8 +20,14 @@ enum event_kind {
     EVENT_QUARANTINE = 7, /* body: a gradient that was refused, in its wire dtype */
 };
 
-/* How many tensors with numbers that were not finite an event tells of. */
-enum { EVENT_NONFINITE_MAX = 64 };
+/* Numbers of a gradient that were not finite, by tensor, as far as there is room. */
+enum { NONFINITE_TENSORS_MAX = 64 };
+struct nonfinite_counts {
+    uint32_t tensors;
+    struct {
+        uint32_t tensor, count;
+    } of[NONFINITE_TENSORS_MAX];
+};
 
 /* The head of an event: everything but the numbers. With the state before it and the body it
  * determines the state after it to the last bit. */
@@ -41,10 +47,7 @@ struct event {
     uint64_t seq;
     const char *cursor; /* NULL: none; in the record when read */
     size_t cursor_size;
-    uint32_t nonfinite_count; /* tensors below */
-    struct {
-        uint32_t tensor, count;
-    } nonfinite[EVENT_NONFINITE_MAX]; /* of the gradient before they were replaced */
+    struct nonfinite_counts nonfinite; /* before they were replaced */
 };
 
 /* Whether the event leads to a revision of its own. */

@@ -73,70 +73,31 @@ static enum status misfit(struct fault *fault)
                      "a stored configuration is not one of this session");
 }
 
-/* The revisions before the current one, the newest first. */
-static enum status load_bases(struct state *state, const struct checkpoint_head *head,
-                              struct stream *stream, size_t vector, struct fault *fault)
-{
-    enum status status = STATUS_OK;
-
-    while (state->base_count < head->base_count && status == STATUS_OK) {
-        struct revision *base = revision_new(vector, false);
-        if (base == NULL)
-            return fault_set(fault, STATUS_INTERNAL, "", "out of memory for earlier weights");
-        base->step = head->step - 1 - state->base_count;
-        base->lineage = head->lineage;
-        state->base[state->base_count++] = base;
-        status = stream_read(stream, base->weights->data, vector, fault);
-    }
-    return status;
-}
-
 static enum status load_checkpoint(struct session *session, struct stream *stream,
                                    struct replay *replay, struct fault *fault)
 {
-    struct state *state = replay->loaded.state;
-    struct spec *spec = &replay->loaded.spec;
-    size_t vector = session->layout->count * dtype_size(session->dtype);
-    size_t element = dtype_size(session->dtype);
     struct checkpoint_head head;
-    struct addition added = {.workspace = NULL};
-    enum status status = read_head(stream, &head, &state->ledger, fault);
+    struct ledger ledger = {.keys = NULL};
+    struct vector vectors[VECTORS_MAX];
+    enum status status = read_head(stream, &head, &ledger, fault);
 
     if (status != STATUS_OK)
         return status;
-    state->cursor = head.cursor;
-    state->last = head.last;
-    state->updates = head.updates;
-    state->norm_average = head.norm_average;
-    state->norm_count = head.norm_count;
+    replay->loaded.spec = head.spec;
     replay->hashed = head.hashed;
     replay->state_hash = head.state_hash;
-    memcpy(state->scalar, head.scalar, sizeof state->scalar);
-    *spec = head.spec;
-    if (!session_fits(session, spec))
+    if (!session_fits(session, &head.spec)) {
+        free(head.cursor);
+        ledger_close(&ledger);
         return misfit(fault);
-    if ((state->current = revision_new(vector, spec->ema.on)) == NULL)
-        return fault_set(fault, STATUS_INTERNAL, "", "out of memory for the weights");
-    state->current->step = head.step;
-    state->current->lineage = head.lineage;
-    state->current->updates = head.updates;
-    if ((status = stream_read(stream, state->current->weights->data, vector, fault)) != STATUS_OK)
-        return status;
-    if (spec->ema.on &&
-        (status = stream_read(stream, state->current->average->data, vector, fault)) != STATUS_OK)
-        return status;
-    if ((status = load_bases(state, &head, stream, vector, fault)) != STATUS_OK ||
-        (status = state_lacks(state, session->plan, spec, &added, fault)) != STATUS_OK)
-        return status;
-    state_fit(state, session->plan, spec, &added);
-    for (size_t k = 0; k < SLOTS_MAX && status == STATUS_OK; k++)
-        if (head.slots >> k & 1) {
-            if (state->slot[k] == NULL)
-                return fault_set(fault, STATUS_STORAGE_FAILED, "",
-                                 "a checkpoint has a slot that its rule does not have");
-            status = stream_read(stream, state->slot[k]->data,
-                                 session->plan->slot_count[k] * element, fault);
-        }
+    }
+    status = state_of_head(session->plan, session->layout, &head, &ledger, &replay->loaded.state,
+                           fault);
+    size_t count = status != STATUS_OK ? 0
+                                       : state_vectors(replay->loaded.state, session->plan,
+                                                       session->layout, head.slots, vectors);
+    for (size_t i = 0; i < count && status == STATUS_OK; i++)
+        status = stream_read(stream, vectors[i].data->data, vectors[i].size, fault);
     return status;
 }
 
@@ -179,6 +140,21 @@ enum status session_read_event(struct session *session, const struct event_place
     if (status == STATUS_OK)
         buffer_shrink(*body, used);
     return status;
+}
+
+enum status session_read_head(struct session *session, const struct event_place *place,
+                              unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
+                              struct event *event, struct fault *fault)
+{
+    struct store *store = session->engine->store;
+    struct store_event row;
+    enum status status =
+        store->backend->event_read(store, place->lsn, head, chunk_data, &row, fault);
+
+    if (status == STATUS_OK && (row.session != session->key || row.chunk != 0))
+        status = fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",
+                           (unsigned long long)place->lsn);
+    return status == STATUS_OK ? event_unpack(row.head, event, fault) : status;
 }
 
 static enum status replay_spec(struct replay *replay, const struct buffer *body,
@@ -302,9 +278,8 @@ enum status session_replay_start(struct session *session, const struct checkpoin
     enum status status;
 
     *out = (struct replay){.session = session};
-    out->loaded.state = state_new(session->layout);
     out->chunk = stream.data = malloc(STORE_CHUNK_BYTES);
-    if (out->loaded.state == NULL || out->chunk == NULL)
+    if (out->chunk == NULL)
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     else
         status = load_checkpoint(session, &stream, out, fault);

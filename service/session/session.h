@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "service/session/advance.h"
 #include "service/session/commit.h"
 #include "service/session/engine.h"
 #include "service/session/ledger.h"
@@ -111,6 +112,7 @@ struct session {
     uint64_t journal_since; /* bytes of them */
 
     struct event_place *events, **events_end; /* all that are kept, by rising lsn */
+    size_t event_count, step_count, quarantine_count; /* of them: all, revisions, refused */
     struct checkpoint_place *checkpoints;     /* newest first */
 };
 
@@ -152,8 +154,8 @@ void session_unpin(struct session *session);
 /* Frees the state if it is saved and nobody needs it. */
 void session_evict(struct session *session);
 
-/* Tickets. All with the mutex held. Whoever comes is admitted in the order of arrival, when no change
- * is exclusive and no failure drains; who wants to be alone also when nothing is in flight.
+/* Tickets. All with the mutex held. Whoever comes is admitted in the order of arrival, when no
+ * change is exclusive and no failure drains; who wants to be alone also when nothing is in flight.
  * SESSION_NOT_FOUND when deleted. The caller then takes a ticket, or leaves, before it gives up the
  * mutex. */
 enum status session_await_admission(struct session *session, bool exclusive, struct fault *fault);
@@ -216,6 +218,14 @@ void state_start(struct state *state, const struct optimizer *rule);
  * scheduled. */
 void event_overrides(const struct spec *spec, const struct event *event, double hyper[HYPERS_MAX]);
 
+/* Measures the gradient of an event under a configuration: sets its grad_norm and clip_scale. */
+struct measure event_measure(const struct spec *spec, const struct wire_gradient *gradient,
+                             struct event *event);
+
+/* How many numbers of each tensor are not finite in `dtype`. */
+void count_nonfinite(const struct wire_gradient *gradient, const struct layout *layout,
+                     enum dtype dtype, struct nonfinite_counts *out);
+
 /* Bytes of an event's body, and where in it the rule's proposal lies (after the gradient). */
 size_t event_body_size(const struct plan *plan, size_t count, const struct event *event);
 size_t event_proposal_offset(size_t count, const struct event *event);
@@ -245,6 +255,36 @@ bool state_reserve(struct state *state, size_t steps);
  * event has none. */
 void state_publish(struct state *state, const struct event *event, struct revision *take_next,
                    const struct step_line *line, char *take_cursor);
+
+/* --- vectors.c: a state as vectors, for checkpoints and images --- */
+
+enum { VECTORS_MAX = 2 + BASES_MAX + SLOTS_MAX };
+
+struct vector {
+    enum { VECTOR_WEIGHTS, VECTOR_AVERAGE, VECTOR_BASE, VECTOR_SLOT } kind;
+    size_t index; /* of the base (0: the newest) or slot */
+    struct buffer *data;
+    size_t size; /* bytes */
+};
+
+/* The slots that have to be stored, one bit each: before the first update one that starts as zeros
+ * needs no room. */
+uint32_t state_stored_slots(const struct state *state, const struct plan *plan);
+
+/* The vectors of a state in their order, with the slots of those bits; returns how many. */
+size_t state_vectors(const struct state *state, const struct plan *plan,
+                     const struct layout *layout, uint32_t slots, struct vector out[VECTORS_MAX]);
+
+/* The head of a checkpoint of this state. */
+struct checkpoint_head state_head(const struct state *state, const struct spec *spec,
+                                  const struct plan *plan, const struct layout *layout);
+
+/* The state that a head tells of, with room for its vectors, whose contents are undefined. Takes
+ * the head's cursor and the ledger in any case. STORAGE_FAILED for a head that cannot be of such a
+ * session. */
+enum status state_of_head(const struct plan *plan, const struct layout *layout,
+                          struct checkpoint_head *take_head, struct ledger *take_ledger,
+                          struct state **out, struct fault *fault);
 
 /* --- checkpoint.c, replay.c, retention.c --- */
 
@@ -310,6 +350,11 @@ enum status session_read_event(struct session *session, const struct event_place
                                unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
                                struct event *event, struct buffer **body, struct fault *fault);
 
+/* The same without the body; chunk 0 is read. */
+enum status session_read_head(struct session *session, const struct event_place *place,
+                              unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
+                              struct event *event, struct fault *fault);
+
 /* Writes the session's record into the open transaction. */
 enum status session_put_record(struct session *session, const struct spec *spec, uint64_t lineage,
                                struct store *store, struct fault *fault);
@@ -352,6 +397,11 @@ struct journal_entry {
     const struct spec *spec; /* EVENT_SPEC: the record to store with it */
 };
 
+/* Puts an event at the end of the session's list, which takes it, and takes the first after *link
+ * off it. Mutex held. */
+void session_list_event(struct session *session, struct event_place *take_place);
+struct event_place *session_unlist_event(struct session *session, struct event_place **link);
+
 /* An entry for the event, with room for everything that must not fail later. body may be NULL.
  * INTERNAL when memory is out. */
 enum status journal_entry_new(struct session *session, const struct event *event,
@@ -385,6 +435,10 @@ void engine_drop_orphans(struct engine *engine, const uint64_t *checkpoints, siz
                          struct range *events, size_t event_count);
 
 /* --- create.c --- */
+
+/* The plan of what is to be a session. TOO_LARGE for more than this engine keeps. */
+enum status engine_plan(const struct engine *engine, const struct spec *spec,
+                        const struct layout *layout, struct plan **out, struct fault *fault);
 
 /* Makes a session of a record and a state, which it takes in any case; the plan is made anew. An id
  * in use: with a record of the same request OK and *created false, else SESSION_EXISTS; id NULL:

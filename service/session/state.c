@@ -222,6 +222,48 @@ void event_overrides(const struct spec *spec, const struct event *event, double 
         }
 }
 
+struct measure event_measure(const struct spec *spec, const struct wire_gradient *gradient,
+                             struct event *event)
+{
+    double clip_norm = spec->gradient.clip_norm;
+    /* l2_clipped clips after the decay, a raw rule by itself: the norm is of what is not clipped
+     * yet. */
+    bool clips_first = !isnan(spec->gradient.clip_value) &&
+                       spec->hyper[HYPER_WEIGHT_DECAY_MODE] != DECAY_L2_CLIPPED && !spec->rule->raw;
+    struct measure measure = {.rescale = spec->gradient.rescale,
+                              .clip_value = clips_first ? spec->gradient.clip_value : HUGE_VAL,
+                              .norm_clipped = !isnan(clip_norm)};
+
+    advances(spec->dtype)->measure(gradient, &measure);
+    event->grad_norm = measure.bad_count > 0 ? (double)NAN : measure.norm;
+    event->clip_scale = 1;
+    if (measure.bad_count == 0 && !isnan(clip_norm) && measure.clipped_norm > clip_norm)
+        event->clip_scale = clip_norm / measure.clipped_norm;
+    return measure;
+}
+
+void count_nonfinite(const struct wire_gradient *gradient, const struct layout *layout,
+                     enum dtype dtype, struct nonfinite_counts *out)
+{
+    size_t element = dtype_size(gradient->wire);
+
+    out->tensors = 0;
+    for (size_t i = 0; i < layout->tensor_count && out->tensors < NONFINITE_TENSORS_MAX; i++) {
+        const struct tensor *tensor = &layout->tensors[i];
+        struct wire_gradient part = {(unsigned char *)gradient->data + tensor->offset * element,
+                                     gradient->wire, tensor->count};
+        struct measure measure = {.rescale = 1, .clip_value = HUGE_VAL};
+        if (tensor->count == 0)
+            continue;
+        advances(dtype)->measure(&part, &measure);
+        if (measure.bad_count == 0)
+            continue;
+        out->of[out->tensors].tensor = (uint32_t)i;
+        out->of[out->tensors++].count =
+            measure.bad_count > UINT32_MAX ? UINT32_MAX : (uint32_t)measure.bad_count;
+    }
+}
+
 /* The proposal is aligned as a buffer is. */
 size_t event_proposal_offset(size_t count, const struct event *event)
 {
@@ -315,9 +357,9 @@ static void note_nonfinite(struct state *state, const struct event *event)
 {
     for (size_t i = 0; i < state->note_count; i++)
         state->notes[i].nonfinite = 0;
-    for (size_t i = 0; i < event->nonfinite_count; i++)
-        if (event->nonfinite[i].tensor < state->note_count)
-            state->notes[event->nonfinite[i].tensor].nonfinite = event->nonfinite[i].count;
+    for (size_t i = 0; i < event->nonfinite.tensors; i++)
+        if (event->nonfinite.of[i].tensor < state->note_count)
+            state->notes[event->nonfinite.of[i].tensor].nonfinite = event->nonfinite.of[i].count;
 }
 
 static void apply_gradient(struct state *state, const struct plan *plan, const struct spec *spec,
@@ -415,7 +457,7 @@ void event_apply(struct state *state, const struct plan *plan, const struct spec
     default:
         PRE(false);
     }
-    next->updates = state->updates;
+    next->average_divisor = spec_average_divisor(spec, state->updates);
     receipt->hashed = spec->hash_every > 0 && next->step % spec->hash_every == 0;
     if (receipt->hashed)
         receipt->state_hash = state_hash(state, next, plan, layout);

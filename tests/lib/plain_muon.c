@@ -2,6 +2,7 @@
 #include "tests/lib/plain_muon.h"
 
 #include <check.h>
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,31 +45,31 @@ static void plain_newton_schulz(long double *x, size_t m, size_t n, int steps)
 }
 
 /* U from B and q. */
-static void plain_direction(struct work *work, long double *u)
+static void plain_direction(struct trial *trial, long double *u)
 {
-    size_t count = work->layout->count;
-    double *q = work_numbers(work, WORK_GRADIENT, 0, count);
-    double *b = work_numbers(work, WORK_SLOT, 0, count);
-    long double momentum = (long double)*work_hyper(work, "momentum");
+    size_t count = trial->layout->count;
+    double *q = trial_numbers(trial, TRIAL_GRADIENT, 0, count);
+    double *b = trial_numbers(trial, TRIAL_SLOT, 0, count);
+    long double momentum = (long double)*trial_hyper(trial, "momentum");
 
     for (size_t i = 0; i < count; i++) {
         u[i] = momentum * (long double)b[i] + (1 - momentum) * (long double)q[i];
-        if (*work_hyper(work, "nesterov") != 0)
+        if (*trial_hyper(trial, "nesterov") != 0)
             u[i] = momentum * u[i] + (1 - momentum) * (long double)q[i];
     }
     free(q);
     free(b);
 }
 
-void plain_proposal(struct work *work, long double *out)
+void plain_proposal(struct trial *trial, long double *out)
 {
-    size_t rows = work->layout->tensors[0].shape[0], cols = work->layout->tensors[0].shape[1];
-    int steps = (int)*work_hyper(work, "ns_steps");
+    size_t rows = trial->layout->tensors[0].shape[0], cols = trial->layout->tensors[0].shape[1];
+    int steps = (int)*trial_hyper(trial, "ns_steps");
     static long double turned[PLAIN_MAX];
     long double squares = 0;
 
     ck_assert_uint_le(rows * cols, PLAIN_MAX);
-    plain_direction(work, out);
+    plain_direction(trial, out);
     for (size_t i = 0; i < rows * cols; i++)
         squares += out[i] * out[i];
     for (size_t i = 0; i < rows * cols; i++)
@@ -80,6 +81,24 @@ void plain_proposal(struct work *work, long double *out)
         plain_newton_schulz(turned, cols, rows, steps);
         plain_transpose(out, turned, cols, rows);
     }
+}
+
+double plain_distance(const struct trial *trial, size_t which, const long double *expected)
+{
+    size_t count = trial_count(trial, which);
+    double *got = trial_numbers(trial, which, 0, count);
+    long double largest = 0;
+
+    for (size_t i = 0; i < count; i++)
+        largest =
+            fmaxl(largest, isnan(got[i]) ? HUGE_VALL : fabsl((long double)got[i] - expected[i]));
+    free(got);
+    return (double)largest;
+}
+
+double plain_rounding(enum dtype dtype)
+{
+    return dtype == DTYPE_F64 ? DBL_EPSILON : (double)FLT_EPSILON;
 }
 
 void plain_apply(const double *matrix, size_t rows, size_t cols, bool turned, const long double *x,

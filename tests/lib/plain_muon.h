@@ -5,12 +5,17 @@
 
 #include <stdbool.h>
 
-#include "tests/lib/work.h"
+#include "tests/lib/rules.h"
 
 enum { PLAIN_MAX = 64 * 33, PLAIN_SIDE_MAX = 2000 };
 
 /* What is to be proposed for a layout of one matrix of at most PLAIN_MAX elements. */
-void plain_proposal(struct work *work, long double *out);
+void plain_proposal(struct trial *trial, long double *out);
+
+/* The largest distance of a vector's numbers from what they should be; infinite for a NaN. */
+double plain_distance(const struct trial *trial, size_t which, const long double *expected);
+
+double plain_rounding(enum dtype dtype); /* DBL_EPSILON, FLT_EPSILON */
 
 /* y = M x, or M' x. */
 void plain_apply(const double *matrix, size_t rows, size_t cols, bool turned, const long double *x,

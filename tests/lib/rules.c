@@ -225,17 +225,33 @@ void trial_start(struct trial *trial)
                    trial->vector[TRIAL_SLOT + k].size);
 }
 
+void trial_propose(struct trial *trial)
+{
+    struct advance next = trial->advance;
+
+    next.update++;
+    advances(trial->rule->dtype)->propose(&next, trial->vector[TRIAL_PROPOSAL].data);
+}
+
 void trial_step(struct trial *trial)
 {
     if (trial->advance.update == 0)
         trial_start(trial);
-    trial->advance.update++;
     if (trial->proposes)
-        advances(trial->rule->dtype)->propose(&trial->advance, trial->vector[TRIAL_PROPOSAL].data);
+        trial_propose(trial);
+    trial->advance.update++;
     advances(trial->rule->dtype)->run(&trial->advance);
     swap_vectors(trial, TRIAL_PARAM, TRIAL_NEXT);
     swap_vectors(trial, TRIAL_AVERAGE, TRIAL_NEXT_AVERAGE);
     place_vectors(trial);
+}
+
+double *trial_hyper(struct trial *trial, const char *name)
+{
+    size_t index = optimizer_hyper(trial->rule, name);
+
+    PRE(index < trial->rule->hyper_count);
+    return &trial->hyper[index];
 }
 
 size_t trial_count(const struct trial *trial, size_t which)
@@ -255,6 +271,16 @@ void trial_get(const struct trial *trial, size_t which, double *values)
                   trial_count(trial, which));
 }
 
+double *trial_numbers(const struct trial *trial, size_t which, size_t start, size_t count)
+{
+    double *values = malloc((count + 1) * sizeof *values);
+
+    PRE(values != NULL && start + count <= trial_count(trial, which));
+    dtype_convert(DTYPE_F64, values, trial->rule->dtype,
+                  trial->vector[which].data + start * trial->element, count);
+    return values;
+}
+
 void trial_fill(struct trial *trial, size_t which, uint64_t seed, double scale)
 {
     double block[1024];
@@ -269,6 +295,19 @@ void trial_fill(struct trial *trial, size_t which, uint64_t seed, double scale)
         dtype_convert(trial->rule->dtype, trial->vector[which].data + start * trial->element,
                       DTYPE_F64, block, part);
     }
+}
+
+void trial_fill_normal(struct trial *trial, size_t which, uint64_t seed, double scale)
+{
+    size_t count = trial_count(trial, which);
+    double *values = malloc((count + 1) * sizeof *values);
+    uint64_t state = testing_seed() ^ seed;
+
+    PRE(values != NULL);
+    for (size_t i = 0; i < count; i++)
+        values[i] = scale * testing_normal(&state);
+    trial_put(trial, which, values);
+    free(values);
 }
 
 size_t trial_breaches(const struct trial *trial)

@@ -72,14 +72,26 @@ void trial_start(struct trial *trial);
  * TRIAL_PARAM afterwards, those before it TRIAL_NEXT. */
 void trial_step(struct trial *trial);
 
+/* What trial_step takes where `proposes`: the proposal of the next step. */
+void trial_propose(struct trial *trial);
+
+/* A hyperparameter of the next step, to be set. */
+double *trial_hyper(struct trial *trial, const char *name);
+
 /* All numbers of a vector, in the session's dtype, from or to doubles. */
 size_t trial_count(const struct trial *trial, size_t which);
 void trial_put(struct trial *trial, size_t which, const double *values);
 void trial_get(const struct trial *trial, size_t which, double *values);
 
+/* `count` of them, from number `start` on; the caller frees them. */
+double *trial_numbers(const struct trial *trial, size_t which, size_t start, size_t count);
+
 /* Fills a vector with numbers between -scale and scale, the same for the same seed whatever the
  * dtype. */
 void trial_fill(struct trial *trial, size_t which, uint64_t seed, double scale);
+
+/* The same with standard normal numbers times scale, from the run's seed and this one. */
+void trial_fill_normal(struct trial *trial, size_t which, uint64_t seed, double scale);
 
 /* How many bytes around the vectors were written. */
 size_t trial_breaches(const struct trial *trial);

@@ -1,5 +1,6 @@
 #!/bin/sh
-# The tests that drive the server from outside: the curl quickstart, the Python client, crashes, scale, a full disk.
+# The tests that drive the server from outside: the curl quickstart, the Python client, what README.md shows, crashes,
+# scale, a full disk.
 # DESCENT_BINARY and PYTHON say what to run. Prints one line a test; the output of what fails, or is skipped
 # (exit status 77: this user cannot run it), is shown.
 set -u
@@ -62,6 +63,9 @@ python_client()
 run quickstart quickstart
 run python_client python_client
 run rules_table "$root/clients/examples/with_server.sh" "$PYTHON" "$root/tests/bench/rules_table.py" --check
+run readme "$root/clients/examples/with_server.sh" "$PYTHON" "$root/tests/readme.py"
+run gallery "$root/clients/examples/with_server.sh" "$PYTHON" "$root/clients/examples/gallery.py" \
+    --only sgd muon --picture "$folder/gallery.png"
 for script in "$root"/tests/scenario/*.py; do
     run "$(basename "$script" .py)" "$PYTHON" "$script"
 done

@@ -66,6 +66,10 @@ START_TEST(unknown_optimizer_is_refused_with_the_list)
         api_send(refusal_server.port, "GET", "/v1/optimizers/adamm", "", NULL, 0);
     answer_check_problem(&answer, 404, "optimizer_not_found", "adamm");
     answer_close(&answer);
+    answer = api_send(refusal_server.port, "GET", "/v1/optimizers/torch.optim.Adam", "", NULL, 0);
+    answer_check_problem(&answer, 404, "optimizer_not_found", "torch.optim.Adam");
+    ck_assert_ptr_nonnull(strstr(answer_detail(&answer), "GET /v1/presets"));
+    answer_close(&answer);
 }
 END_TEST
 
@@ -129,6 +133,14 @@ START_TEST(a_patch_keeps_the_rule_and_its_ranges)
     refusal_check_json("PATCH", REFUSAL_SESSION,
                        "{\"labels\": {\"new\": \"v\"}, \"gradient\": {\"rescale\": 0}}", 422,
                        "invalid_field", "/gradient/rescale", NULL);
+    refusal_check(&(struct refusal){.method = "PATCH",
+                                    .path = REFUSAL_SESSION,
+                                    .headers = "Content-Type: application/jsonx\r\n",
+                                    .body = "{}",
+                                    .size = 2,
+                                    .status = 415,
+                                    .code = "unsupported_media_type",
+                                    .words = "merge-patch"});
     refusal_check_json("PATCH", REFUSAL_SESSION, "{\"parameters\": {}}", 422, "unknown_field",
                        "/parameters", NULL);
 }
@@ -207,6 +219,42 @@ START_TEST(an_id_has_a_grammar)
         snprintf(path, sizeof path, "/v1/sessions/%s", ids[i]);
         refusal_check_json("PUT", path, json, 400, "invalid_request", NULL, "a-z");
     }
+}
+END_TEST
+
+/* --- queries beside binary bodies --- */
+
+START_TEST(what_is_for_json_alone_is_no_query_parameter)
+{
+    static const struct {
+        const char *method, *path, *words;
+    } cases[] = {
+        {"POST", REFUSAL_STEPS "?gradients=1", "\"gradients\""},
+        {"POST", REFUSAL_STEPS "?loss=1&gradients=", "\"gradients\""},
+        {"PUT", REFUSAL_WEIGHTS "?parameters=1", "\"parameters\""},
+        {"PUT", REFUSAL_WEIGHTS "?step=1", "\"step\""},
+        {"PUT", REFUSAL_WEIGHTS "?lineage=9", "\"lineage\""},
+        {"PUT", REFUSAL_WEIGHTS "?average=x", "\"average\""},
+    };
+    static const char *const types[] = {"octet-stream", "x-npy", "vnd.safetensors"};
+    static const float body[REFUSAL_COUNT] = {1};
+    char header[80];
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (size_t k = 0; k < sizeof types / sizeof *types; k++) {
+            snprintf(header, sizeof header, "Content-Type: application/%s\r\n", types[k]);
+            refusal_check(&(struct refusal){.method = cases[i].method,
+                                            .path = cases[i].path,
+                                            .headers = header,
+                                            .body = body,
+                                            .size = sizeof body,
+                                            .status = 400,
+                                            .code = "invalid_request",
+                                            .words = cases[i].words});
+        }
+    struct answer answer = api_send(refusal_server.port, "GET", "/readyz", "", NULL, 0);
+    ck_assert_uint_eq(answer.http.status, 200);
+    answer_close(&answer);
 }
 END_TEST
 
@@ -418,6 +466,7 @@ Suite *suite_bad_fields(void)
     tcase_add_test(tests, hyperparameters_have_names_types_and_ranges);
     tcase_add_test(tests, a_patch_keeps_the_rule_and_its_ranges);
     tcase_add_test(tests, settings_have_types_and_ranges);
+    tcase_add_test(tests, what_is_for_json_alone_is_no_query_parameter);
     tcase_add_test(tests, labels_have_limits);
     tcase_add_test(tests, an_id_has_a_grammar);
     tcase_add_test(tests, parameters_must_be_arrays_or_declared);

@@ -43,7 +43,7 @@ static void weights_of(struct session *session, double out[COUNT])
     revision_release(revision);
 }
 
-static void average_of(struct session *session, double out[COUNT], uint64_t *updates)
+static void average_of(struct session *session, double out[COUNT], double *divisor)
 {
     struct revision *revision;
     struct fault fault;
@@ -51,8 +51,15 @@ static void average_of(struct session *session, double out[COUNT], uint64_t *upd
     ck_assert_int_eq(session_revision(session, &revision, &fault), STATUS_OK);
     ck_assert_ptr_nonnull(revision->average);
     memcpy(out, revision->average->data, COUNT * sizeof *out);
-    *updates = revision->updates;
+    *divisor = revision->average_divisor;
     revision_release(revision);
+}
+
+static void check_divisor(double divisor, const struct spec *spec, uint64_t updates)
+{
+    double expected = 1 - (1 - spec->ema.eps) * pow(spec->ema.decay, (double)updates);
+
+    ck_assert_double_eq_tol(divisor, expected, 1e-15);
 }
 
 /* A gradient of one number, at a base (negative: not said). */
@@ -196,10 +203,11 @@ START_TEST(the_average_follows_every_applied_step_and_no_other)
     struct spec spec = engines_spec(DTYPE_F64, "sgd");
     double expected[COUNT] = {0}, got[COUNT], w[COUNT];
     struct fault fault;
-    uint64_t updates;
+    double divisor;
 
     spec.ema.on = true;
     spec.ema.decay = 0.75;
+    spec.ema.debias = true;
     spec.gradient.nonfinite = NONFINITE_SKIP;
     struct session *session = engines_create(engine, "average", &spec, COUNT);
     for (int step = 1; step <= 6; step++) {
@@ -208,9 +216,9 @@ START_TEST(the_average_follows_every_applied_step_and_no_other)
         weights_of(session, w);
         for (size_t i = 0; i < COUNT && step != 4; i++)
             expected[i] += (1 - 0.75) * (w[i] - expected[i]);
-        average_of(session, got, &updates);
+        average_of(session, got, &divisor);
         ck_assert_mem_eq(got, expected, sizeof got);
-        ck_assert_uint_eq(updates, (uint64_t)(step < 4 ? step : step - 1));
+        check_divisor(divisor, &spec, (uint64_t)(step < 4 ? step : step - 1));
         if (step == 2) {
             session_release(session);
             reopen();
@@ -225,9 +233,9 @@ START_TEST(the_average_follows_every_applied_step_and_no_other)
     ck_assert_int_eq(session_replace(session, weights, &any, &outcome, &fault), STATUS_OK);
     revision_release(outcome.revision);
     buffer_release(weights);
-    average_of(session, got, &updates);
+    average_of(session, got, &divisor);
     ck_assert_mem_eq(got, expected, sizeof got);
-    ck_assert_uint_eq(updates, 5);
+    check_divisor(divisor, &spec, 5);
     session_release(session);
 }
 END_TEST
@@ -380,6 +388,63 @@ START_TEST(one_step_without_momentum_keeps_the_velocity_what_it_is)
 }
 END_TEST
 
+/* SignSGD for one step: its own formula of decay, and a mean that the next step finds. */
+START_TEST(one_step_without_momentum_is_sign_sgd_and_leaves_the_mean)
+{
+    const double lr = 0.125, decay = 0.25, wd_lh = 0.5;
+    struct spec spec = engines_spec(DTYPE_F64, "signum");
+    double w[COUNT], m[COUNT] = {0}, got[COUNT];
+    struct fault fault;
+
+    engines_hyper(&spec, "lr", lr);
+    engines_hyper(&spec, "weight_decay", decay);
+    engines_hyper(&spec, "wd_lh", wd_lh);
+    engines_hyper(&spec, "momentum", 0.5);
+    struct session *session = engines_create(engine, "signs", &spec, COUNT);
+    replace(session, 12); /* decay outweighs a gradient of -2: the sign of one is not the other's */
+    weights_of(session, w);
+    for (int step = 1; step <= 4; step++) {
+        double momentum = step % 2 == 0 ? 0 : 0.5, value = step == 4 ? 100 : -2;
+        struct buffer *gradient = engines_constant(COUNT, (float)value);
+        struct submission submission = engines_submission(gradient, DTYPE_F32);
+        submission.momentum = step % 2 == 0 ? 0 : (double)NAN;
+        ck_assert_int_eq(engines_submit(session, &submission, NULL, NULL, &fault), STATUS_OK);
+        buffer_release(gradient);
+        for (size_t i = 0; i < COUNT; i++) {
+            m[i] = momentum * m[i] + (1 - momentum) * (value + decay * w[i]);
+            w[i] = momentum == 0 ? (1 - lr * (decay + wd_lh)) * w[i] - lr * copysign(1, value)
+                                 : (1 - lr * wd_lh) * w[i] - lr * copysign(1, m[i]);
+        }
+        weights_of(session, got);
+        ck_near(got, w);
+    }
+    session_release(session);
+}
+END_TEST
+
+/* Both squares of a centered variance are infinite in f32: so is the variance, and the step 0. The
+ * loop: without and with momentum, eps inside and outside. */
+START_TEST(a_variance_whose_squares_overflow_moves_nothing)
+{
+    struct spec spec = engines_spec(DTYPE_F32, "rmsprop");
+    struct buffer *huge = engines_constant(COUNT, 1e30F);
+    struct fault fault;
+
+    engines_hyper(&spec, "centered", 1);
+    engines_hyper(&spec, "momentum", _i % 2 == 0 ? 0 : 0.5);
+    engines_hyper(&spec, "eps_mode", _i / 2);
+    struct session *session = engines_create(engine, "overflow", &spec, COUNT);
+    for (int step = 1; step <= 3; step++) {
+        struct submission submission = engines_submission(huge, DTYPE_F32);
+        struct receipt receipt;
+        ck_assert_int_eq(engines_submit(session, &submission, &receipt, NULL, &fault), STATUS_OK);
+        ck_assert_double_eq(receipt.update_norm, 0);
+    }
+    buffer_release(huge);
+    session_release(session);
+}
+END_TEST
+
 START_TEST(a_patch_cannot_make_a_session_larger_than_the_limit)
 {
     struct engine_options options = engines_options();
@@ -454,6 +519,8 @@ Suite *suite_engine_rules(void)
     tcase_add_test(cases, a_pattern_that_matches_nothing_lists_the_tensors);
     tcase_add_test(cases, replaced_weights_are_not_an_update_to_compensate);
     tcase_add_test(cases, one_step_without_momentum_keeps_the_velocity_what_it_is);
+    tcase_add_test(cases, one_step_without_momentum_is_sign_sgd_and_leaves_the_mean);
+    tcase_add_loop_test(cases, a_variance_whose_squares_overflow_moves_nothing, 0, 4);
     tcase_add_test(cases, a_patch_cannot_make_a_session_larger_than_the_limit);
     tcase_add_test(cases, steps_that_propose_let_others_pass);
     suite_add_tcase(suite, cases);

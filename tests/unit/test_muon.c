@@ -10,6 +10,7 @@
 
 #include "service/core/crew.h"
 #include "tests/lib/plain_muon.h"
+#include "tests/lib/tensors.h"
 #include "tests/lib/testing.h"
 
 static const enum dtype dtypes[] = {DTYPE_F64, DTYPE_F32};
@@ -21,12 +22,33 @@ static const char *const shapes[] = {"w[1,1]", "w[1,7]",   "w[7,1]",  "w[5,3]",
                                      "w[3,5]", "w[64,33]", "w[33,64]"};
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
-static void matrix_init(struct work *work, enum dtype dtype, const char *layout)
+static void rule_open(struct trial *trial, const char *rule, enum dtype dtype, const char *model)
 {
-    work_init(work, "muon", dtype, layout);
-    work_fill(work, WORK_GRADIENT, 1, 0.01);
-    work_fill(work, WORK_PARAM, 2, 1);
-    work_fill(work, WORK_SLOT, 3, 0.002);
+    struct layout *layout = tensors_layout(model);
+    struct spec spec;
+
+    spec_init(&spec);
+    spec.dtype = dtype;
+    spec_set_rule(&spec, optimizer_find(rule, dtype));
+    trial_open(trial, &spec, layout, 0);
+    layout_release(layout);
+}
+
+/* In all that both have, but one vector (TRIAL_VECTORS: none); a workspace is nobody's. */
+static void same_vectors(const struct trial *one, const struct trial *other, size_t but)
+{
+    for (size_t i = 0; i < TRIAL_VECTORS; i++)
+        if (i != but && i != TRIAL_WORKSPACE && one->vector[i].data != NULL &&
+            other->vector[i].data != NULL)
+            ck_assert_mem_eq(one->vector[i].data, other->vector[i].data, one->vector[i].size);
+}
+
+static void matrix_init(struct trial *trial, enum dtype dtype, const char *layout)
+{
+    rule_open(trial, "muon", dtype, layout);
+    trial_fill_normal(trial, TRIAL_GRADIENT, 1, 0.01);
+    trial_fill_normal(trial, TRIAL_PARAM, 2, 1);
+    trial_fill_normal(trial, TRIAL_SLOT, 3, 0.002);
 }
 
 /* What comes out may be off by: the polynomial's slope is at most 3.9 in size where singular values
@@ -35,7 +57,7 @@ static void matrix_init(struct work *work, enum dtype dtype, const char *layout)
  * was an eighth of it after one step, a 240th after five.) */
 static double bound_of(enum dtype dtype, int steps)
 {
-    return 4 * pow(3.9, steps) * work_rounding(dtype);
+    return 4 * pow(3.9, steps) * plain_rounding(dtype);
 }
 
 START_TEST(a_proposal_is_the_plain_iteration)
@@ -44,17 +66,17 @@ START_TEST(a_proposal_is_the_plain_iteration)
     static const int counts[] = {1, 2, 5};
 
     for (size_t i = 0; i < SHAPES * 2 * 3; i++) {
-        struct work work;
-        matrix_init(&work, dtypes[_i], shapes[i % SHAPES]);
-        *work_hyper(&work, "nesterov") = (double)(i / SHAPES % 2);
-        *work_hyper(&work, "ns_steps") = counts[i / SHAPES / 2];
-        plain_proposal(&work, expected);
-        work_propose(&work, 1);
+        struct trial trial;
+        matrix_init(&trial, dtypes[_i], shapes[i % SHAPES]);
+        *trial_hyper(&trial, "nesterov") = (double)(i / SHAPES % 2);
+        *trial_hyper(&trial, "ns_steps") = counts[i / SHAPES / 2];
+        plain_proposal(&trial, expected);
+        trial_propose(&trial);
         double bound = bound_of(dtypes[_i], counts[i / SHAPES / 2]);
-        double off = work_distance(&work, WORK_PROPOSAL, expected);
+        double off = plain_distance(&trial, TRIAL_PROPOSAL, expected);
         ck_assert_msg(off <= bound, "%s nesterov %zu: off by %g, bound %g", shapes[i % SHAPES],
                       i / SHAPES % 2, off, bound);
-        work_close(&work);
+        trial_close(&trial);
     }
 }
 END_TEST
@@ -70,27 +92,27 @@ enum { LARGE_SHAPES = sizeof large_shapes / sizeof *large_shapes };
 START_TEST(large_matrices_are_right_in_every_tile)
 {
     static long double v[PLAIN_SIDE_MAX], expected[PLAIN_SIDE_MAX], got[PLAIN_SIDE_MAX];
-    struct work work;
+    struct trial trial;
     uint64_t state = testing_seed() ^ 7;
 
-    matrix_init(&work, dtypes[_i % DTYPES], large_shapes[_i / DTYPES]);
-    memset(work.vector[WORK_SLOT], 0, work.size[WORK_SLOT]);
-    *work_hyper(&work, "ns_steps") = 1;
-    size_t rows = work.layout->tensors[0].shape[0], cols = work.layout->tensors[0].shape[1];
+    matrix_init(&trial, dtypes[_i % DTYPES], large_shapes[_i / DTYPES]);
+    memset(trial.vector[TRIAL_SLOT].data, 0, trial.vector[TRIAL_SLOT].size);
+    *trial_hyper(&trial, "ns_steps") = 1;
+    size_t rows = trial.layout->tensors[0].shape[0], cols = trial.layout->tensors[0].shape[1];
     for (size_t i = 0; i < cols; i++)
         v[i] = (long double)testing_normal(&state);
-    work_propose(&work, 1);
-    double *u = work_numbers(&work, WORK_GRADIENT, 0, rows * cols);
-    double *x = work_numbers(&work, WORK_PROPOSAL, 0, rows * cols);
+    trial_propose(&trial);
+    double *u = trial_numbers(&trial, TRIAL_GRADIENT, 0, rows * cols);
+    double *x = trial_numbers(&trial, TRIAL_PROPOSAL, 0, rows * cols);
     plain_probe(u, rows, cols, v, expected);
     plain_apply(x, rows, cols, false, v, got);
     for (size_t i = 0; i < rows; i++)
         ck_assert_msg(
-            fabsl(got[i] - expected[i]) <= 32 * (long double)work_rounding(work.spec.dtype),
+            fabsl(got[i] - expected[i]) <= 32 * (long double)plain_rounding(trial.rule->dtype),
             "%s row %zu: %Lg, not %Lg", large_shapes[_i / DTYPES], i, got[i], expected[i]);
     free(u);
     free(x);
-    work_close(&work);
+    trial_close(&trial);
 }
 END_TEST
 
@@ -100,13 +122,13 @@ END_TEST
 START_TEST(singular_values_come_into_their_band)
 {
     static double gram[33 * 33];
-    struct work work;
+    struct trial trial;
 
     for (size_t i = 0; i < 2; i++) {
-        matrix_init(&work, dtypes[_i], i == 0 ? "w[64,33]" : "w[33,64]");
+        matrix_init(&trial, dtypes[_i], i == 0 ? "w[64,33]" : "w[33,64]");
         size_t row = i == 0 ? 1 : 64, along = i == 0 ? 33 : 1;
-        work_propose(&work, 1);
-        double *x = work_numbers(&work, WORK_PROPOSAL, 0, PLAIN_MAX);
+        trial_propose(&trial);
+        double *x = trial_numbers(&trial, TRIAL_PROPOSAL, 0, PLAIN_MAX);
         for (size_t p = 0; p < 33; p++)
             for (size_t q = 0; q < 33; q++) {
                 gram[p * 33 + q] = 0;
@@ -119,7 +141,7 @@ START_TEST(singular_values_come_into_their_band)
             ck_assert_msg(singular >= 0.68 && singular <= 1.21, "singular value %g", singular);
         }
         free(x);
-        work_close(&work);
+        trial_close(&trial);
     }
 }
 END_TEST
@@ -129,18 +151,18 @@ START_TEST(f32_is_close_to_f64)
     static long double fine[PLAIN_MAX];
 
     for (size_t i = 0; i < SHAPES; i++) {
-        struct work one, other;
+        struct trial one, other;
         matrix_init(&one, DTYPE_F64, shapes[i]);
         matrix_init(&other, DTYPE_F32, shapes[i]);
-        for (int k = 0; k < WORK_SLOT + 1; k++) /* start from what f32 can hold */
-            dtype_convert(DTYPE_F64, one.vector[k], DTYPE_F32, other.vector[k], one.layout->count);
-        for (uint64_t t = 1; t <= 10; t++) {
-            work_propose(&one, t);
-            work_propose(&other, t);
-            work_step(&one, t);
-            work_step(&other, t);
+        static const size_t filled[] = {TRIAL_GRADIENT, TRIAL_PARAM, TRIAL_SLOT};
+        for (size_t k = 0; k < 3; k++) /* start from what f32 can hold */
+            dtype_convert(DTYPE_F64, one.vector[filled[k]].data, DTYPE_F32,
+                          other.vector[filled[k]].data, one.layout->count);
+        for (int step = 0; step < 10; step++) {
+            trial_step(&one);
+            trial_step(&other);
         }
-        double *weights = work_numbers(&one, WORK_PARAM, 0, one.layout->count);
+        double *weights = trial_numbers(&one, TRIAL_PARAM, 0, one.layout->count);
         for (size_t k = 0; k < one.layout->count; k++)
             fine[k] = (long double)weights[k];
         /* Ten steps of lr * sqrt(rows / cols) times a proposal that is off as above, and ten
@@ -149,10 +171,10 @@ START_TEST(f32_is_close_to_f64)
             (double)one.layout->tensors[0].shape[0] / (double)one.layout->tensors[0].shape[1];
         double bound =
             10 * (0.02 * sqrt(fmax(1, ratio)) * bound_of(DTYPE_F32, 5) + 8 * (double)FLT_EPSILON);
-        ck_assert_double_le(work_distance(&other, WORK_PARAM, fine), bound);
+        ck_assert_double_le(plain_distance(&other, TRIAL_PARAM, fine), bound);
         free(weights);
-        work_close(&one);
-        work_close(&other);
+        trial_close(&one);
+        trial_close(&other);
     }
 }
 END_TEST
@@ -160,20 +182,18 @@ END_TEST
 START_TEST(no_gradient_proposes_nothing)
 {
     for (size_t i = 0; i < SHAPES; i++) {
-        struct work work;
-        work_init(&work, "muon", dtypes[_i], shapes[i]);
-        memset(work.vector[WORK_GRADIENT], 0, work.size[WORK_GRADIENT]);
-        work_fill(&work, WORK_PARAM, 2, 1);
-        work_propose(&work, 1);
-        for (size_t k = 0; k < work.size[WORK_PROPOSAL]; k++)
-            ck_assert_uint_eq(work.vector[WORK_PROPOSAL][k], 0);
-        *work_hyper(&work, "weight_decay") = 0;
-        unsigned char *before = work_take(work.size[WORK_PARAM]);
-        memcpy(before, work.vector[WORK_PARAM], work.size[WORK_PARAM]);
-        work_step(&work, 1);
-        ck_assert_mem_eq(work.vector[WORK_PARAM], before, work.size[WORK_PARAM]);
-        free(before);
-        work_close(&work);
+        struct trial trial;
+        rule_open(&trial, "muon", dtypes[_i], shapes[i]);
+        memset(trial.vector[TRIAL_GRADIENT].data, 0, trial.vector[TRIAL_GRADIENT].size);
+        trial_fill_normal(&trial, TRIAL_PARAM, 2, 1);
+        trial_propose(&trial);
+        for (size_t k = 0; k < trial.vector[TRIAL_PROPOSAL].size; k++)
+            ck_assert_uint_eq(trial.vector[TRIAL_PROPOSAL].data[k], 0);
+        *trial_hyper(&trial, "weight_decay") = 0;
+        trial_step(&trial);
+        ck_assert_mem_eq(trial.vector[TRIAL_PARAM].data, trial.vector[TRIAL_NEXT].data,
+                         trial.vector[TRIAL_PARAM].size);
+        trial_close(&trial);
     }
 }
 END_TEST
@@ -185,40 +205,37 @@ START_TEST(huge_and_tiny_gradients_keep_their_direction)
     static long double expected[PLAIN_MAX];
 
     for (size_t i = 0; i < SHAPES * 4; i++) {
-        struct work work;
-        matrix_init(&work, DTYPE_F64, shapes[i % SHAPES]);
-        memset(work.vector[WORK_SLOT], 0, work.size[WORK_SLOT]);
-        plain_proposal(&work, expected);
-        double *g = (double *)(void *)work.vector[WORK_GRADIENT];
-        for (size_t k = 0; k < work.layout->count; k++)
+        struct trial trial;
+        matrix_init(&trial, DTYPE_F64, shapes[i % SHAPES]);
+        memset(trial.vector[TRIAL_SLOT].data, 0, trial.vector[TRIAL_SLOT].size);
+        plain_proposal(&trial, expected);
+        double *g = (double *)(void *)trial.vector[TRIAL_GRADIENT].data;
+        for (size_t k = 0; k < trial.layout->count; k++)
             g[k] = ldexp(g[k], exponents[i / SHAPES]);
-        work_propose(&work, 1);
-        ck_assert_double_le(work_distance(&work, WORK_PROPOSAL, expected), bound_of(DTYPE_F64, 5));
-        work_close(&work);
+        trial_propose(&trial);
+        ck_assert_double_le(plain_distance(&trial, TRIAL_PROPOSAL, expected),
+                            bound_of(DTYPE_F64, 5));
+        trial_close(&trial);
     }
 }
 END_TEST
 
 START_TEST(a_proposal_changes_nothing_else)
 {
-    struct work work, copy;
+    struct trial trial, copy;
 
-    matrix_init(&work, dtypes[_i], "a[40,30] b[7] c[30,40] d[2,3,5]");
+    matrix_init(&trial, dtypes[_i], "a[40,30] b[7] c[30,40] d[2,3,5]");
     matrix_init(&copy, dtypes[_i], "a[40,30] b[7] c[30,40] d[2,3,5]");
-    work_fill(&work, WORK_SLOT + 1, 4, 1);
-    work_fill(&copy, WORK_SLOT + 1, 4, 1);
-    work_propose(&work, 1);
-    for (int i = 0; i < WORK_VECTORS; i++)
-        if (i != WORK_PROPOSAL)
-            ck_assert_mem_eq(work.vector[i], copy.vector[i], work.size[i] + 1);
-    ck_assert_uint_eq(work.size[WORK_PROPOSAL], 2400 * work.element);
-    ck_assert_uint_eq(work.vector[WORK_PROPOSAL][work.size[WORK_PROPOSAL]], WORK_CANARY);
-    ck_assert_mem_ne(work.vector[WORK_PROPOSAL], copy.vector[WORK_PROPOSAL],
-                     work.size[WORK_PROPOSAL]);
-    size_t spare = work.plan->workspace;
-    ck_assert_uint_eq(((unsigned char *)work.workspace)[spare], WORK_CANARY);
-    work_close(&work);
-    work_close(&copy);
+    trial_fill_normal(&trial, TRIAL_SLOT + 1, 4, 1);
+    trial_fill_normal(&copy, TRIAL_SLOT + 1, 4, 1);
+    trial_propose(&trial);
+    same_vectors(&trial, &copy, TRIAL_PROPOSAL);
+    ck_assert_uint_eq(trial_breaches(&trial), 0);
+    ck_assert_uint_eq(trial.vector[TRIAL_PROPOSAL].size, 2400 * trial.element);
+    ck_assert_mem_ne(trial.vector[TRIAL_PROPOSAL].data, copy.vector[TRIAL_PROPOSAL].data,
+                     trial.vector[TRIAL_PROPOSAL].size);
+    trial_close(&trial);
+    trial_close(&copy);
 }
 END_TEST
 
@@ -230,23 +247,23 @@ static const char mixed[] = "a[40,30] b[9000] c[30,40] d[2,3,5] e[] f[300,257] g
 START_TEST(a_step_is_the_formula)
 {
     enum { START = 7, COUNT = 400 * 100 };
-    struct work work;
+    struct trial trial;
 
-    matrix_init(&work, dtypes[_i], "a[7] w[400,100]");
-    *work_hyper(&work, "weight_decay") = 0.25;
-    work_propose(&work, 1);
-    double *w = work_numbers(&work, WORK_PARAM, START, COUNT),
-           *x = work_numbers(&work, WORK_PROPOSAL, 0, COUNT);
-    double *b = work_numbers(&work, WORK_SLOT, START, COUNT),
-           *q = work_numbers(&work, WORK_GRADIENT, START, COUNT);
-    work_step(&work, 1);
-    double *next = work_numbers(&work, WORK_PARAM, START, COUNT);
-    double *next_b = work_numbers(&work, WORK_SLOT, START, COUNT);
+    matrix_init(&trial, dtypes[_i], "a[7] w[400,100]");
+    *trial_hyper(&trial, "weight_decay") = 0.25;
+    trial_propose(&trial);
+    double *w = trial_numbers(&trial, TRIAL_PARAM, START, COUNT),
+           *x = trial_numbers(&trial, TRIAL_PROPOSAL, 0, COUNT);
+    double *b = trial_numbers(&trial, TRIAL_SLOT, START, COUNT),
+           *q = trial_numbers(&trial, TRIAL_GRADIENT, START, COUNT);
+    trial_step(&trial);
+    double *next = trial_numbers(&trial, TRIAL_PARAM, START, COUNT);
+    double *next_b = trial_numbers(&trial, TRIAL_SLOT, START, COUNT);
     for (size_t i = 0; i < COUNT; i++) {
         /* sqrt(400 / 100) = 2; weights are below 8, B below 1. */
         double weight = (1 - 0.02 * 0.25) * w[i] - 0.02 * 2 * x[i];
-        ck_assert_double_eq_tol(next[i], weight, 8 * work_rounding(dtypes[_i]));
-        ck_assert_double_eq_tol(next_b[i], 0.95 * b[i] + 0.05 * q[i], work_rounding(dtypes[_i]));
+        ck_assert_double_eq_tol(next[i], weight, 8 * plain_rounding(dtypes[_i]));
+        ck_assert_double_eq_tol(next_b[i], 0.95 * b[i] + 0.05 * q[i], plain_rounding(dtypes[_i]));
     }
     free(w);
     free(x);
@@ -254,7 +271,7 @@ START_TEST(a_step_is_the_formula)
     free(q);
     free(next);
     free(next_b);
-    work_close(&work);
+    trial_close(&trial);
 }
 END_TEST
 
@@ -262,63 +279,58 @@ END_TEST
 START_TEST(what_is_no_matrix_takes_adamw_to_the_bit)
 {
     static const char *const tensors = "b[9000] d[2,3,5] e[] f[7]";
-    struct work muon, adam;
+    struct trial muon, adam;
 
-    work_init(&muon, "muon", dtypes[_i], tensors);
-    work_init(&adam, "adam", dtypes[_i], tensors);
-    *work_hyper(&adam, "lr") = *work_hyper(&muon, "lr");
-    *work_hyper(&adam, "weight_decay") = *work_hyper(&muon, "weight_decay") = 0.25;
-    *work_hyper(&adam, "weight_decay_mode") = DECAY_DECOUPLED;
-    *work_hyper(&adam, "beta2") = *work_hyper(&muon, "beta2") = 0.9;
-    work_fill(&muon, WORK_PARAM, 1, 1);
-    work_fill(&adam, WORK_PARAM, 1, 1);
-    ck_assert_uint_eq(muon.size[WORK_PROPOSAL], 0);
+    rule_open(&muon, "muon", dtypes[_i], tensors);
+    rule_open(&adam, "adam", dtypes[_i], tensors);
+    *trial_hyper(&adam, "lr") = *trial_hyper(&muon, "lr");
+    *trial_hyper(&adam, "weight_decay") = *trial_hyper(&muon, "weight_decay") = 0.25;
+    *trial_hyper(&adam, "weight_decay_mode") = DECAY_DECOUPLED;
+    *trial_hyper(&adam, "beta2") = *trial_hyper(&muon, "beta2") = 0.9;
+    trial_fill_normal(&muon, TRIAL_PARAM, 1, 1);
+    trial_fill_normal(&adam, TRIAL_PARAM, 1, 1);
+    ck_assert_uint_eq(muon.vector[TRIAL_PROPOSAL].size, 0);
     for (uint64_t t = 1; t <= 5; t++) {
-        work_fill(&muon, WORK_GRADIENT, 2 + t, 0.1);
-        work_fill(&adam, WORK_GRADIENT, 2 + t, 0.1);
-        work_propose(&muon, t);
-        work_step(&muon, t);
-        work_step(&adam, t);
+        trial_fill_normal(&muon, TRIAL_GRADIENT, 2 + t, 0.1);
+        trial_fill_normal(&adam, TRIAL_GRADIENT, 2 + t, 0.1);
+        trial_step(&muon);
+        trial_step(&adam);
     }
-    for (int i = 0; i < WORK_SLOT + 2; i++)
-        if (i != WORK_PROPOSAL)
-            ck_assert_mem_eq(muon.vector[i], adam.vector[i], adam.size[i]);
-    work_close(&muon);
-    work_close(&adam);
+    same_vectors(&muon, &adam, TRIAL_PROPOSAL);
+    trial_close(&muon);
+    trial_close(&adam);
 }
 END_TEST
 
-static void run_steps(struct work *work)
+static void run_steps(struct trial *trial)
 {
-    work_fill(work, WORK_PARAM, 1, 1);
+    trial_fill_normal(trial, TRIAL_PARAM, 1, 1);
     for (uint64_t t = 1; t <= 3; t++) {
-        work_fill(work, WORK_GRADIENT, 1 + t, 0.1);
-        work_propose(work, t);
-        work_step(work, t);
+        trial_fill_normal(trial, TRIAL_GRADIENT, 1 + t, 0.1);
+        trial_step(trial);
     }
 }
 
 /* The proposal too, on one machine. */
 START_TEST(threads_change_no_bit)
 {
-    struct work alone, crewed;
+    struct trial alone, crewed;
 
-    work_init(&alone, "muon", dtypes[_i], mixed);
-    work_init(&crewed, "muon", dtypes[_i], mixed);
+    rule_open(&alone, "muon", dtypes[_i], mixed);
+    rule_open(&crewed, "muon", dtypes[_i], mixed);
     run_steps(&alone);
     crew_start();
     run_steps(&crewed);
     crew_stop();
-    for (int i = 0; i < WORK_VECTORS; i++)
-        ck_assert_mem_eq(alone.vector[i], crewed.vector[i], alone.size[i]);
-    work_close(&alone);
-    work_close(&crewed);
+    same_vectors(&alone, &crewed, TRIAL_VECTORS);
+    trial_close(&alone);
+    trial_close(&crewed);
 }
 END_TEST
 
-static void *run_session(void *work)
+static void *run_session(void *trial)
 {
-    run_steps(work);
+    run_steps(trial);
     return NULL;
 }
 
@@ -326,22 +338,21 @@ START_TEST(sessions_at_once_change_no_bit)
 {
     enum { SESSIONS = 8 };
     pthread_t threads[SESSIONS];
-    struct work works[SESSIONS + 1];
+    struct trial trials[SESSIONS + 1];
 
     for (size_t i = 0; i <= SESSIONS; i++)
-        work_init(&works[i], "muon", dtypes[_i], mixed);
-    run_steps(&works[SESSIONS]);
+        rule_open(&trials[i], "muon", dtypes[_i], mixed);
+    run_steps(&trials[SESSIONS]);
     crew_start();
     for (size_t i = 0; i < SESSIONS; i++)
-        ck_assert_int_eq(pthread_create(&threads[i], NULL, run_session, &works[i]), 0);
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, run_session, &trials[i]), 0);
     for (size_t i = 0; i < SESSIONS; i++)
         ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
     crew_stop();
     for (size_t i = 0; i < SESSIONS; i++)
-        for (int k = 0; k < WORK_VECTORS; k++)
-            ck_assert_mem_eq(works[i].vector[k], works[SESSIONS].vector[k], works[i].size[k]);
+        same_vectors(&trials[i], &trials[SESSIONS], TRIAL_VECTORS);
     for (size_t i = 0; i <= SESSIONS; i++)
-        work_close(&works[i]);
+        trial_close(&trials[i]);
 }
 END_TEST
 
