@@ -170,8 +170,8 @@ static enum status propose(struct step *step, struct fault *fault)
         step->body = step->joined;
         step->offset = 0;
         step->size = size;
-        event_propose(session->state, session->plan, &session->spec, session->layout,
-                      &step->event, step->body);
+        event_propose(session->state, session->plan, &session->spec, session->layout, &step->event,
+                      step->body);
     }
     pthread_mutex_lock(&session->mutex);
     return step->joined != NULL ? STATUS_OK
@@ -200,8 +200,8 @@ static enum status rehearse(struct step *step, struct outcome *out, struct fault
             memcpy(copy.slot[k]->data, slot->data, slot->size);
     }
     if (status == STATUS_OK) {
-        event_apply(&copy, session->plan, &session->spec, session->layout, &step->event,
-                    step->body, step->offset, step->next, &line);
+        event_apply(&copy, session->plan, &session->spec, session->layout, &step->event, step->body,
+                    step->offset, step->next, &line);
         line.receipt.durable_step = session->durable_step;
         *out = (struct outcome){.receipt = line.receipt, .revision = step->next};
         step->next = NULL;

@@ -134,8 +134,8 @@ static enum status reserve(struct engine *engine, const char *wanted,
     } else if (wanted == NULL && !draw_id(id)) {
         status = fault_set(fault, STATUS_INTERNAL, "", "no random numbers: %s", strerror(errno));
     } else {
-        struct session *session = session_new(engine, engine->next_key++,
-                                              wanted != NULL ? wanted : id, record, *plan);
+        struct session *session =
+            session_new(engine, engine->next_key++, wanted != NULL ? wanted : id, record, *plan);
         if (session == NULL) {
             status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
         } else {
@@ -177,8 +177,7 @@ static enum status check_count(const struct engine *engine, const struct layout 
 }
 
 enum status engine_plan(const struct engine *engine, const struct spec *spec,
-                                const struct layout *layout, struct plan **out,
-                                struct fault *fault)
+                        const struct layout *layout, struct plan **out, struct fault *fault)
 {
     struct plan *plan;
     enum status status = check_count(engine, layout, fault);

@@ -115,7 +115,7 @@ struct session_view {
     uint64_t step, durable_step, lineage;
     bool has_cursor;
     char cursor[CURSOR_BYTES + 1];
-    struct receipt last; /* kind RECEIPT_NONE before the first */
+    struct receipt last;               /* kind RECEIPT_NONE before the first */
     char parent[SESSION_ID_BYTES + 1]; /* "": not a fork */
     struct moment parent_moment;
 };
@@ -160,8 +160,8 @@ struct submission {
     const char *key;                   /* Idempotency-Key or NULL */
     struct digest payload;             /* of what came with the key or the seq */
     struct precondition match;
-    bool dry_run;                  /* tells what would happen and changes nothing */
-    double receive_ms, decode_ms;  /* how long the caller took, for the ledger of steps */
+    bool dry_run;                 /* tells what would happen and changes nothing */
+    double receive_ms, decode_ms; /* how long the caller took, for the ledger of steps */
 };
 
 struct outcome {
@@ -308,9 +308,8 @@ enum { QUARANTINE_MAX = 16 };
 enum status session_quarantine(struct session *session, struct quarantined out[QUARANTINE_MAX],
                                size_t *count, struct fault *fault);
 /* The gradient, layout->count elements of about->dtype. NOT_FOUND. */
-enum status session_quarantined(struct session *session, uint64_t number,
-                                struct quarantined *about, struct buffer **out,
-                                struct fault *fault);
+enum status session_quarantined(struct session *session, uint64_t number, struct quarantined *about,
+                                struct buffer **out, struct fault *fault);
 
 /* --- the whole state, as vectors and records --- */
 

@@ -132,8 +132,7 @@ static enum status build_state(struct fork *fork, struct loaded *loaded, struct 
     if (fork->request->state == FORK_RESET)
         fork->outcome->state = FORK_FRESH;
     else
-        fork->outcome->state =
-            fork->spec.rule == loaded->spec.rule ? FORK_KEPT : FORK_CONVERTED;
+        fork->outcome->state = fork->spec.rule == loaded->spec.rule ? FORK_KEPT : FORK_CONVERTED;
     return STATUS_OK;
 }
 
@@ -188,8 +187,7 @@ static enum status replay_one(struct fork *fork, const struct event_place *place
     struct step_line line;
     struct event event;
     char *cursor = NULL;
-    enum status status =
-        session_read_event(fork->parent, place, head, chunk, &event, &read, fault);
+    enum status status = session_read_event(fork->parent, place, head, chunk, &event, &read, fault);
 
     if (status != STATUS_OK)
         return status;
@@ -272,8 +270,7 @@ static enum status configure(struct fork *fork, const struct loaded *loaded, str
         (status = request->change(request->context, &fork->spec, fault)) != STATUS_OK)
         return status;
     PRE(fork->spec.dtype == loaded->spec.dtype);
-    return engine_plan(fork->parent->engine, &fork->spec, fork->parent->layout, &fork->plan,
-                       fault);
+    return engine_plan(fork->parent->engine, &fork->spec, fork->parent->layout, &fork->plan, fault);
 }
 
 static enum status enrol(struct fork *fork, struct session **out, struct fault *fault)

@@ -104,10 +104,11 @@ enum status session_find(const struct session *session, const struct moment_quer
             break;
     }
     if (!was_reached(session, lineage, query->step)) {
-        fault_set(fault, STATUS_NOT_FOUND, "/step",
-                  "session %s has not come to step %llu in lineage %llu; it stands at \"%llu-%llu\"",
-                  session->id, (unsigned long long)query->step, (unsigned long long)lineage,
-                  (unsigned long long)session->lineage, (unsigned long long)session->step);
+        fault_set(
+            fault, STATUS_NOT_FOUND, "/step",
+            "session %s has not come to step %llu in lineage %llu; it stands at \"%llu-%llu\"",
+            session->id, (unsigned long long)query->step, (unsigned long long)lineage,
+            (unsigned long long)session->lineage, (unsigned long long)session->step);
         return fault_extra(fault, "current_step", session->step);
     }
     uint64_t oldest = oldest_step(session, lineage);
@@ -261,8 +262,7 @@ enum status session_hash(struct session *session, const struct moment_query *que
 
 /* --- checkpoints --- */
 
-enum status session_checkpoint_now(struct session *session, struct moment *out,
-                                   struct fault *fault)
+enum status session_checkpoint_now(struct session *session, struct moment *out, struct fault *fault)
 {
     enum status status = session_enter(session, fault);
 
@@ -285,8 +285,7 @@ size_t session_checkpoints(struct session *session, struct checkpoint_view *out,
     for (const struct checkpoint_place *place = session->checkpoints; place != NULL;
          place = place->next, found++)
         if (found < count)
-            out[found] =
-                (struct checkpoint_view){{place->lineage, place->step}, place->bytes};
+            out[found] = (struct checkpoint_view){{place->lineage, place->step}, place->bytes};
     pthread_mutex_unlock(&session->mutex);
     return found;
 }

@@ -68,8 +68,7 @@ static void name_vector(const struct plan *plan, const struct vector *from,
         snprintf(out->prefix, sizeof out->prefix, "base/%zu/", from->index + 1);
         break;
     case VECTOR_SLOT:
-        snprintf(out->prefix, sizeof out->prefix, "slot/%s/",
-                 plan->rule->slots[from->index].name);
+        snprintf(out->prefix, sizeof out->prefix, "slot/%s/", plan->rule->slots[from->index].name);
         break;
     }
 }
@@ -78,8 +77,7 @@ static void name_vector(const struct plan *plan, const struct vector *from,
 static bool place_tensors(const struct plan *plan, const struct layout *layout,
                           const struct vector *from, struct image_vector *out)
 {
-    const struct slot *slot =
-        from->kind == VECTOR_SLOT ? &plan->rule->slots[from->index] : NULL;
+    const struct slot *slot = from->kind == VECTOR_SLOT ? &plan->rule->slots[from->index] : NULL;
     size_t start = 0;
 
     out->shaped = slot == NULL || slot->extent == NULL;

@@ -33,8 +33,8 @@ static enum status write_entry(struct commit_item *item, struct commit_turn *tur
         turn->lsn++;
     }
     if (status == STATUS_OK && entry->spec != NULL)
-        status = session_put_record(entry->session, entry->spec, entry->place->lineage,
-                                    turn->store, fault);
+        status = session_put_record(entry->session, entry->spec, entry->place->lineage, turn->store,
+                                    fault);
     return status;
 }
 

@@ -68,9 +68,8 @@ bool step_quarantine(struct step *step, struct fault *fault)
 /* The newest QUARANTINE_MAX places, the newest first. Mutex held. */
 static size_t list_places(const struct session *session, struct event_place out[QUARANTINE_MAX])
 {
-    size_t skipped = session->quarantine_count > QUARANTINE_MAX
-                         ? session->quarantine_count - QUARANTINE_MAX
-                         : 0;
+    size_t skipped =
+        session->quarantine_count > QUARANTINE_MAX ? session->quarantine_count - QUARANTINE_MAX : 0;
     size_t count = session->quarantine_count - skipped, at = count;
 
     for (const struct event_place *place = session->events; place != NULL; place = place->next) {
@@ -138,9 +137,8 @@ enum status session_quarantine(struct session *session, struct quarantined out[Q
     return status;
 }
 
-enum status session_quarantined(struct session *session, uint64_t number,
-                                struct quarantined *about, struct buffer **out,
-                                struct fault *fault)
+enum status session_quarantined(struct session *session, uint64_t number, struct quarantined *about,
+                                struct buffer **out, struct fault *fault)
 {
     unsigned char head[STORE_HEAD_BYTES];
     unsigned char *chunk = malloc(STORE_CHUNK_BYTES);
@@ -165,8 +163,7 @@ enum status session_quarantined(struct session *session, uint64_t number,
                            (unsigned long long)number, QUARANTINE_MAX);
     else
         status = session_read_event(session, &places[i], head, chunk, &event, &body, fault);
-    if (status == STATUS_OK &&
-        body->size != session->layout->count * dtype_size(event.wire))
+    if (status == STATUS_OK && body->size != session->layout->count * dtype_size(event.wire))
         status = fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",
                            (unsigned long long)number);
     end_reading(session);

@@ -33,7 +33,7 @@ struct nonfinite_counts {
  * determines the state after it to the last bit. */
 struct event {
     uint32_t kind;
-    uint64_t step; /* the step it leads to; where it makes none, the step it stands at */
+    uint64_t step;    /* the step it leads to; where it makes none, the step it stands at */
     uint64_t lineage; /* after it */
     uint64_t origin;  /* EVENT_REWIND: the lineage of the revision that it goes back to */
     uint64_t base_step;
@@ -68,8 +68,8 @@ struct session_record {
     uint64_t created_us;
     struct digest request; /* of what it was created with */
     struct spec spec;
-    struct layout *layout; /* one reference when read */
-    uint64_t lineage;      /* the newest */
+    struct layout *layout;             /* one reference when read */
+    uint64_t lineage;                  /* the newest */
     char parent[SESSION_ID_BYTES + 1]; /* "": not a fork */
     struct moment parent_moment;
 };

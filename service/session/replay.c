@@ -91,8 +91,8 @@ static enum status load_checkpoint(struct session *session, struct stream *strea
         ledger_close(&ledger);
         return misfit(fault);
     }
-    status = state_of_head(session->plan, session->layout, &head, &ledger, &replay->loaded.state,
-                           fault);
+    status =
+        state_of_head(session->plan, session->layout, &head, &ledger, &replay->loaded.state, fault);
     size_t count = status != STATUS_OK ? 0
                                        : state_vectors(replay->loaded.state, session->plan,
                                                        session->layout, head.slots, vectors);
@@ -192,8 +192,8 @@ static enum status replay_step(struct replay *replay, const struct event *event,
         return fault_set(fault, STATUS_STORAGE_FAILED, "",
                          "the journal does not fit the state: step %llu follows step %llu",
                          (unsigned long long)event->step, (unsigned long long)state->current->step);
-    next = revision_new(applies ? count * dtype_size(session->dtype) : 0,
-                        replay->loaded.spec.ema.on);
+    next =
+        revision_new(applies ? count * dtype_size(session->dtype) : 0, replay->loaded.spec.ema.on);
     if (event->cursor != NULL)
         cursor = strndup(event->cursor, event->cursor_size);
     if (next == NULL || (event->cursor != NULL && cursor == NULL) || !state_reserve(state, 1)) {

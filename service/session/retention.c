@@ -29,8 +29,8 @@ static enum status write_drop(struct commit_item *item, struct commit_turn *turn
     if (drop->checkpoint > 0)
         status = backend->checkpoint_drop(turn->store, drop->checkpoint, fault);
     for (size_t i = 0; i < drop->count && status == STATUS_OK; i++)
-        status = backend->event_drop(turn->store, drop->ranges[i].first, drop->ranges[i].last,
-                                     fault);
+        status =
+            backend->event_drop(turn->store, drop->ranges[i].first, drop->ranges[i].last, fault);
     return status;
 }
 
@@ -77,8 +77,7 @@ static size_t merge_ranges(struct range *ranges, size_t count)
     qsort(ranges, count, sizeof *ranges, compare_ranges);
     for (size_t i = 1; i < count; i++) {
         struct range *last = &ranges[merged];
-        if (ranges[i].first == last->last + 1 &&
-            last->bytes + ranges[i].bytes <= BYTES_PER_DROP &&
+        if (ranges[i].first == last->last + 1 && last->bytes + ranges[i].bytes <= BYTES_PER_DROP &&
             ranges[i].last - last->first < LSNS_PER_DROP) {
             last->last = ranges[i].last;
             last->bytes += ranges[i].bytes;
@@ -108,19 +107,18 @@ static void drop_ranges(struct engine *engine, struct range *ranges, size_t coun
     }
 }
 
-void engine_drop_orphans(struct engine *engine, const uint64_t *checkpoints, size_t count,
-                         struct range *events, size_t event_count)
+void engine_drop_orphans(struct engine *engine, struct orphans *orphans)
 {
     struct range before = {.first = 1, .last = engine->oldest_lsn - 1};
     enum status status = STATUS_OK;
 
-    for (size_t i = 0; i < count && status == STATUS_OK; i++)
-        status = run_drop(engine, (struct drop){.checkpoint = checkpoints[i]});
+    for (size_t i = 0; i < orphans->checkpoint_count && status == STATUS_OK; i++)
+        status = run_drop(engine, (struct drop){.checkpoint = orphans->checkpoints[i]});
     /* A drop that was cut short may have left the last chunks of an event without their first. */
     if (status == STATUS_OK && before.last > 0)
         status = run_drop(engine, (struct drop){.ranges = &before, .count = 1});
     if (status == STATUS_OK)
-        drop_ranges(engine, events, event_count);
+        drop_ranges(engine, orphans->events, orphans->event_count);
 }
 
 struct probe {

@@ -68,8 +68,8 @@ static enum status load_target(struct session *session, const struct moment_quer
 {
     struct position position;
     enum status status = STATUS_OK;
-    bool current = query->step == session->step &&
-                   (!query->has_lineage || query->lineage == session->lineage);
+    bool current =
+        query->step == session->step && (!query->has_lineage || query->lineage == session->lineage);
 
     if (current && session->dirty > 0) {
         pthread_mutex_unlock(&session->mutex);

@@ -111,9 +111,9 @@ struct session {
     uint64_t dirty;         /* events since the newest checkpoint, journaled or not */
     uint64_t journal_since; /* bytes of them */
 
-    struct event_place *events, **events_end; /* all that are kept, by rising lsn */
+    struct event_place *events, **events_end;         /* all that are kept, by rising lsn */
     size_t event_count, step_count, quarantine_count; /* of them: all, revisions, refused */
-    struct checkpoint_place *checkpoints;     /* newest first */
+    struct checkpoint_place *checkpoints;             /* newest first */
 };
 
 struct engine {
@@ -292,10 +292,10 @@ struct journal_entry;
 
 /* What a checkpoint stores. */
 struct checkpoint {
-    struct state *state;     /* the session's own, or the one it is about to get */
-    const struct spec *spec; /* of the state */
-    uint64_t lineage;        /* the newest, for the record */
-    bool record;             /* the session's record is stored in the same transaction */
+    struct state *state;          /* the session's own, or the one it is about to get */
+    const struct spec *spec;      /* of the state */
+    uint64_t lineage;             /* the newest, for the record */
+    bool record;                  /* the session's record is stored in the same transaction */
     struct journal_entry *before; /* an event that goes before it, or NULL */
 };
 
@@ -412,6 +412,25 @@ void journal_entry_free(struct journal_entry *entry); /* NULL is allowed */
  * committed, this. */
 void journal_entry_landed(struct journal_entry *entry);
 
+/* --- inventory.c --- */
+
+/* Rows of the journal: lsns first..last. */
+struct range {
+    uint64_t first, last, bytes;
+};
+
+/* What belongs to no session. */
+struct orphans {
+    uint64_t *checkpoints;
+    size_t checkpoint_count;
+    struct range *events;
+    size_t event_count, event_capacity;
+};
+
+/* Fills the registry of a new engine from its store. */
+enum status engine_read_store(struct engine *engine, struct orphans *out, struct fault *fault);
+void orphans_close(struct orphans *orphans);
+
 /* --- retention.c --- */
 
 /* Drops journal and checkpoints that neither recovery nor history needs. Housekeeper only. */
@@ -424,15 +443,9 @@ void session_drop_contents(struct session *session);
 /* Writes so many bytes and drops them again, to see whether storage takes them. */
 enum status engine_probe(struct engine *engine, size_t bytes, struct fault *fault);
 
-/* Rows of the journal: lsns first..last. */
-struct range {
-    uint64_t first, last, bytes;
-};
-
 /* Drops checkpoints and events that belong to no session, and what stands before the first event.
  */
-void engine_drop_orphans(struct engine *engine, const uint64_t *checkpoints, size_t count,
-                         struct range *events, size_t event_count);
+void engine_drop_orphans(struct engine *engine, struct orphans *orphans);
 
 /* --- create.c --- */
 

@@ -37,7 +37,7 @@ struct spec {
         double rescale;
         double clip_value, clip_norm; /* NaN: none */
         double max_norm_ratio; /* to the moving average of norms; more is refused. NaN: none */
-        int nonfinite;                /* enum nonfinite */
+        int nonfinite;         /* enum nonfinite */
     } gradient;
     struct {
         int mode;       /* enum durability */

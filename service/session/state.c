@@ -304,9 +304,8 @@ static const void *base_of(const struct state *state, const struct event *event)
 }
 
 static void set_advance(struct state *state, const struct plan *plan, const struct spec *spec,
-                        const struct layout *layout, const struct event *event,
-                        struct buffer *body, size_t body_offset, double hyper[HYPERS_MAX],
-                        struct advance *out)
+                        const struct layout *layout, const struct event *event, struct buffer *body,
+                        size_t body_offset, double hyper[HYPERS_MAX], struct advance *out)
 {
     double clip = spec->gradient.clip_value;
     size_t count = layout->count;

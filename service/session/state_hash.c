@@ -78,7 +78,8 @@ struct digest state_hash(const struct state *state, const struct revision *next,
         add_vector(&work, next->average->data, vector);
     for (size_t i = 0; i < bases; i++)
         add_vector(&work,
-                   i < shift ? state->current->weights->data : state->base[i - shift]->weights->data,
+                   i < shift ? state->current->weights->data
+                             : state->base[i - shift]->weights->data,
                    vector);
     for (size_t k = 0; k < SLOTS_MAX; k++)
         if (state->slot[k] != NULL)

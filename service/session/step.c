@@ -197,8 +197,8 @@ static enum status take(struct step *step, bool *again, struct outcome *out, str
     bool going, seen = false;
     uint64_t started;
 
-    step->exclusive = (step->event.kind == EVENT_GRADIENT && session->plan->proposal_count > 0) ||
-                      dry_run(step);
+    step->exclusive =
+        (step->event.kind == EVENT_GRADIENT && session->plan->proposal_count > 0) || dry_run(step);
     pthread_mutex_lock(&session->mutex);
     status = step_admit(step, &going, again, &seen, out, fault);
     pthread_mutex_unlock(&session->mutex);

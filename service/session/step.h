@@ -17,7 +17,7 @@ struct step {
     struct flight flight;
     size_t bad_count, bad_index; /* elements that came not finite, before they were replaced */
     struct nonfinite_counts nonfinite; /* of them */
-    struct journal_entry *entry; /* NULL when the mode does not journal */
+    struct journal_entry *entry;       /* NULL when the mode does not journal */
     struct revision *next;
     char *cursor;
     bool exclusive; /* admitted alone */

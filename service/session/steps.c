@@ -101,8 +101,8 @@ static enum status visit_all(struct session *session, struct visiting *work, str
     for (size_t i = 0; i < work->lines->place_count && status == STATUS_OK; i++) {
         struct event event;
         struct buffer *body = NULL;
-        status = session_read_event(session, &work->lines->places[i], head, chunk, &event, &body,
-                                    fault);
+        status =
+            session_read_event(session, &work->lines->places[i], head, chunk, &event, &body, fault);
         if (status == STATUS_OK)
             status = visit_block(work, body->data, body->size, fault);
         buffer_release(body);
