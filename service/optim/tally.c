@@ -23,14 +23,15 @@ static size_t tensor_at(const struct tally_run *run, size_t element)
     return low;
 }
 
-void tally_begin(struct tally *tally, const struct tally_run *run, size_t from,
+void tally_begin(struct tally_walk *tally, const struct tally_run *run, size_t from,
                  struct tally_edge *edge)
 {
-    *tally = (struct tally){.run = run, .edge = edge, .from = from, .index = tensor_at(run, from)};
+    *tally =
+        (struct tally_walk){.run = run, .edge = edge, .from = from, .index = tensor_at(run, from)};
     *edge = (struct tally_edge){.ended = SIZE_MAX};
 }
 
-void tally_close(struct tally *tally)
+void tally_close(struct tally_walk *tally)
 {
     const struct tally_run *run = tally->run;
 
@@ -46,7 +47,7 @@ void tally_close(struct tally *tally)
     tally->index++;
 }
 
-void tally_end(struct tally *tally)
+void tally_end(struct tally_walk *tally)
 {
     if (!tally->open)
         return;

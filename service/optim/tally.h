@@ -33,7 +33,7 @@ struct tally_edge {
 };
 
 /* A segment under way. */
-struct tally {
+struct tally_walk {
     struct tally_sums all; /* after tally_end: of the segment */
     /* internal */
     const struct tally_run *run;
@@ -44,18 +44,18 @@ struct tally {
 };
 
 /* A segment from that element of the model on. */
-void tally_begin(struct tally *tally, const struct tally_run *run, size_t from,
+void tally_begin(struct tally_walk *tally, const struct tally_run *run, size_t from,
                  struct tally_edge *edge);
-void tally_end(struct tally *tally);
+void tally_end(struct tally_walk *tally);
 
 /* When all segments are through. */
 void tally_join(const struct tally_run *run, const struct tally_edge *edges, size_t segments);
 
-void tally_close(struct tally *tally); /* internal */
+void tally_close(struct tally_walk *tally); /* internal */
 
 /* How many of the elements at .. end-1 of the model are of one tensor: so many go into the next
  * tally_add. at: where the last ended. */
-static inline size_t tally_piece(struct tally *tally, size_t at, size_t end)
+static inline size_t tally_piece(struct tally_walk *tally, size_t at, size_t end)
 {
     const struct tensor *tensor = &tally->run->tensors[tally->index];
 
@@ -66,7 +66,7 @@ static inline size_t tally_piece(struct tally *tally, size_t at, size_t end)
 }
 
 /* The sums of these elements; end: where they end. */
-static inline void tally_add(struct tally *tally, size_t end, double one, double two)
+static inline void tally_add(struct tally_walk *tally, size_t end, double one, double two)
 {
     const struct tensor *tensor = &tally->run->tensors[tally->index];
 

@@ -95,7 +95,7 @@ struct pass {
 
 /* The average and the norms, beside the weights while they are in cache. */
 static void finish_block(const struct whole *whole, const real *next, const real *last,
-                         size_t start, size_t count, struct tally *tally)
+                         size_t start, size_t count, struct tally_walk *tally)
 {
     size_t at = whole->piece.start + start, end = at + count;
 
@@ -115,7 +115,7 @@ static void finish_block(const struct whole *whole, const real *next, const real
 }
 
 static void run_block(const struct pass *pass, size_t start, size_t count, double *sums,
-                      struct tally *tally)
+                      struct tally_walk *tally)
 {
     const struct whole *whole = pass->whole;
     const struct optimizer *rule = whole->rule;
@@ -151,7 +151,7 @@ static void run_segment(void *context, size_t index)
     struct pass *pass = context;
     size_t start = index * pass->segment, end = start + pass->segment;
     double sums[WHOLE_SUMS_MAX] = {0};
-    struct tally tally;
+    struct tally_walk tally;
 
     if (end > pass->whole->count)
         end = pass->whole->count;

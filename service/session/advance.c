@@ -67,7 +67,7 @@ struct measuring {
 };
 
 /* The norms and zeros of a block's tensors. */
-static void measure_tensors(struct tally *tally, const real *block, size_t at, size_t count)
+static void measure_tensors(struct tally_walk *tally, const real *block, size_t at, size_t count)
 {
     for (size_t end = at + count; at < end;) {
         size_t some = tally_piece(tally, at, end);
@@ -86,7 +86,7 @@ static void measure_segment(void *context, size_t index)
     real scratch[WHOLE_BLOCK], clipped[WHOLE_BLOCK];
     size_t start = index * work->segment, end = start + work->segment;
     double sum = 0, clipped_sum = 0;
-    struct tally tally;
+    struct tally_walk tally;
 
     if (m->notes != NULL)
         tally_begin(&tally, &work->run, start, &work->edges[index]);

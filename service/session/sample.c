@@ -6,15 +6,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "service/core/crew.h"
 #include "service/core/simd.h"
 #include "service/kernel/lanes.h"
 
-enum { RUNS = SAMPLE_TENSOR / SAMPLE_RUN };
+enum { RUNS = SAMPLE_TENSOR / SAMPLE_RUN, TASK_NUMBERS = 1 << 16 };
 
 /* In f32: what a double has beyond it moves no angle. */
 struct sample {
     bool kept;
-    double *squares; /* [tensor_count]: sums over `numbers` */
+    size_t count; /* of all numbers */
+    /* [tensor_count]: where its numbers start, and the sum of their squares */
+    struct share {
+        size_t start;
+        double squares;
+    } * shares;
     float numbers[]; /* tensor by tensor */
 };
 
@@ -47,20 +53,25 @@ static size_t numbers_of(const struct layout *layout)
 size_t sample_bytes(const struct layout *layout)
 {
     return sizeof(struct sample) + numbers_of(layout) * sizeof(float) +
-           layout->tensor_count * sizeof(double);
+           layout->tensor_count * sizeof(struct share);
 }
 
 struct sample *sample_new(const struct layout *layout)
 {
     struct sample *sample = malloc(sizeof *sample + numbers_of(layout) * sizeof(float));
-    double *squares = malloc(layout->tensor_count * sizeof *squares);
+    struct share *shares = calloc(layout->tensor_count, sizeof *shares);
 
-    if (sample == NULL || squares == NULL) {
+    if (sample == NULL || shares == NULL) {
         free(sample);
-        free(squares);
+        free(shares);
         return NULL;
     }
-    sample->squares = squares;
+    sample->shares = shares;
+    sample->count = 0;
+    for (size_t i = 0; i < layout->tensor_count; i++) {
+        shares[i].start = sample->count;
+        sample->count += size_in(layout->tensors[i].count);
+    }
     sample_forget(sample);
     return sample;
 }
@@ -68,7 +79,7 @@ struct sample *sample_new(const struct layout *layout)
 void sample_free(struct sample *sample)
 {
     if (sample != NULL)
-        free(sample->squares);
+        free(sample->shares);
     free(sample);
 }
 
@@ -136,23 +147,43 @@ static float cosine(double product, double one, double other)
     return (float)(value > 1 ? 1 : value < -1 ? -1 : value);
 }
 
+struct turning {
+    struct sample *sample;
+    const struct layout *layout;
+    const struct wire_gradient *gradient;
+    struct tensor_note *notes;
+    size_t tasks;
+};
+
+/* Part `index` of the tensors. */
+static void turn_some(void *context, size_t index)
+{
+    const struct turning *work = context;
+    size_t tensors = work->layout->tensor_count;
+    float scratch[SAMPLE_TENSOR];
+
+    for (size_t i = tensors * index / work->tasks; i < tensors * (index + 1) / work->tasks; i++) {
+        const struct tensor *tensor = &work->layout->tensors[i];
+        struct share *share = &work->sample->shares[i];
+        double product, squares;
+        turn(work->sample->numbers + share->start, take(tensor, work->gradient, scratch),
+             size_in(tensor->count), &product, &squares);
+        if (work->notes != NULL)
+            work->notes[i].cosine =
+                work->sample->kept ? cosine(product, share->squares, squares) : (float)NAN;
+        share->squares = squares;
+    }
+}
+
 void sample_turn(struct sample *sample, const struct layout *layout,
                  const struct wire_gradient *gradient, struct tensor_note *notes)
 {
-    float scratch[SAMPLE_TENSOR], *kept = sample->numbers;
-    double product, squares;
+    size_t tasks = sample->count / TASK_NUMBERS + 1;
+    struct turning work = {sample, layout, gradient, notes,
+                           tasks < layout->tensor_count ? tasks : layout->tensor_count};
 
     if (!sample->kept)
-        memset(kept, 0, numbers_of(layout) * sizeof *kept);
-    for (size_t i = 0; i < layout->tensor_count; i++) {
-        size_t count = size_in(layout->tensors[i].count);
-        const float *now = take(&layout->tensors[i], gradient, scratch);
-        turn(kept, now, count, &product, &squares);
-        if (notes != NULL)
-            notes[i].cosine =
-                sample->kept ? cosine(product, sample->squares[i], squares) : (float)NAN;
-        sample->squares[i] = squares;
-        kept += count;
-    }
+        memset(sample->numbers, 0, sample->count * sizeof *sample->numbers);
+    crew_run(work.tasks, turn_some, &work);
     sample->kept = true;
 }
