@@ -15,6 +15,7 @@
 #include "service/core/status.h"
 #include "service/session/spec.h"
 #include "service/tensor/layout.h"
+#include "service/tensor/note.h"
 
 struct engine;
 struct session;
@@ -210,15 +211,6 @@ enum status session_revision_at(struct session *session, const struct moment_que
 /* XXH3-128 of layout, step, weights and state (state_hash.h says exactly of what). */
 enum status session_hash(struct session *session, const struct moment_query *query,
                          struct moment *moment, struct digest *out, struct fault *fault);
-
-/* What a step says of one tensor. NaN: not known. */
-struct tensor_note {
-    float grad_norm;                /* L2, of rescale * g */
-    float update_norm, weight_norm; /* of w(t) - w(t-1) and of w(t) */
-    float cosine;                   /* of the angle to the gradient before, on a sample */
-    float zeros;                    /* share of the gradient's numbers that are 0 */
-    uint32_t nonfinite;             /* how many were not finite */
-};
 
 /* Where the time of a step went; NaN: not known, for it is not kept over a crash. */
 struct stages {
