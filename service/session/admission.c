@@ -170,8 +170,7 @@ static enum status propose(struct step *step, struct fault *fault)
         step->body = step->joined;
         step->offset = 0;
         step->size = size;
-        event_propose(session->state, session->plan, &session->spec, session->layout, &step->event,
-                      step->body);
+        event_propose(session->state, session->plan, &session->spec, &step->event, step->body);
     }
     pthread_mutex_lock(&session->mutex);
     return step->joined != NULL ? STATUS_OK
@@ -188,7 +187,7 @@ static enum status rehearse(struct step *step, struct outcome *out, struct fault
     enum status status = STATUS_OK;
 
     pthread_mutex_unlock(&session->mutex);
-    copy.note_count = 0;
+
     copy.sample = NULL;
     for (size_t k = 0; k < SLOTS_MAX; k++) {
         const struct buffer *slot = copy.slot[k];
@@ -200,8 +199,8 @@ static enum status rehearse(struct step *step, struct outcome *out, struct fault
             memcpy(copy.slot[k]->data, slot->data, slot->size);
     }
     if (status == STATUS_OK) {
-        event_apply(&copy, session->plan, &session->spec, session->layout, &step->event, step->body,
-                    step->offset, step->next, &line);
+        event_apply(&copy, session->plan, &session->spec, &step->event, step->body, step->offset,
+                    NULL, step->next, &line);
         line.receipt.durable_step = session->durable_step;
         *out = (struct outcome){.receipt = line.receipt, .revision = step->next};
         step->next = NULL;

@@ -269,8 +269,8 @@ static void list_parts(struct save *save, const struct session *session, struct 
 {
     const struct state *state = save->what->state;
     struct vector vectors[VECTORS_MAX];
-    size_t count = state_vectors(state, session->plan, session->layout,
-                                 state_stored_slots(state, session->plan), vectors);
+    size_t count =
+        state_vectors(state, session->plan, state_stored_slots(state, session->plan), vectors);
 
     save->parts[save->part_count++] = head;
     for (size_t i = 0; i < count; i++)
@@ -283,8 +283,7 @@ static void list_parts(struct save *save, const struct session *session, struct 
 static void pack_head(struct packer *packer, const struct session *session,
                       const struct checkpoint *what)
 {
-    struct checkpoint_head head =
-        state_head(what->state, what->spec, session->plan, session->layout);
+    struct checkpoint_head head = state_head(what->state, what->spec, session->plan);
     struct packer body = {0};
 
     checkpoint_head_pack(&body, &head, &what->state->ledger);

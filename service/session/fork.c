@@ -21,6 +21,7 @@ struct fork {
     struct spec spec;
     struct plan *plan;
     struct state *state;
+    struct tensor_note *notes;
     struct event_place *events; /* of the parent after the revision, for a replay */
     size_t event_count;
     struct fork_outcome *outcome;
@@ -156,7 +157,8 @@ static void adopt_event(struct fork *fork, const struct buffer *body, struct eve
         if (optimizer_hyper(spec->rule, names[i]) == spec->rule->hyper_count)
             *overrides[i] = (double)NAN;
     if (event->kind == EVENT_GRADIENT)
-        event_measure(spec, &gradient, event);
+        event_measure(spec, fork->plan, &gradient, event, fork->notes);
+    notes_of_nonfinite(&event->nonfinite, fork->parent->layout, fork->notes);
 }
 
 /* The body with room for what the fork's rule proposes, or the body itself. */
@@ -172,7 +174,7 @@ static struct buffer *body_of(struct fork *fork, struct buffer *body, const stru
         return NULL;
     memcpy(joined->data, body->data, gradient);
     memset(joined->data + gradient, 0, event_proposal_offset(count, event) - gradient);
-    event_propose(fork->state, fork->plan, &fork->spec, fork->parent->layout, event, joined);
+    event_propose(fork->state, fork->plan, &fork->spec, event, joined);
     return joined;
 }
 
@@ -210,7 +212,7 @@ static enum status replay_one(struct fork *fork, const struct event_place *place
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory for a replay");
         goto done;
     }
-    event_apply(state, fork->plan, &fork->spec, layout, &event, body, 0, next, &line);
+    event_apply(state, fork->plan, &fork->spec, &event, body, 0, fork->notes, next, &line);
     state_publish(state, &event, next, &line, cursor);
     next = NULL;
     cursor = NULL;
@@ -228,8 +230,8 @@ static enum status replay_all(struct fork *fork, struct fault *fault)
     unsigned char *chunk = malloc(STORE_CHUNK_BYTES);
     enum status status = STATUS_OK;
 
-    if (chunk == NULL)
-        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    if (chunk == NULL || !notes_new(fork->parent->layout, &fork->notes))
+        status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     for (size_t i = 0; i < fork->event_count && status == STATUS_OK; i++)
         status = replay_one(fork, &fork->events[i], chunk, fault);
     free(chunk);
@@ -338,5 +340,6 @@ enum status session_fork(struct session *session, const struct fork_request *req
     state_free(fork.state);
     plan_free(fork.plan);
     free(fork.events);
+    free(fork.notes);
     return status;
 }

@@ -234,7 +234,7 @@ static enum status hash_current(struct session *session, struct moment *moment, 
         const struct state *state = session->state;
         pthread_mutex_unlock(&session->mutex);
         *moment = (struct moment){state->current->lineage, state->current->step};
-        *out = state_hash(state, state->current, session->plan, session->layout);
+        *out = state_hash(state, state->current, session->plan);
         pthread_mutex_lock(&session->mutex);
         session_end_turn(session, true, false);
     }
@@ -255,7 +255,7 @@ enum status session_hash(struct session *session, const struct moment_query *que
         return status;
     const struct revision *current = loaded.state->current;
     *moment = (struct moment){current->lineage, current->step};
-    *out = state_hash(loaded.state, current, session->plan, session->layout);
+    *out = state_hash(loaded.state, current, session->plan);
     session_leave_past(session, &loaded);
     return STATUS_OK;
 }

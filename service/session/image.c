@@ -99,7 +99,7 @@ static enum status list_vectors(struct image *image, uint32_t slots, struct faul
 {
     struct contents *contents = image->internal;
     struct vector vectors[VECTORS_MAX];
-    size_t count = state_vectors(contents->state, contents->plan, image->layout, slots, vectors);
+    size_t count = state_vectors(contents->state, contents->plan, slots, vectors);
 
     PRE(count <= sizeof image->vectors / sizeof *image->vectors);
     for (size_t i = 0; i < count; i++) {
@@ -123,8 +123,7 @@ static enum status make_image(struct session *session, struct loaded *loaded, st
                                     .layout = session->layout,
                                     .lineage = loaded->state->current->lineage,
                                     .parent_moment = session->parent_moment};
-    struct checkpoint_head head =
-        state_head(loaded->state, &loaded->spec, session->plan, session->layout);
+    struct checkpoint_head head = state_head(loaded->state, &loaded->spec, session->plan);
     enum status status;
 
     memcpy(record.parent, session->parent, sizeof record.parent);
@@ -236,7 +235,7 @@ enum status engine_image(struct engine *engine, struct span record, struct span 
         ledger_close(&ledger);
         goto done;
     }
-    status = state_of_head(contents->plan, image->layout, &read, &ledger, &contents->state, fault);
+    status = state_of_head(contents->plan, &read, &ledger, &contents->state, fault);
     if (status == STATUS_STORAGE_FAILED)
         status = unreadable(fault);
     if (status == STATUS_OK)
@@ -256,7 +255,7 @@ enum status engine_import(struct engine *engine, const char *id, struct image *t
     struct contents *contents = image->internal;
     struct state *state = contents->state;
     struct session_record record = contents->record;
-    struct digest hash = state_hash(state, state->current, contents->plan, image->layout);
+    struct digest hash = state_hash(state, state->current, contents->plan);
     struct digest parts[2] = {hash_bytes(image->record.data, image->record.size),
                               hash_bytes(image->head.data, image->head.size)};
     enum status status;

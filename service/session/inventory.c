@@ -123,9 +123,8 @@ static enum status note_orphan(struct opening *opening, const struct store_event
         orphans->events = grown;
         orphans->event_capacity = capacity;
     }
-    orphans->events[orphans->event_count++] =
-        (struct range){row->lsn, row->lsn + row->chunks - 1,
-                       (uint64_t)row->chunks * STORE_CHUNK_BYTES};
+    orphans->events[orphans->event_count++] = (struct range){
+        row->lsn, row->lsn + row->chunks - 1, (uint64_t)row->chunks * STORE_CHUNK_BYTES};
     return STATUS_OK;
 }
 

@@ -91,11 +91,10 @@ static enum status load_checkpoint(struct session *session, struct stream *strea
         ledger_close(&ledger);
         return misfit(fault);
     }
-    status =
-        state_of_head(session->plan, session->layout, &head, &ledger, &replay->loaded.state, fault);
-    size_t count = status != STATUS_OK ? 0
-                                       : state_vectors(replay->loaded.state, session->plan,
-                                                       session->layout, head.slots, vectors);
+    status = state_of_head(session->plan, &head, &ledger, &replay->loaded.state, fault);
+    size_t count = status != STATUS_OK
+                       ? 0
+                       : state_vectors(replay->loaded.state, session->plan, head.slots, vectors);
     for (size_t i = 0; i < count && status == STATUS_OK; i++)
         status = stream_read(stream, vectors[i].data->data, vectors[i].size, fault);
     return status;
@@ -185,6 +184,7 @@ static enum status replay_step(struct replay *replay, const struct event *event,
     bool applies = event->kind == EVENT_GRADIENT;
     struct revision *next;
     struct step_line line;
+    struct event measured = *event;
     char *cursor = NULL;
 
     if (event->step != state->current->step + 1 ||
@@ -201,7 +201,12 @@ static enum status replay_step(struct replay *replay, const struct event *event,
         free(cursor);
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     }
-    event_apply(state, session->plan, &replay->loaded.spec, session->layout, event, body, 0, next,
+    if (applies && replay->notes != NULL) {
+        struct wire_gradient gradient = {body->data, event->wire, count};
+        event_measure(&replay->loaded.spec, session->plan, &gradient, &measured, replay->notes);
+    }
+    notes_of_nonfinite(&event->nonfinite, session->layout, replay->notes);
+    event_apply(state, session->plan, &replay->loaded.spec, event, body, 0, replay->notes, next,
                 &line);
     state_publish(state, event, next, &line, cursor);
     return STATUS_OK;
@@ -279,14 +284,14 @@ enum status session_replay_start(struct session *session, const struct checkpoin
 
     *out = (struct replay){.session = session};
     out->chunk = stream.data = malloc(STORE_CHUNK_BYTES);
-    if (out->chunk == NULL)
+    if (out->chunk == NULL || !notes_new(session->layout, &out->notes))
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     else
         status = load_checkpoint(session, &stream, out, fault);
     if (status != STATUS_OK || !out->hashed)
         return status;
     struct state *state = out->loaded.state;
-    struct digest hash = state_hash(state, state->current, session->plan, session->layout);
+    struct digest hash = state_hash(state, state->current, session->plan);
     if (memcmp(&hash, &out->state_hash, sizeof hash) != 0)
         status = fault_set(fault, STATUS_HISTORY_MISMATCH, "",
                            "session %s: the checkpoint of step %llu does not have the state_hash "
@@ -299,6 +304,7 @@ void session_replay_end(struct replay *replay)
 {
     state_free(replay->loaded.state);
     free(replay->chunk);
+    free(replay->notes);
 }
 
 /* What a load reads: the checkpoint and the events after it, copied, for the list grows. */

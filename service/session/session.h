@@ -40,10 +40,9 @@ struct state {
     struct ledger ledger;
     double norm_average; /* of the gradients' norms, over the last norm_count or NORMS_MAX */
     uint64_t norm_count;
-    struct receipts receipts;  /* the ledger of steps since the newest checkpoint */
-    struct tensor_note *notes; /* of the last step, scratch: [note_count] */
-    size_t note_count;
-    struct sample *sample; /* of the last gradient; NULL: without notes */
+    struct receipts receipts; /* the ledger of steps since the newest checkpoint */
+    size_t note_count;        /* of each of its lines: tensors, or 0 when there are too many */
+    struct sample *sample;    /* of the last gradient; NULL: without notes */
 };
 
 struct event_place {
@@ -218,13 +217,21 @@ void state_start(struct state *state, const struct optimizer *rule);
  * scheduled. */
 void event_overrides(const struct spec *spec, const struct event *event, double hyper[HYPERS_MAX]);
 
-/* Measures the gradient of an event under a configuration: sets its grad_norm and clip_scale. */
-struct measure event_measure(const struct spec *spec, const struct wire_gradient *gradient,
-                             struct event *event);
+/* Measures the gradient of an event under a configuration: sets its grad_norm and clip_scale, and of
+ * the notes (NULL: not wanted) what is of the gradient. */
+struct measure event_measure(const struct spec *spec, const struct plan *plan,
+                             const struct wire_gradient *gradient, struct event *event,
+                             struct tensor_note *notes);
 
-/* How many numbers of each tensor are not finite in `dtype`. */
-void count_nonfinite(const struct wire_gradient *gradient, const struct layout *layout,
-                     enum dtype dtype, struct nonfinite_counts *out);
+/* Notes for a step of the layout, with nothing counted. *out is NULL for too many tensors; false
+ * when memory is out. */
+bool notes_new(const struct layout *layout, struct tensor_note **out);
+
+/* Numbers that are not finite: out of notes into an event, for the journal, and back. */
+void nonfinite_of_notes(const struct tensor_note *notes, const struct layout *layout,
+                        struct nonfinite_counts *out);
+void notes_of_nonfinite(const struct nonfinite_counts *counts, const struct layout *layout,
+                        struct tensor_note *notes);
 
 /* Bytes of an event's body, and where in it the rule's proposal lies (after the gradient). */
 size_t event_body_size(const struct plan *plan, size_t count, const struct event *event);
@@ -237,16 +244,17 @@ bool event_base_kept(const struct state *state, const struct event *event);
 /* What the rule proposes for an EVENT_GRADIENT whose body this is, into the body after the
  * gradient. The state does not change. */
 void event_propose(struct state *state, const struct plan *plan, const struct spec *spec,
-                   const struct layout *layout, const struct event *event, struct buffer *body);
+                   const struct event *event, struct buffer *body);
 
 /* What an event makes of a state: a pure function of state, configuration, head and body, for live
  * steps and replay alike. It cannot fail: *next was made by revision_new with room for the weights
  * (EVENT_GRADIENT) or without (EVENT_SKIP shares the old ones, EVENT_WEIGHTS takes the body). Slots
  * and scalars change in place; nothing else of the state changes before state_publish. Only for
- * events that step. The line is complete but for its stages; its notes are the state's. */
+ * events that step. notes: NULL, or as event_measure left them; they become those of the line, which
+ * is complete but for its stages. */
 void event_apply(struct state *state, const struct plan *plan, const struct spec *spec,
-                 const struct layout *layout, const struct event *event, struct buffer *body,
-                 size_t body_offset, struct revision *next, struct step_line *line);
+                 const struct event *event, struct buffer *body, size_t body_offset,
+                 struct tensor_note *notes, struct revision *next, struct step_line *line);
 
 /* Room for the lines and keys of so many steps more: false when memory is out. */
 bool state_reserve(struct state *state, size_t steps);
@@ -272,19 +280,18 @@ struct vector {
 uint32_t state_stored_slots(const struct state *state, const struct plan *plan);
 
 /* The vectors of a state in their order, with the slots of those bits; returns how many. */
-size_t state_vectors(const struct state *state, const struct plan *plan,
-                     const struct layout *layout, uint32_t slots, struct vector out[VECTORS_MAX]);
+size_t state_vectors(const struct state *state, const struct plan *plan, uint32_t slots,
+                     struct vector out[VECTORS_MAX]);
 
 /* The head of a checkpoint of this state. */
 struct checkpoint_head state_head(const struct state *state, const struct spec *spec,
-                                  const struct plan *plan, const struct layout *layout);
+                                  const struct plan *plan);
 
 /* The state that a head tells of, with room for its vectors, whose contents are undefined. Takes
  * the head's cursor and the ledger in any case. STORAGE_FAILED for a head that cannot be of such a
  * session. */
-enum status state_of_head(const struct plan *plan, const struct layout *layout,
-                          struct checkpoint_head *take_head, struct ledger *take_ledger,
-                          struct state **out, struct fault *fault);
+enum status state_of_head(const struct plan *plan, struct checkpoint_head *take_head,
+                          struct ledger *take_ledger, struct state **out, struct fault *fault);
 
 /* --- checkpoint.c, replay.c, retention.c --- */
 
@@ -333,6 +340,7 @@ struct replay {
     struct session *session;
     struct loaded loaded;
     unsigned char *chunk; /* STORE_CHUNK_BYTES */
+    struct tensor_note *notes;
     bool hashed;
     struct digest state_hash; /* of the checkpoint that it started from */
     enum status (*receipts)(void *context, const struct buffer *body, struct fault *fault);

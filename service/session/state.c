@@ -80,12 +80,38 @@ struct state *state_new(const struct layout *layout)
     if (state == NULL || layout->tensor_count > NOTES_MAX)
         return state;
     state->note_count = layout->tensor_count;
-    state->notes = calloc(state->note_count, sizeof *state->notes);
-    state->sample = sample_new(layout);
-    if (state->notes != NULL && state->sample != NULL)
+    if ((state->sample = sample_new(layout)) != NULL)
         return state;
     state_free(state);
     return NULL;
+}
+
+bool notes_new(const struct layout *layout, struct tensor_note **out)
+{
+    *out = NULL;
+    return layout->tensor_count > NOTES_MAX ||
+           (*out = calloc(layout->tensor_count, sizeof **out)) != NULL;
+}
+
+void nonfinite_of_notes(const struct tensor_note *notes, const struct layout *layout,
+                        struct nonfinite_counts *out)
+{
+    out->tensors = 0;
+    for (size_t i = 0; notes != NULL && i < layout->tensor_count; i++)
+        if (notes[i].nonfinite > 0 && out->tensors < NONFINITE_TENSORS_MAX) {
+            out->of[out->tensors].tensor = (uint32_t)i;
+            out->of[out->tensors++].count = notes[i].nonfinite;
+        }
+}
+
+void notes_of_nonfinite(const struct nonfinite_counts *counts, const struct layout *layout,
+                        struct tensor_note *notes)
+{
+    for (size_t i = 0; notes != NULL && i < layout->tensor_count; i++)
+        notes[i].nonfinite = 0;
+    for (size_t i = 0; notes != NULL && i < counts->tensors; i++)
+        if (counts->of[i].tensor < layout->tensor_count)
+            notes[counts->of[i].tensor].nonfinite = counts->of[i].count;
 }
 
 /* Forgets all but the newest `count` bases. */
@@ -107,7 +133,7 @@ void state_free(struct state *state)
     free(state->cursor);
     ledger_close(&state->ledger);
     receipts_close(&state->receipts);
-    free(state->notes);
+
     sample_free(state->sample);
     free(state);
 }
@@ -131,7 +157,8 @@ uint64_t state_bytes(const struct layout *layout, const struct plan *plan, const
     for (size_t k = 0; k < SLOTS_MAX; k++)
         if (slot_exists(plan, spec, k))
             numbers += plan->slot_count[k];
-    return numbers * dtype_size(spec->dtype) + plan->workspace;
+    uint64_t sample = layout->tensor_count > NOTES_MAX ? 0 : sample_bytes(layout);
+    return numbers * dtype_size(spec->dtype) + plan->workspace + sample;
 }
 
 /* A slot as it starts: zeros, the weights, or all at the value of a hyperparameter. */
@@ -222,8 +249,9 @@ void event_overrides(const struct spec *spec, const struct event *event, double 
         }
 }
 
-struct measure event_measure(const struct spec *spec, const struct wire_gradient *gradient,
-                             struct event *event)
+struct measure event_measure(const struct spec *spec, const struct plan *plan,
+                             const struct wire_gradient *gradient, struct event *event,
+                             struct tensor_note *notes)
 {
     double clip_norm = spec->gradient.clip_norm;
     /* l2_clipped clips after the decay, a raw rule by itself: the norm is of what is not clipped
@@ -232,7 +260,9 @@ struct measure event_measure(const struct spec *spec, const struct wire_gradient
                        spec->hyper[HYPER_WEIGHT_DECAY_MODE] != DECAY_L2_CLIPPED && !spec->rule->raw;
     struct measure measure = {.rescale = spec->gradient.rescale,
                               .clip_value = clips_first ? spec->gradient.clip_value : HUGE_VAL,
-                              .norm_clipped = !isnan(clip_norm)};
+                              .norm_clipped = !isnan(clip_norm),
+                              .layout = notes == NULL ? NULL : plan->layout,
+                              .notes = notes};
 
     advances(spec->dtype)->measure(gradient, &measure);
     event->grad_norm = measure.bad_count > 0 ? (double)NAN : measure.norm;
@@ -240,28 +270,6 @@ struct measure event_measure(const struct spec *spec, const struct wire_gradient
     if (measure.bad_count == 0 && !isnan(clip_norm) && measure.clipped_norm > clip_norm)
         event->clip_scale = clip_norm / measure.clipped_norm;
     return measure;
-}
-
-void count_nonfinite(const struct wire_gradient *gradient, const struct layout *layout,
-                     enum dtype dtype, struct nonfinite_counts *out)
-{
-    size_t element = dtype_size(gradient->wire);
-
-    out->tensors = 0;
-    for (size_t i = 0; i < layout->tensor_count && out->tensors < NONFINITE_TENSORS_MAX; i++) {
-        const struct tensor *tensor = &layout->tensors[i];
-        struct wire_gradient part = {(unsigned char *)gradient->data + tensor->offset * element,
-                                     gradient->wire, tensor->count};
-        struct measure measure = {.rescale = 1, .clip_value = HUGE_VAL};
-        if (tensor->count == 0)
-            continue;
-        advances(dtype)->measure(&part, &measure);
-        if (measure.bad_count == 0)
-            continue;
-        out->of[out->tensors].tensor = (uint32_t)i;
-        out->of[out->tensors++].count =
-            measure.bad_count > UINT32_MAX ? UINT32_MAX : (uint32_t)measure.bad_count;
-    }
 }
 
 /* The proposal is aligned as a buffer is. */
@@ -304,11 +312,11 @@ static const void *base_of(const struct state *state, const struct event *event)
 }
 
 static void set_advance(struct state *state, const struct plan *plan, const struct spec *spec,
-                        const struct layout *layout, const struct event *event, struct buffer *body,
-                        size_t body_offset, double hyper[HYPERS_MAX], struct advance *out)
+                        const struct event *event, struct buffer *body, size_t body_offset,
+                        double hyper[HYPERS_MAX], struct advance *out)
 {
     double clip = spec->gradient.clip_value;
-    size_t count = layout->count;
+    size_t count = plan->layout->count;
     unsigned char *gradient = body->data + body_offset;
 
     event_overrides(spec, event, hyper);
@@ -334,14 +342,14 @@ static void set_advance(struct state *state, const struct plan *plan, const stru
 }
 
 void event_propose(struct state *state, const struct plan *plan, const struct spec *spec,
-                   const struct layout *layout, const struct event *event, struct buffer *body)
+                   const struct event *event, struct buffer *body)
 {
     double hyper[HYPERS_MAX];
     struct advance advance;
 
-    set_advance(state, plan, spec, layout, event, body, 0, hyper, &advance);
+    set_advance(state, plan, spec, event, body, 0, hyper, &advance);
     advances(spec->dtype)
-        ->propose(&advance, body->data + event_proposal_offset(layout->count, event));
+        ->propose(&advance, body->data + event_proposal_offset(plan->layout->count, event));
 }
 
 static void note_norm(struct state *state, double norm)
@@ -351,25 +359,26 @@ static void note_norm(struct state *state, double norm)
     state->norm_average += (norm - state->norm_average) / (double)state->norm_count;
 }
 
-/* What the gradient's event tells of numbers that were not finite. */
-static void note_nonfinite(struct state *state, const struct event *event)
+/* Of a gradient that was not applied there is nothing to tell but what was not finite. */
+static void clear_notes(struct tensor_note *notes, size_t count)
 {
-    for (size_t i = 0; i < state->note_count; i++)
-        state->notes[i].nonfinite = 0;
-    for (size_t i = 0; i < event->nonfinite.tensors; i++)
-        if (event->nonfinite.of[i].tensor < state->note_count)
-            state->notes[event->nonfinite.of[i].tensor].nonfinite = event->nonfinite.of[i].count;
+    float unknown = (float)NAN;
+
+    for (size_t i = 0; notes != NULL && i < count; i++)
+        notes[i] =
+            (struct tensor_note){unknown, unknown, unknown, unknown, unknown, notes[i].nonfinite};
 }
 
 static void apply_gradient(struct state *state, const struct plan *plan, const struct spec *spec,
-                           const struct layout *layout, const struct event *event,
-                           struct buffer *body, size_t body_offset, struct revision *next,
+                           const struct event *event, struct buffer *body, size_t body_offset,
+                           struct tensor_note *notes, struct revision *next,
                            struct receipt *receipt)
 {
     double hyper[HYPERS_MAX];
     struct advance advance;
 
-    set_advance(state, plan, spec, layout, event, body, body_offset, hyper, &advance);
+    set_advance(state, plan, spec, event, body, body_offset, hyper, &advance);
+    advance.notes = notes;
     advance.next_param = next->weights->data;
     if (state->current->average != NULL) {
         advance.average = state->current->average->data;
@@ -378,8 +387,7 @@ static void apply_gradient(struct state *state, const struct plan *plan, const s
     }
     advances(spec->dtype)->run(&advance);
     if (state->sample != NULL)
-        sample_turn(state->sample, layout, &advance.gradient, state->notes);
-    note_nonfinite(state, event);
+        sample_turn(state->sample, plan->layout, &advance.gradient, notes);
     note_norm(state, event->grad_norm);
     state->updates++;
     receipt->kind = RECEIPT_APPLIED;
@@ -428,38 +436,40 @@ static struct step_line line_of(const struct state *state, const struct event *e
 }
 
 void event_apply(struct state *state, const struct plan *plan, const struct spec *spec,
-                 const struct layout *layout, const struct event *event, struct buffer *body,
-                 size_t body_offset, struct revision *next, struct step_line *line)
+                 const struct event *event, struct buffer *body, size_t body_offset,
+                 struct tensor_note *notes, struct revision *next, struct step_line *line)
 {
     struct receipt *receipt = &line->receipt;
 
-    *line = line_of(state, event, event_body_size(plan, layout->count, event));
+    *line = line_of(state, event, event_body_size(plan, plan->layout->count, event));
     next->step = event->step;
     next->lineage = state->current->lineage;
     switch (event->kind) {
     case EVENT_GRADIENT:
-        apply_gradient(state, plan, spec, layout, event, body, body_offset, next, receipt);
-        line->note_count = state->note_count;
-        line->notes = state->notes;
+        apply_gradient(state, plan, spec, event, body, body_offset, notes, next, receipt);
         break;
     case EVENT_SKIP:
         next->weights = buffer_retain(state->current->weights);
         next->average = retain_average(state);
         receipt->kind = RECEIPT_SKIPPED;
+        clear_notes(notes, plan->layout->tensor_count);
         break;
     case EVENT_WEIGHTS:
         next->weights = buffer_retain(body);
         next->average = retain_average(state);
         restart_slots(state, plan, body);
         receipt->kind = RECEIPT_REPLACED;
+        notes = NULL;
         break;
     default:
         PRE(false);
     }
     next->average_divisor = spec_average_divisor(spec, state->updates);
+    line->notes = notes;
+    line->note_count = notes == NULL ? 0 : plan->layout->tensor_count;
     receipt->hashed = spec->hash_every > 0 && next->step % spec->hash_every == 0;
     if (receipt->hashed)
-        receipt->state_hash = state_hash(state, next, plan, layout);
+        receipt->state_hash = state_hash(state, next, plan);
 }
 
 bool state_reserve(struct state *state, size_t steps)

@@ -47,7 +47,7 @@ static size_t base_count(const struct state *state, const struct revision *next)
 }
 
 static void start(struct hashing *work, const struct state *state, const struct revision *next,
-                  const struct layout *layout)
+                  const struct plan *plan)
 {
     unsigned char head[sizeof(struct digest) + (3 + SCALARS_MAX) * 8];
     uint64_t parts = (next->average != NULL) | (uint64_t)base_count(state, next) << 8;
@@ -56,7 +56,7 @@ static void start(struct hashing *work, const struct state *state, const struct 
     for (size_t k = 0; k < SLOTS_MAX; k++)
         if (state->slot[k] != NULL)
             parts |= (uint64_t)1 << (32 + k);
-    pack_fixed(&packer, layout->digest.bytes, sizeof layout->digest.bytes);
+    pack_fixed(&packer, plan->layout->digest.bytes, sizeof plan->layout->digest.bytes);
     pack_u64(&packer, next->step);
     pack_u64(&packer, state->updates);
     pack_u64(&packer, parts);
@@ -66,13 +66,13 @@ static void start(struct hashing *work, const struct state *state, const struct 
 }
 
 struct digest state_hash(const struct state *state, const struct revision *next,
-                         const struct plan *plan, const struct layout *layout)
+                         const struct plan *plan)
 {
-    size_t element = dtype_size(plan->rule->dtype), vector = layout->count * element;
+    size_t element = dtype_size(plan->rule->dtype), vector = plan->layout->count * element;
     size_t bases = base_count(state, next), shift = next == state->current ? 0 : 1;
     struct hashing work;
 
-    start(&work, state, next, layout);
+    start(&work, state, next, plan);
     add_vector(&work, next->weights->data, vector);
     if (next->average != NULL)
         add_vector(&work, next->average->data, vector);

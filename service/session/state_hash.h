@@ -21,7 +21,7 @@ struct state;
 
 /* Of the state once `next` is its current revision (or is it already). */
 struct digest state_hash(const struct state *state, const struct revision *next,
-                         const struct plan *plan, const struct layout *layout);
+                         const struct plan *plan);
 
 /* Into 32 hexadecimal digits and a NUL. */
 void digest_format(char out[33], const struct digest *digest);

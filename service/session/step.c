@@ -53,33 +53,28 @@ static enum status measure_gradient(struct step *step, struct fault *fault)
     const struct spec *spec = &step->spec;
     struct wire_gradient gradient = {s->buffer->data + s->offset, s->dtype,
                                      step->session->layout->count};
-    struct measure measure = event_measure(spec, &gradient, &step->event);
+    struct measure measure =
+        event_measure(spec, step->session->plan, &gradient, &step->event, step->notes);
 
     step->event.kind = EVENT_GRADIENT;
-    if (measure.bad_count > 0) {
-        if (spec->gradient.nonfinite == NONFINITE_REJECT)
-            return check_finite(step->session->layout, "gradients", measure.bad_count,
-                                measure.bad_index, STATUS_NONFINITE_GRADIENT, fault);
-        count_nonfinite(&gradient, step->session->layout, spec->dtype, &step->nonfinite);
-    } else if (step->nonfinite.tensors > 0 && spec->gradient.nonfinite == NONFINITE_REJECT) {
-        /* An attempt before this one replaced them, and the configuration changed since. */
-        return check_finite(step->session->layout, "gradients", step->bad_count, step->bad_index,
-                            STATUS_NONFINITE_GRADIENT, fault);
-    }
     if (measure.bad_count > 0) {
         step->bad_count = measure.bad_count;
         step->bad_index = measure.bad_index;
     }
-    step->event.nonfinite = step->nonfinite;
-    if (step->nonfinite.tensors == 0)
+    if (step->bad_count == 0)
         return STATUS_OK;
+    /* Now or at an attempt before this one, which has replaced them. */
+    if (spec->gradient.nonfinite == NONFINITE_REJECT)
+        return check_finite(step->session->layout, "gradients", step->bad_count, step->bad_index,
+                            STATUS_NONFINITE_GRADIENT, fault);
+    nonfinite_of_notes(step->notes, step->session->layout, &step->event.nonfinite);
     if (spec->gradient.nonfinite == NONFINITE_SKIP) {
         step->event.kind = EVENT_SKIP;
         step->event.grad_norm = (double)NAN;
         step->event.clip_scale = 1;
     } else if (measure.bad_count > 0) {
         advances(spec->dtype)->zero_nonfinite(&gradient);
-        event_measure(spec, &gradient, &step->event);
+        event_measure(spec, step->session->plan, &gradient, &step->event, step->notes);
     }
     return STATUS_OK;
 }
@@ -153,8 +148,8 @@ static void apply(struct step *step, struct outcome *out)
     uint64_t started = clock_monotonic_us();
 
     pthread_mutex_unlock(&session->mutex);
-    event_apply(session->state, session->plan, &session->spec, session->layout, &step->event,
-                step->body, step->offset, step->next, &line);
+    event_apply(session->state, session->plan, &session->spec, &step->event, step->body,
+                step->offset, step->notes, step->next, &line);
     line.stages = step->stages;
     line.stages.apply_ms = since_ms(started);
     pthread_mutex_lock(&session->mutex);
@@ -285,7 +280,11 @@ enum status session_submit(struct session *session, const struct submission *sub
         step.flight.keyed = true;
         step.flight.key = hash_bytes(submission->key, strlen(submission->key));
     }
-    return run(&step, prepare_gradient, out, fault);
+    if (!notes_new(session->layout, &step.notes))
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    enum status status = run(&step, prepare_gradient, out, fault);
+    free(step.notes);
+    return status;
 }
 
 enum status session_replace(struct session *session, struct buffer *weights,

@@ -16,9 +16,10 @@ struct step {
     struct event event;
     struct flight flight;
     size_t bad_count, bad_index; /* elements that came not finite, before they were replaced */
-    struct nonfinite_counts nonfinite; /* of them */
-    struct journal_entry *entry;       /* NULL when the mode does not journal */
+
+    struct journal_entry *entry; /* NULL when the mode does not journal */
     struct revision *next;
+    struct tensor_note *notes; /* NULL: too many tensors, or no gradient */
     char *cursor;
     bool exclusive; /* admitted alone */
     uint64_t ticket;

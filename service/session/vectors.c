@@ -19,10 +19,10 @@ uint32_t state_stored_slots(const struct state *state, const struct plan *plan)
     return stored;
 }
 
-size_t state_vectors(const struct state *state, const struct plan *plan,
-                     const struct layout *layout, uint32_t slots, struct vector out[VECTORS_MAX])
+size_t state_vectors(const struct state *state, const struct plan *plan, uint32_t slots,
+                     struct vector out[VECTORS_MAX])
 {
-    size_t element = dtype_size(plan->rule->dtype), size = layout->count * element;
+    size_t element = dtype_size(plan->rule->dtype), size = plan->layout->count * element;
     const struct revision *current = state->current;
     size_t count = 0;
 
@@ -39,7 +39,7 @@ size_t state_vectors(const struct state *state, const struct plan *plan,
 }
 
 struct checkpoint_head state_head(const struct state *state, const struct spec *spec,
-                                  const struct plan *plan, const struct layout *layout)
+                                  const struct plan *plan)
 {
     struct checkpoint_head head = {.step = state->current->step,
                                    .lineage = state->current->lineage,
@@ -54,7 +54,7 @@ struct checkpoint_head state_head(const struct state *state, const struct spec *
                                    .norm_count = state->norm_count};
 
     memcpy(head.scalar, state->scalar, sizeof head.scalar);
-    head.state_hash = state_hash(state, state->current, plan, layout);
+    head.state_hash = state_hash(state, state->current, plan);
     return head;
 }
 
@@ -91,13 +91,12 @@ static enum status make_revisions(struct state *state, const struct checkpoint_h
     return STATUS_OK;
 }
 
-enum status state_of_head(const struct plan *plan, const struct layout *layout,
-                          struct checkpoint_head *take_head, struct ledger *take_ledger,
-                          struct state **out, struct fault *fault)
+enum status state_of_head(const struct plan *plan, struct checkpoint_head *take_head,
+                          struct ledger *take_ledger, struct state **out, struct fault *fault)
 {
     const struct checkpoint_head *head = take_head;
     struct addition added = {.workspace = NULL};
-    struct state *state = state_new(layout);
+    struct state *state = state_new(plan->layout);
     enum status status;
 
     if (state == NULL) {
@@ -112,7 +111,8 @@ enum status state_of_head(const struct plan *plan, const struct layout *layout,
     state->norm_average = head->norm_average;
     state->norm_count = head->norm_count;
     memcpy(state->scalar, head->scalar, sizeof state->scalar);
-    status = make_revisions(state, head, layout->count * dtype_size(plan->rule->dtype), fault);
+    status =
+        make_revisions(state, head, plan->layout->count * dtype_size(plan->rule->dtype), fault);
     if (status == STATUS_OK)
         status = state_lacks(state, plan, &head->spec, &added, fault);
     if (status != STATUS_OK)

@@ -78,8 +78,7 @@ static void compare_checkpoint(struct proof *proof, struct replay *before,
         found(proof, sentence);
         return;
     }
-    struct digest hash =
-        state_hash(before->loaded.state, reached, session->plan, session->layout);
+    struct digest hash = state_hash(before->loaded.state, reached, session->plan);
     proof->report->hashes++;
     if (memcmp(&hash, &after->state_hash, sizeof hash) == 0)
         return;
