@@ -55,7 +55,8 @@ void subject_open_many(struct subject *subject, const char *rule, size_t tensors
     struct spec spec;
     struct fault fault;
 
-    *subject = (struct subject){.rule = optimizer_find(rule, DTYPE_F32), .count = tensors * rows * columns};
+    *subject = (struct subject){.rule = optimizer_find(rule, DTYPE_F32),
+                                .count = tensors * rows * columns};
     spec_init(&spec);
     spec_set_rule(&spec, subject->rule);
     memcpy(subject->hyper, spec.hyper, sizeof subject->hyper);
