@@ -105,20 +105,28 @@ static void check_notes(const struct trial *trial, const struct tensor_note *not
     free(rounded);
 }
 
-/* A gradient with zeros (of both signs) in every third place or so. */
+enum { POOL = 1 << 20, SHIFTS = 1 << 10 };
+static double pool[POOL];
+
+/* Gradients are pieces of the pool: normal numbers with zeros of both signs among them. */
+static void setup(void)
+{
+    uint64_t random = testing_seed();
+
+    for (size_t i = 0; i < POOL; i++) {
+        uint64_t kind = testing_random(&random) % 5;
+        pool[i] = kind == 0   ? 0
+                  : kind == 1 ? -0.0
+                              : testing_normal(&random) * pow(2, -(double)(i % 7));
+    }
+}
+
 static void put_gradient(struct trial *trial, enum dtype wire, uint64_t *random)
 {
-    double *values = doubles(trial->count);
-
-    for (size_t i = 0; i < trial->count; i++) {
-        uint64_t kind = testing_random(random) % 5;
-        values[i] = kind == 0   ? 0
-                    : kind == 1 ? -0.0
-                                : testing_normal(random) * pow(2, -(double)(i % 7));
-    }
+    ck_assert_uint_le(trial->count + SHIFTS, POOL);
     trial->advance.gradient.wire = wire;
-    dtype_convert(wire, trial->advance.gradient.data, DTYPE_F64, values, trial->count);
-    free(values);
+    dtype_convert(wire, trial->advance.gradient.data, DTYPE_F64,
+                  pool + testing_random(random) % SHIFTS, trial->count);
 }
 
 static void add_group(struct spec *spec, const char *pattern, double lr_mult)
@@ -346,6 +354,7 @@ Suite *suite_tensor_notes(void)
     TCase *notes = tcase_create("notes");
 
     tcase_set_timeout(notes, 120);
+    tcase_add_unchecked_fixture(notes, setup, NULL);
     tcase_add_loop_test(notes, notes_of_every_rule_are_the_plain_sums, 0, LAYOUTS * 4);
     tcase_add_test(notes, very_many_tensors_have_notes_of_their_own);
     tcase_add_test(notes, notes_have_the_same_bits_with_and_without_a_crew);
