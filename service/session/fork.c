@@ -59,13 +59,14 @@ static void carry(struct fork *fork, struct state *from, const struct plan *old)
 {
     const struct optimizer *rule = fork->spec.rule;
     struct fork_outcome *outcome = fork->outcome;
-    bool keeps = fork->request->state == FORK_KEEP, carried = rule->slot_count == 0;
+    bool keeps = fork->request->state == FORK_KEEP, carried = false, needed = false;
     struct state *to = fork->state;
 
     for (size_t k = 0; k < rule->slot_count; k++) {
         size_t same = keeps ? same_slot(old->rule, &rule->slots[k]) : SLOTS_MAX;
         if (!slot_needed(&rule->slots[k], fork->spec.hyper))
             continue;
+        needed = true;
         if (same < SLOTS_MAX && from->slot[same] != NULL &&
             old->slot_count[same] == fork->plan->slot_count[k]) {
             to->slot[k] = from->slot[same];
@@ -78,7 +79,7 @@ static void carry(struct fork *fork, struct state *from, const struct plan *old)
     for (size_t k = 0; k < old->rule->slot_count; k++)
         if (from->slot[k] != NULL)
             note_fate(outcome, old->rule->slots[k].name, FORK_SLOT_DROPPED);
-    if (!keeps || !carried)
+    if (!keeps || (needed && !carried))
         return;
     to->updates = from->updates;
     carry_scalars(from, old->rule, rule, to);

@@ -139,29 +139,40 @@ static bool is_current(const struct session *session, const struct moment_query 
                              (!query->has_lineage || query->lineage == session->lineage));
 }
 
-/* Reads the state at a moment. Where nothing is journaled the next checkpoint replaces this one:
- * there, and for the current revision, the turn is held, so that nothing is saved meanwhile. Mutex
- * held on entry and exit; readers is counted. */
+enum status session_settle(struct session *session, const struct moment_query *query,
+                           struct position *out, struct fault *fault)
+{
+    bool current = is_current(session, query);
+    bool waits = query != NULL && query->step > session->durable_step;
+    enum status status = STATUS_OK;
+
+    if ((current || waits) && session->dirty > 0) {
+        pthread_mutex_unlock(&session->mutex);
+        status = session_checkpoint_own(session, false, fault);
+        pthread_mutex_lock(&session->mutex);
+    }
+    if (status != STATUS_OK || !current)
+        return status != STATUS_OK ? status : session_find(session, query, out, fault);
+    *out = (struct position){UINT64_MAX, {session->lineage, session->step}};
+    return STATUS_OK;
+}
+
+/* Reads the state at a moment. The turn is held for one that may not be on disk yet, and where
+ * nothing is journaled, for there the next checkpoint replaces this one. Mutex held on entry and
+ * exit; readers is counted. */
 static enum status load_moment(struct session *session, const struct moment_query *query,
                                struct loaded *out, struct fault *fault)
 {
-    bool alone =
-        is_current(session, query) || session->spec.durability.mode == DURABILITY_CHECKPOINT;
-    struct position position = {.lsn = UINT64_MAX};
+    bool alone = is_current(session, query) || query->step > session->durable_step ||
+                 session->spec.durability.mode == DURABILITY_CHECKPOINT;
+    struct position position;
     uint64_t ticket;
     enum status status = STATUS_OK;
 
     if (alone && (status = session_admit_alone(session, &ticket, fault)) != STATUS_OK)
         return status;
-    if (alone && is_current(session, query)) {
-        if (session->dirty > 0) {
-            pthread_mutex_unlock(&session->mutex);
-            status = session_checkpoint_own(session, false, fault);
-            pthread_mutex_lock(&session->mutex);
-        }
-    } else {
-        status = session_find(session, query, &position, fault);
-    }
+    status = alone ? session_settle(session, query, &position, fault)
+                   : session_find(session, query, &position, fault);
     pthread_mutex_unlock(&session->mutex);
     if (status == STATUS_OK)
         status = session_load(session, position.lsn, out, fault);
@@ -220,8 +231,10 @@ enum status session_revision_at(struct session *session, const struct moment_que
     return STATUS_OK;
 }
 
-/* Of the state in memory, in a turn of its own: slots change in place. */
-static enum status hash_current(struct session *session, struct moment *moment, struct digest *out,
+/* Of the state in memory, in a turn of its own: slots change in place. *found: it is the one that is
+ * asked for. */
+static enum status hash_current(struct session *session, const struct moment_query *query,
+                                bool *found, struct moment *moment, struct digest *out,
                                 struct fault *fault)
 {
     uint64_t ticket;
@@ -232,9 +245,11 @@ static enum status hash_current(struct session *session, struct moment *moment, 
     pthread_mutex_lock(&session->mutex);
     if ((status = session_admit_alone(session, &ticket, fault)) == STATUS_OK) {
         const struct state *state = session->state;
-        pthread_mutex_unlock(&session->mutex);
+        *found = is_current(session, query);
         *moment = (struct moment){state->current->lineage, state->current->step};
-        *out = state_hash(state, state->current, session->plan);
+        pthread_mutex_unlock(&session->mutex);
+        if (*found)
+            *out = state_hash(state, state->current, session->plan);
         pthread_mutex_lock(&session->mutex);
         session_end_turn(session, true, false);
     }
@@ -247,10 +262,11 @@ enum status session_hash(struct session *session, const struct moment_query *que
                          struct moment *moment, struct digest *out, struct fault *fault)
 {
     struct loaded loaded;
-    enum status status;
+    bool found = false;
+    enum status status = hash_current(session, query, &found, moment, out, fault);
 
-    if (query == NULL)
-        return hash_current(session, moment, out, fault);
+    if (status != STATUS_OK || found)
+        return status;
     if ((status = session_enter_past(session, query, &loaded, fault)) != STATUS_OK)
         return status;
     const struct revision *current = loaded.state->current;

@@ -61,28 +61,18 @@ static enum status go_back(struct session *session, struct loaded *loaded, uint6
     return status;
 }
 
-/* Finds and loads the revision with the turn held, so that nothing is saved or trimmed meanwhile.
- * Mutex held on entry and exit. */
+/* Finds and loads the revision with the turn held. Mutex held on entry and exit. */
 static enum status load_target(struct session *session, const struct moment_query *query,
                                struct loaded *loaded, struct fault *fault)
 {
     struct position position;
-    enum status status = STATUS_OK;
-    bool current =
-        query->step == session->step && (!query->has_lineage || query->lineage == session->lineage);
+    enum status status = session_settle(session, query, &position, fault);
 
-    if (current && session->dirty > 0) {
-        pthread_mutex_unlock(&session->mutex);
-        status = session_checkpoint_own(session, false, fault);
-        pthread_mutex_lock(&session->mutex);
-    }
-    if (status == STATUS_OK && !current)
-        status = session_find(session, query, &position, fault);
     if (status != STATUS_OK)
         return status;
     session->readers++;
     pthread_mutex_unlock(&session->mutex);
-    status = session_load(session, current ? UINT64_MAX : position.lsn, loaded, fault);
+    status = session_load(session, position.lsn, loaded, fault);
     pthread_mutex_lock(&session->mutex);
     session->readers--;
     pthread_cond_broadcast(&session->turn);

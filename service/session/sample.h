@@ -11,7 +11,7 @@
 #include "service/tensor/layout.h"
 #include "service/tensor/note.h"
 
-enum { SAMPLE_TENSOR = 4096, SAMPLE_RUN = 64 };
+enum { SAMPLE_TENSOR = 1024, SAMPLE_RUN = 64 };
 
 struct sample;
 

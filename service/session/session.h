@@ -379,6 +379,11 @@ struct position {
 enum status session_find(const struct session *session, const struct moment_query *query,
                          struct position *out, struct fault *fault);
 
+/* The same with the turn held exclusively, after what is not on disk yet has been brought there. The
+ * current revision (query NULL, or its name) is at UINT64_MAX. */
+enum status session_settle(struct session *session, const struct moment_query *query,
+                           struct position *out, struct fault *fault);
+
 /* The lineage whose step it is on the line that leads to (lineage, step). Mutex held. */
 uint64_t session_line(const struct session *session, uint64_t lineage, uint64_t step);
 
