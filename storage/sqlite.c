@@ -43,7 +43,7 @@ static enum status heal(struct sqlite_store *self, struct fault *fault)
 {
     struct sqlite_file fresh;
     uint32_t counter = 0;
-    enum status status = sqlite_file_open(&fresh, self->folder, false, fault);
+    enum status status = sqlite_file_open(&fresh, self->folder, SQLITE_FILE_EXISTING, fault);
 
     if (status != STATUS_OK)
         return status;
@@ -125,6 +125,8 @@ static enum status sqlite_maintain(struct store *store, struct fault *fault)
     struct sqlite_store *self = sqlite_store_of(store);
     enum status status = STATUS_OK;
 
+    if (self->inspect)
+        return sqlite_store_looked_at(self, fault);
     turn_take(&self->turn);
     if (self->broken)
         status = heal(self, fault);
@@ -179,6 +181,25 @@ static void sqlite_close(struct store *take_store)
     free(self);
 }
 
+static enum status open_folder(struct sqlite_store *self, const struct store_options *options,
+                               struct fault *fault)
+{
+    enum sqlite_file_mode mode = self->inspect     ? SQLITE_FILE_INSPECT
+                                 : options->create ? SQLITE_FILE_CREATE
+                                                   : SQLITE_FILE_EXISTING;
+    enum status status;
+
+    /* A folder that has no database shall not get a lock file either. */
+    if (self->inspect && (status = sqlite_file_there(self->folder, fault)) != STATUS_OK)
+        return status;
+    status = lockfile_take(self->folder, mode == SQLITE_FILE_CREATE, &self->lock, fault);
+    if (status == STATUS_OK)
+        status = sqlite_file_open(&self->file, self->folder, mode, fault);
+    if (status == STATUS_OK && !self->inspect)
+        status = take_over(self, fault);
+    return status;
+}
+
 static enum status sqlite_open(const struct store_options *options, struct store **out,
                                struct fault *fault)
 {
@@ -192,15 +213,11 @@ static enum status sqlite_open(const struct store_options *options, struct store
     }
     self->store.backend = &store_sqlite;
     self->lock = -1;
+    self->inspect = options->use == STORE_INSPECT;
     self->folder = strdup(options->folder);
-    enum status status =
-        self->folder != NULL
-            ? lockfile_take(self->folder, options->create, &self->lock, fault)
-            : fault_set(fault, STATUS_INTERNAL, "", "The server is out of memory.");
-    if (status == STATUS_OK)
-        status = sqlite_file_open(&self->file, self->folder, options->create, fault);
-    if (status == STATUS_OK)
-        status = take_over(self, fault);
+    enum status status = self->folder != NULL ? open_folder(self, options, fault)
+                                              : fault_set(fault, STATUS_INTERNAL, "",
+                                                          "The server is out of memory.");
     if (status == STATUS_OK)
         *out = &self->store;
     else
@@ -228,4 +245,8 @@ const struct store_backend store_sqlite = {
     .event_read = sqlite_event_read,
     .checkpoint_read = sqlite_checkpoint_read,
     .maintain = sqlite_maintain,
+    .verify = sqlite_verify,
+    .backup = sqlite_backup,
+    .restore = sqlite_restore,
+    .compact = sqlite_compact,
 };
