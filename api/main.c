@@ -181,12 +181,6 @@ static int command_serve(char *const *options)
     return code;
 }
 
-int command_usage(const char *what)
-{
-    fprintf(stderr, "descent: %s; `descent --help` shows what there is\n", what);
-    return EXIT_USAGE;
-}
-
 int main(int count, char **arguments)
 {
     const char *command = count > 1 ? arguments[1] : NULL;
