@@ -1,5 +1,5 @@
-/* `descent backup --data DIR --to FOLDER`: the database as of one moment, beside a running server or
- * not. */
+/* `descent backup --data DIR --to FOLDER`: the database as of one moment, beside a running server
+ * or not. */
 #include <inttypes.h>
 
 #include "api/command_folder.h"

@@ -16,8 +16,8 @@ static struct {
     bool terminal, begun;
 } shown;
 
-/* Takes `own` and its value out of `options` into *value; `rest` has room for all of them. False when
- * the value is missing. */
+/* Takes `own` and its value out of `options` into *value; `rest` has room for all of them. False
+ * when the value is missing. */
 static bool take_own(char *const *options, const char *own, char **rest, const char **value)
 {
     size_t count = 0, size = own != NULL ? strlen(own) : 0;

@@ -1,4 +1,4 @@
-/* What the commands that care for a data folder share: their options, and how they show progress. */
+/* What the commands that care for a data folder share: their options, progress and report. */
 #ifndef DESCENT_API_COMMAND_FOLDER_H
 #define DESCENT_API_COMMAND_FOLDER_H
 
@@ -11,8 +11,8 @@ struct folder_command {
     const char *other;    /* the folder of the command's own option */
 };
 
-/* Reads `options`, in which `own` ("--to") must stand; NULL: there is no such option. Returns 0; else
- * the exit status, and it has said why and nothing is to be closed. */
+/* Reads `options`, in which `own` ("--to") must stand; NULL: there is no such option. Returns 0;
+ * else the exit status, and it has said why and nothing is to be closed. */
 int folder_command_open(struct folder_command *command, char *const *options, const char *own);
 void folder_command_close(struct folder_command *command);
 

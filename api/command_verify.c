@@ -1,5 +1,5 @@
-/* `descent verify --data DIR`: everything at rest against its checksums. Exit status 0: clean, 1: there
- * are findings, or it could not be done. */
+/* `descent verify --data DIR`: everything at rest against its checksums. Exit status 0: clean, 1:
+ * there are findings, or it could not be done. */
 #include "api/command_folder.h"
 #include "api/commands.h"
 

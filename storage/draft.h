@@ -1,6 +1,6 @@
 /* A database file in the making, beside the place it is meant for: FOLDER/descent.new/descent.db.
- * One at a time: whoever is at work holds the folder descent.new with flock. What an interrupted one
- * left is cleared away by the next. */
+ * One at a time: whoever is at work holds the folder descent.new with flock. What an interrupted
+ * one left is cleared away by the next. */
 #ifndef DESCENT_STORAGE_DRAFT_H
 #define DESCENT_STORAGE_DRAFT_H
 

@@ -17,8 +17,8 @@ enum status lockfile_folder(const char *folder, struct fault *fault);
 enum status lockfile_take(const char *folder, bool create, int *descriptor, struct fault *fault);
 
 /* Keeps others from taking a folder that is only read: writes nothing. *descriptor is for
- * lockfile_release, or -1 where there is no lock file, so that nobody has it. Fails as lockfile_take
- * does. */
+ * lockfile_release, or -1 where there is no lock file, so that nobody has it. Fails as
+ * lockfile_take does. */
 enum status lockfile_share(const char *folder, int *descriptor, struct fault *fault);
 
 void lockfile_release(int take_descriptor);

@@ -2,10 +2,11 @@
  *
  * All three write a draft (draft.h), read it back where nobody waits for that, sync it and rename
  * it. A backup holds a read lock on the running server's file from its first page to its last, as
- * any reader may: the copy is of one moment, and a commit waits in SQLite's busy handler until it is
- * whole (sqlite_file.h says how long). Copying in several turns of the lock would begin anew at each
- * commit, and so never end beside a busy server. Measured beside a server that steps without pause,
- * on an ext4 that took 200 MB/s: 1.05 GB in 5.2 s, which is what the longest commit took too. */
+ * any reader may: the copy is of one moment, and a commit waits in SQLite's busy handler until it
+ * is whole (sqlite_file.h says how long). Copying in several turns of the lock would begin anew at
+ * each commit, and so never end beside a busy server. Measured beside a server that steps without
+ * pause, on an ext4 that took 200 MB/s: 1.05 GB in 5.2 s, which is what the longest commit took
+ * too. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>

@@ -24,8 +24,8 @@ struct sqlite_file {
 };
 
 /* A server's commit waits for an outside reader (a backup) so long before it fails: the copy of a
- * backup holds it for less, so that no backup, however large, can fail a commit. At 100 MB/s that is
- * a copy of 150 GB. */
+ * backup holds it for less, so that no backup, however large, can fail a commit. At 100 MB/s that
+ * is a copy of 150 GB. */
 enum { SQLITE_WAIT_S = 1800, SQLITE_BACKUP_S = 1500 };
 
 enum { SQLITE_PAGE_BYTES = 32768 };

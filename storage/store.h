@@ -82,8 +82,8 @@ struct store_visitor {
     enum status (*event)(void *context, const struct store_event *event);
 };
 
-/* STORE_INSPECT looks at what is there, for offline checks: it takes the folder as STORE_SERVE does,
- * but needs an existing database of the present schema, raises no epoch, drops no unsealed
+/* STORE_INSPECT looks at what is there, for offline checks: it takes the folder as STORE_SERVE
+ * does, but needs an existing database of the present schema, raises no epoch, drops no unsealed
  * checkpoint, and begin and maintain fail. All it may write is what a crash left to be rolled back.
  */
 enum store_use { STORE_SERVE, STORE_INSPECT };
@@ -192,8 +192,8 @@ enum status store_inspect(const char *url, struct store **out, struct fault *fau
 
 /* Copies the database into the folder `to` (made when absent, one level), as of one moment, whether
  * or not a server uses it. Commits of that server wait until the copy is whole; a copy that takes
- * longer than they can wait is given up. `to` gets the whole copy or none, durably, and must hold no
- * database. *bytes: its size. */
+ * longer than they can wait is given up. `to` gets the whole copy or none, durably, and must hold
+ * no database. *bytes: its size. */
 enum status store_backup(const char *url, const char *to, const struct store_watch *watch,
                          uint64_t *bytes, struct fault *fault);
 

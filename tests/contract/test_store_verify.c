@@ -1,5 +1,5 @@
-/* Stores that are looked at: no write gets through, and no damage gets past verify. Loop index _i is
- * the backend, or a line of a table. */
+/* Stores that are looked at: no write gets through, and no damage gets past verify. Loop index _i
+ * is the backend, or a line of a table. */
 #include <check.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -439,15 +439,15 @@ START_TEST(page_that_cannot_be_read_hides_only_itself)
 }
 END_TEST
 
-/* The number of rows on a page has no checksum: one less, and a session would be forgotten without a
- * word. */
+/* The number of rows on a page has no checksum: one less, and a session would be forgotten without
+ * a word. */
 START_TEST(row_that_vanished_from_its_page_is_noticed_at_the_start)
 {
     static const char *const names[] = {"session", "checkpoint"};
     const char *folder = filled_folder();
     struct store *store = NULL;
 
-    spoil_leaf(folder, names[_i], 4, 2 ^ 1);
+    spoil_leaf(folder, names[_i], 4, 2 | 1);
     FAILS(STORAGE_FAILED, store_open(folder, false, &store, &fault));
     SAYS("is damaged");
     ck_assert_uint_gt(verify_folder(folder).findings, 0);
@@ -516,7 +516,8 @@ static bool served(struct store *store, struct digest *out)
 }
 
 /* A flipped bit is found by verify, or the file cannot be opened, or it changes nothing that the
- * store serves to whoever looks at it. Half of them where pages have their headers and cell pointers. */
+ * store serves to whoever looks at it. Half of them where pages have their headers and cell
+ * pointers. */
 START_TEST(flipped_bit_anywhere_is_found_or_harmless)
 {
     uint64_t random = testing_seed() ^ 0xF11B;
