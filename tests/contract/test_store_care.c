@@ -145,44 +145,59 @@ START_TEST(failing_disk_leaves_what_was_there)
 }
 END_TEST
 
-/* The copy of a folder as a crash left it has a journal that must be rolled back with it. */
-START_TEST(restore_takes_the_journal_of_a_crashed_copy_along)
+/* Whether the folder has a journal that SQLite would roll back. */
+static bool has_hot_journal(const char *folder)
 {
-    char folder[256], target[256];
+    static const unsigned char magic[] = {0xD9, 0xD5, 0x05, 0xF9, 0x20, 0xA1, 0x63, 0xD7};
+    unsigned char mark[sizeof magic] = {0};
+    char path[512];
+
+    snprintf(path, sizeof path, "%s/descent.db-journal", folder);
+    int file = open(path, O_RDONLY);
+    bool hot = file >= 0 && pread(file, mark, sizeof mark, 0) == sizeof mark &&
+               memcmp(mark, magic, sizeof mark) == 0;
+    if (file >= 0)
+        close(file);
+    return hot;
+}
+
+/* Drops every event, and dies at operation n. */
+static enum status die_dropping(const char *folder, uint64_t n)
+{
     struct store *store = NULL;
-    uint64_t n = 1;
+
+    OK(store_open(folder, false, &store, &fault));
+    shim_vfs_arm(SHIM_EVER, n, 0);
+    enum status status = CALL(begin, &fault);
+    if (status == STATUS_OK && (status = CALL(event_drop, 1, EVENTS, &fault)) != STATUS_OK)
+        store->backend->rollback(store);
+    else if (status == STATUS_OK)
+        status = CALL(commit, &fault);
+    store_close(store);
+    shim_vfs_arm(SHIM_EVER, 0, 0);
+    return status;
+}
+
+/* The copy of a folder as a crash left it has a journal, which is rolled back with it. The last n
+ * that leaves one is when every page has been written already. */
+START_TEST(restore_takes_the_journal_of_a_crash_along)
+{
+    char folder[256], crashed[256] = "", target[256];
+    uint64_t n = 0;
+    enum status status;
 
     log_set_level(LOG_OFF);
     shim_vfs_install();
-    bool hot = false;
-    for (; !hot; n++) {
-        unsigned char mark[8] = {0};
-        char path[512];
+    do {
         snprintf(folder, sizeof folder, "%s", testing_folder());
         fill(folder);
-        OK(store_open(folder, false, &store, &fault));
-        shim_vfs_arm(SHIM_EVER, n, 0);
-        enum status status = CALL(begin, &fault);
-        if (status == STATUS_OK) {
-            status = CALL(event_drop, 1, UINT64_MAX, &fault);
-            if (status == STATUS_OK)
-                status = CALL(commit, &fault);
-            else
-                store->backend->rollback(store);
-        }
-        ck_assert_msg(status != STATUS_OK, "no operation left a journal");
-        store_close(store);
-        shim_vfs_arm(SHIM_EVER, 0, 0);
-        /* A journal with its magic, and a database that was written to: the last such n. */
-        snprintf(path, sizeof path, "%s/descent.db-journal", folder);
-        int file = open(path, O_RDONLY);
-        hot = file >= 0 && pread(file, mark, sizeof mark, 0) == sizeof mark && mark[0] == 0xD9 &&
-              n > 5;
-        if (file >= 0)
-            close(file);
-    }
+        status = die_dropping(folder, ++n);
+        if (status != STATUS_OK && has_hot_journal(folder))
+            snprintf(crashed, sizeof crashed, "%s", folder);
+    } while (status != STATUS_OK);
+    ck_assert_msg(crashed[0] != '\0', "no operation left a journal");
     snprintf(target, sizeof target, "%s", testing_folder());
-    OK(restore(folder, target));
+    OK(restore(crashed, target));
     check_whole(target, "restore", n);
 }
 END_TEST
@@ -195,7 +210,7 @@ Suite *suite_store_care(void)
     TCase *tcase = tcase_create("sqlite");
 
     tcase_add_loop_test(tcase, failing_disk_leaves_what_was_there, 0, SHIM_MODES);
-    tcase_add_test(tcase, restore_takes_the_journal_of_a_crashed_copy_along);
+    tcase_add_test(tcase, restore_takes_the_journal_of_a_crash_along);
     tcase_set_timeout(tcase, 60);
     suite_add_tcase(suite, tcase);
     return suite;
