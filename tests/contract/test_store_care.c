@@ -1,6 +1,6 @@
-/* Backup, restore and compact on failing disks: operation n of SQLite's fails, n = 1, 2, 3 ... until
- * a run is not hit any more. What was there is there, whole; what is new is whole or not there; and
- * the next try is not hindered. Loop index _i: the way of failing. */
+/* Backup, restore and compact on failing disks: operation n of SQLite's fails, n = 1, 2, 3 ...
+ * until a run is not hit any more. What was there is there, whole; what is new is whole or not
+ * there; and the next try is not hindered. Loop index _i: the way of failing. */
 #include <check.h>
 #include <fcntl.h>
 #include <stdio.h>
