@@ -19,9 +19,11 @@ enum {
         16 * 1024 * 1024 /* what a large transaction leaves beyond this is cut off in maintain */
 };
 
-static enum status quick_check(struct sqlite_file *file, struct fault *fault)
+/* SQLite's check of the structure by one of the statements of that name. */
+static enum status quick_check(struct sqlite_file *file, enum sqlite_statement statement,
+                               struct fault *fault)
 {
-    sqlite3_stmt *row = file->statement[SQL_QUICK_CHECK];
+    sqlite3_stmt *row = file->statement[statement];
     enum status status = STATUS_OK;
     int code = sqlite3_step(row);
     const unsigned char *words = code == SQLITE_ROW ? sqlite3_column_text(row, 0) : NULL;
@@ -33,7 +35,7 @@ static enum status quick_check(struct sqlite_file *file, struct fault *fault)
     else if (strcmp((const char *)words, "ok") != 0)
         status = fault_set(fault, STATUS_STORAGE_FAILED, "",
                            "%s is damaged: %s. Restore it from a backup.", file->path, words);
-    sqlite_file_reset(file, SQL_QUICK_CHECK);
+    sqlite_file_reset(file, statement);
     return status;
 }
 
@@ -43,12 +45,12 @@ static enum status heal(struct sqlite_store *self, struct fault *fault)
 {
     struct sqlite_file fresh;
     uint32_t counter = 0;
-    enum status status = sqlite_file_open(&fresh, self->folder, false, fault);
+    enum status status = sqlite_file_open(&fresh, self->folder, SQLITE_FILE_EXISTING, fault);
 
     if (status != STATUS_OK)
         return status;
     if ((status = sqlite_store_owned(self, &fresh, fault)) != STATUS_OK ||
-        (status = quick_check(&fresh, fault)) != STATUS_OK)
+        (status = quick_check(&fresh, SQL_QUICK_CHECK, fault)) != STATUS_OK)
         goto done;
     int code = sqlite_file_counter(&fresh, &counter);
     if (code != SQLITE_DONE)
@@ -125,6 +127,8 @@ static enum status sqlite_maintain(struct store *store, struct fault *fault)
     struct sqlite_store *self = sqlite_store_of(store);
     enum status status = STATUS_OK;
 
+    if (self->inspect)
+        return sqlite_store_looked_at(self, fault);
     turn_take(&self->turn);
     if (self->broken)
         status = heal(self, fault);
@@ -132,6 +136,17 @@ static enum status sqlite_maintain(struct store *store, struct fault *fault)
         status = tidy(self, fault);
     turn_pass(&self->turn);
     return status;
+}
+
+/* Checksums do not tell of rows that are missing. The structure of the tables whose rows a server
+ * cannot miss is checked at every start; the journal, which may be a thousand times as large, is
+ * `descent verify`'s. */
+static enum status check_tables(struct sqlite_store *self, struct fault *fault)
+{
+    enum status status = quick_check(&self->file, SQL_QUICK_CHECK_SESSION, fault);
+
+    return status == STATUS_OK ? quick_check(&self->file, SQL_QUICK_CHECK_CHECKPOINT, fault)
+                               : status;
 }
 
 /* One transaction: the next epoch, and away with checkpoints that nobody sealed. */
@@ -179,6 +194,27 @@ static void sqlite_close(struct store *take_store)
     free(self);
 }
 
+static enum status open_folder(struct sqlite_store *self, const struct store_options *options,
+                               struct fault *fault)
+{
+    enum sqlite_file_mode mode = self->inspect     ? SQLITE_FILE_INSPECT
+                                 : options->create ? SQLITE_FILE_CREATE
+                                                   : SQLITE_FILE_EXISTING;
+    enum status status;
+
+    /* A folder that has no database shall not get a lock file either. */
+    if (self->inspect && (status = sqlite_file_there(self->folder, fault)) != STATUS_OK)
+        return status;
+    status = lockfile_take(self->folder, mode == SQLITE_FILE_CREATE, &self->lock, fault);
+    if (status == STATUS_OK)
+        status = sqlite_file_open(&self->file, self->folder, mode, fault);
+    if (status == STATUS_OK && !self->inspect)
+        status = check_tables(self, fault);
+    if (status == STATUS_OK && !self->inspect)
+        status = take_over(self, fault);
+    return status;
+}
+
 static enum status sqlite_open(const struct store_options *options, struct store **out,
                                struct fault *fault)
 {
@@ -192,15 +228,11 @@ static enum status sqlite_open(const struct store_options *options, struct store
     }
     self->store.backend = &store_sqlite;
     self->lock = -1;
+    self->inspect = options->use == STORE_INSPECT;
     self->folder = strdup(options->folder);
-    enum status status =
-        self->folder != NULL
-            ? lockfile_take(self->folder, options->create, &self->lock, fault)
-            : fault_set(fault, STATUS_INTERNAL, "", "The server is out of memory.");
-    if (status == STATUS_OK)
-        status = sqlite_file_open(&self->file, self->folder, options->create, fault);
-    if (status == STATUS_OK)
-        status = take_over(self, fault);
+    enum status status = self->folder != NULL ? open_folder(self, options, fault)
+                                              : fault_set(fault, STATUS_INTERNAL, "",
+                                                          "The server is out of memory.");
     if (status == STATUS_OK)
         *out = &self->store;
     else
@@ -228,4 +260,8 @@ const struct store_backend store_sqlite = {
     .event_read = sqlite_event_read,
     .checkpoint_read = sqlite_checkpoint_read,
     .maintain = sqlite_maintain,
+    .verify = sqlite_verify,
+    .backup = sqlite_backup,
+    .restore = sqlite_restore,
+    .compact = sqlite_compact,
 };

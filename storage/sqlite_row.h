@@ -25,12 +25,25 @@ void row_bind_bytes(struct row_binding *binding, struct span bytes);
 
 uint64_t row_number(sqlite3_stmt *row, int column);
 
+/* The columns of a journal row, without its blobs; of a checkpoint's record. In the order of the
+ * statements that read them. */
+struct store_event row_event(sqlite3_stmt *row);
+struct store_checkpoint row_checkpoint(sqlite3_stmt *row);
+
+/* Whether a checkpoint's record is one of being written; whether a sealed one is as it was sealed.
+ */
+bool row_is_unsealed(sqlite3_stmt *row);
+bool row_checkpoint_good(sqlite3_stmt *row, const struct store_checkpoint *checkpoint);
+
 /* A blob of the row, in SQLite's memory until the next step. False when memory ran out. */
 bool row_span(sqlite3_stmt *row, int column, struct span *out);
 
 /* Where a chunk of a checkpoint is; the largest lsn that a column holds. */
 uint64_t row_place(uint64_t id, uint32_t chunk);
 uint64_t row_lsn(uint64_t lsn);
+
+/* Whether a checkpoint may have this id, as row_place demands. */
+bool row_place_exists(uint64_t id);
 
 /* The XXH3-64 of a row: its numbers, and the XXH3-64 of each of its blobs, as little-endian words.
  */

@@ -61,6 +61,12 @@ static void settle(struct sqlite_store *self)
     }
 }
 
+enum status sqlite_store_looked_at(const struct sqlite_store *self, struct fault *fault)
+{
+    return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                     "%s was opened to be looked at only and takes no writes.", self->file.path);
+}
+
 enum status sqlite_store_owned(const struct sqlite_store *self, struct sqlite_file *file,
                                struct fault *fault)
 {
@@ -116,6 +122,8 @@ enum status sqlite_begin(struct store *store, struct fault *fault)
     struct sqlite_store *self = sqlite_store_of(store);
     enum status status;
 
+    if (self->inspect)
+        return sqlite_store_looked_at(self, fault);
     turn_take(&self->turn);
     if (self->broken)
         status = fault_set(fault, STATUS_STORAGE_FAILED, "",

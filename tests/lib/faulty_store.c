@@ -188,6 +188,12 @@ static enum status faulty_maintain(struct store *store, struct fault *fault)
                : inner(self)->maintain(self->inner, fault);
 }
 
+static enum status faulty_verify(struct store *store, const struct store_watch *watch,
+                                 struct store_report *report, struct fault *fault)
+{
+    return inner(faulty(store))->verify(faulty(store)->inner, watch, report, fault);
+}
+
 static const struct store_backend backend = {
     .scheme = "faulty",
     .meaning = "fails when told to",
@@ -207,6 +213,7 @@ static const struct store_backend backend = {
     .event_read = faulty_event_read,
     .checkpoint_read = faulty_checkpoint_read,
     .maintain = faulty_maintain,
+    .verify = faulty_verify,
 };
 
 struct faulty_store *faulty_store_new(void)
