@@ -347,16 +347,12 @@ struct verify_report {
     uint64_t sessions, checkpoints, steps, hashes, findings;
 };
 
-/* Replays every session of a store (opened for inspection or not; nothing is written) from its
- * oldest checkpoint and holds it against every hash and receipt that is stored. found: one
- * sentence for each thing that is wrong; progress: now and then, with the steps done of all. Either
- * may be NULL. OK when it could look at everything, whatever it found. */
-struct verify_calls {
-    void *context;
-    void (*found)(void *context, const char *session, const char *sentence);
-    void (*progress)(void *context, const char *session, uint64_t done, uint64_t total);
-};
-enum status engine_verify(struct store *store, const struct verify_calls *calls,
+/* Replays every session of a store (opened to serve or to inspect; nothing is written) from its
+ * oldest checkpoint and holds it against every hash and receipt that is stored. watch (storage's, may
+ * be NULL) is told of progress in bytes of the journal and of each finding. OK when it could look
+ * at everything, whatever it found. */
+struct store_watch;
+enum status engine_verify(struct store *store, const struct store_watch *watch,
                           struct verify_report *out, struct fault *fault);
 
 /* --- end of a session --- */

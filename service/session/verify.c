@@ -10,18 +10,21 @@
 #include "service/session/state_hash.h"
 
 struct proof {
-    const struct verify_calls *calls;
+    const struct store_watch *watch;
     struct verify_report *report;
     struct session *session;
     struct replay replay;
-    uint64_t done, total; /* events of all sessions */
+    uint64_t done, total; /* bytes of the journal */
 };
 
 static void found(struct proof *proof, const char *sentence)
 {
+    char text[640];
+
     proof->report->findings++;
-    if (proof->calls != NULL && proof->calls->found != NULL)
-        proof->calls->found(proof->calls->context, proof->session->id, sentence);
+    snprintf(text, sizeof text, "Session %s: %.500s", proof->session->id, sentence);
+    if (proof->watch != NULL && proof->watch->finding != NULL)
+        proof->watch->finding(proof->watch->context, text);
 }
 
 static void found_fault(struct proof *proof, const struct fault *fault)
@@ -100,9 +103,9 @@ static enum status replay_until(struct proof *proof, const struct checkpoint_pla
             continue;
         status = session_replay_event(&proof->replay, event, fault);
         proof->report->steps += event_steps(event->kind);
-        if (++proof->done % 64 == 0 && proof->calls != NULL && proof->calls->progress != NULL)
-            proof->calls->progress(proof->calls->context, proof->session->id, proof->done,
-                                   proof->total);
+        proof->done += event->bytes;
+        if (proof->watch != NULL && proof->watch->progress != NULL)
+            proof->watch->progress(proof->watch->context, "replaying", proof->done, proof->total);
     }
     return status;
 }
@@ -159,7 +162,7 @@ static enum status verify_session(struct proof *proof, struct fault *fault)
     return STATUS_OK;
 }
 
-enum status engine_verify(struct store *store, const struct verify_calls *calls,
+enum status engine_verify(struct store *store, const struct store_watch *watch,
                           struct verify_report *out, struct fault *fault)
 {
     struct engine engine = {.store = store,
@@ -169,14 +172,13 @@ enum status engine_verify(struct store *store, const struct verify_calls *calls,
                                         .history_bytes_max = UINT64_MAX}};
     struct orphans orphans = {.checkpoints = NULL};
     struct verify_report report = {.sessions = 0};
-    struct proof proof = {.calls = calls, .report = &report};
+    struct proof proof = {.watch = watch, .report = &report};
     enum status status;
 
     pthread_rwlock_init(&engine.lock, NULL);
     crew_start();
     status = engine_read_store(&engine, &orphans, fault);
-    for (size_t i = 0; i < engine.count; i++)
-        proof.total += engine.sessions[i]->event_count;
+    proof.total = engine.journal_bytes;
     for (size_t i = 0; i < engine.count; i++) {
         proof.session = engine.sessions[i];
         if (status == STATUS_OK)

@@ -110,23 +110,23 @@ static struct session *reopen(struct session *session, const char *id)
     return engines_find(engine, id);
 }
 
-static void found_nothing(void *context, const char *session, const char *sentence)
+static void found_nothing(void *context, const char *sentence)
 {
     (void)context;
-    ck_abort_msg("session %s: %s", session, sentence);
+    ck_abort_msg("%s", sentence);
 }
 
 /* Closes the engine; the folder must stand the proof. */
 static struct verify_report verified(void)
 {
-    struct verify_calls calls = {.found = found_nothing};
+    struct store_watch watch = {.finding = found_nothing};
     struct verify_report report;
     struct store *store;
     struct fault fault;
 
     engine_close(engine);
-    ck_assert_int_eq(store_open(url, false, &store, &fault), STATUS_OK);
-    ck_assert_msg(engine_verify(store, &calls, &report, &fault) == STATUS_OK, "%s", fault.detail);
+    ck_assert_int_eq(store_inspect(url, &store, &fault), STATUS_OK);
+    ck_assert_msg(engine_verify(store, &watch, &report, &fault) == STATUS_OK, "%s", fault.detail);
     store_close(store);
     ck_assert_uint_eq(report.findings, 0);
     engine = engines_open(url, &options);
