@@ -173,6 +173,15 @@ check-tsan: deps-check ## the C tests under ThreadSanitizer
 check-clang: deps-check deps-clang ## build everything with clang, warnings are errors, and run the C tests
 	@$(MAKE) --no-print-directory FLAVOUR=clang check-suites
 
+.PHONY: check-fault check-fault-long
+check-fault: deps-check ## disks, power, memory and processes that fail: the short form, about a minute (FAULTS="names")
+	@$(MAKE) --no-print-directory build/descent $(B)/tests/descent-tests
+	@$(TESTING) DESCENT_TESTS=$(CURDIR)/$(B)/tests/descent-tests tests/fault/run.sh short $(FAULTS)
+
+check-fault-long: deps-check ## the long form, about half an hour
+	@$(MAKE) --no-print-directory build/descent $(B)/tests/descent-tests
+	@$(TESTING) DESCENT_TESTS=$(CURDIR)/$(B)/tests/descent-tests tests/fault/run.sh long $(FAULTS)
+
 # The same bits with and without vector clones, and from another compiler: a digest of a long run over every rule.
 check-scalar: deps-check deps-clang ## compare the bits of vector, scalar and clang builds; C tests of the scalar build
 	@for flavour in release scalar clang; do $(MAKE) --no-print-directory FLAVOUR=$$flavour build/$$flavour/tests/bits || exit 1; done
