@@ -39,11 +39,11 @@ def run(*command):
 
 
 class Disk:
-    """An ext4 in a file. Close it whatever happens."""
+    """An ext4 in a file. Close it whatever happens, also when it was not opened to the end."""
+    device, mounted = None, False
 
     def __init__(self, base):
         self.image, self.mount = os.path.join(base, "image"), os.path.join(base, "mount")
-        self.device, self.mounted = None, False
         os.mkdir(self.mount)
         if os.geteuid() != 0:
             raise Unable("mounting needs root")
@@ -53,8 +53,11 @@ class Disk:
         with open(self.image, "wb") as file:
             file.truncate(IMAGE_MB << 20)
         run("mkfs.ext4", "-q", "-F", self.image)
-        self.device = run("losetup", "-f", "--show", self.image)
+        self.device = self.device_of(self.image)
         self.attach()
+
+    def device_of(self, image):
+        return run("losetup", "-f", "--show", image)
 
     def attach(self):
         run("mount", "-t", "ext4", self.device, self.mount)
@@ -158,50 +161,52 @@ def rounds(world, disk, count):
               f"max {1e3 * times[-1]:.0f}")
 
 
-def main():
-    long = os.environ.get("DESCENT_FAULT_LONG") == "1"
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--binary", default=os.environ.get("DESCENT_BINARY", "build/descent"))
-    parser.add_argument("--rounds", type=int, default=100 if long else 8)
-    parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
-    options = parser.parse_args()
-    print(f"power_loss: --rounds {options.rounds} --seed {options.seed}", flush=True)
+def conduct(name, options, client, rounds_of, disk_of):
+    """Makes the disk and the world on it, runs the rounds, tidies up, says how it went, exits."""
+    print(f"{name}: --rounds {options.rounds} --seed {options.seed}", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("SIGTERM"))
-    base, begun = tempfile.mkdtemp(prefix="descent-power-"), time.monotonic()
-    kill_loop.BoldClient, bold = PatientClient, kill_loop.BoldClient
-    disk, world, unable = Disk.__new__(Disk), None, None
-    disk.device, disk.mounted = None, False
+    base, begun = tempfile.mkdtemp(prefix=f"descent-{name}-"), time.monotonic()
+    world, unable, failures = None, None, kill_loop.failures
+    disk = disk_of.__new__(disk_of)
+    bold, kill_loop.BoldClient = kill_loop.BoldClient, client
     try:
         disk.__init__(base)
         os.mkdir(os.path.join(disk.mount, "data"))
         os.symlink(os.path.join(disk.mount, "data"), os.path.join(base, "data"))
         world = kill_loop.World(os.path.abspath(options.binary), base, options.seed)
         kill_loop.BoldClient = bold
-        rounds(world, disk, options.rounds)
+        rounds_of(world, disk, options.rounds)
     except Unable as error:
         unable = str(error)
     except SystemExit as error:
-        kill_loop.failures.append(str(error))
+        failures.append(str(error))
     finally:
         if world is not None:
             world.server.kill()
-            if kill_loop.failures:
-                log = open(os.path.join(base, "log"), errors="replace").read().splitlines()
-                print("the server's last words:", *log[-15:], sep="\n  ")
+        if failures and world is not None:
+            log = open(os.path.join(base, "log"), errors="replace").read().splitlines()
+            print("the server's last words:", *log[-15:], sep="\n  ")
         disk.close()
         shutil.rmtree(base, ignore_errors=True)
-    took = f"in {time.monotonic() - begun:.0f} s"
-    if kill_loop.failures:
-        print(f"power_loss: FAILED {took}")
-    elif unable is not None and world is not None:
-        print(f"power_loss: FAILED, {unable}, {took}")
-        kill_loop.failures.append(unable)
+    if unable is not None and world is not None:
+        failures.append(unable)  # it could at first
+    if failures:
+        print(f"{name}: FAILED ({failures[0]}) in {time.monotonic() - begun:.0f} s")
     elif unable is not None:
-        print(f"*** NOT TESTED: the loss of power: {unable} ***")
+        print(f"*** NOT TESTED: {name}: {unable} ***")
     else:
-        print(f"power_loss: passed {took}")
+        print(f"{name}: passed in {time.monotonic() - begun:.0f} s")
     sys.stdout.flush()
-    os._exit(1 if kill_loop.failures else SKIPPED if unable is not None else 0)
+    os._exit(1 if failures else SKIPPED if unable is not None else 0)
+
+
+def main():
+    long = os.environ.get("DESCENT_FAULT_LONG") == "1"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--binary", default=os.environ.get("DESCENT_BINARY", "build/descent"))
+    parser.add_argument("--rounds", type=int, default=100 if long else 8)
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
+    conduct("power_loss", parser.parse_args(), PatientClient, rounds, Disk)
 
 
 if __name__ == "__main__":

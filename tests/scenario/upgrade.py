@@ -108,11 +108,11 @@ def refuses_newer(binary, folder):
 
 def main():
     binary = os.path.abspath(os.environ.get("DESCENT_BINARY", "build/descent"))
-    base, begun = tempfile.mkdtemp(prefix="descent-upgrade-"), time.monotonic()
     with open(os.path.join(GOLDEN, "first.json")) as file:
         golden = json.load(file)
     with gzip.open(os.path.join(GOLDEN, "first.db.gz")) as file:
         image = file.read()
+    base, begun = tempfile.mkdtemp(prefix="descent-upgrade-"), time.monotonic()
     try:
         opens(binary, lay_out(os.path.join(base, "first"), image), golden)
         refuses_newer(binary, lay_out(os.path.join(base, "newer"), image))
