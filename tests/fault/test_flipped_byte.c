@@ -160,8 +160,8 @@ static void add_byte(size_t offset, uint64_t *random)
 static void choose_bytes(void)
 {
     uint64_t random = testing_seed() ^ 0xF11B;
-    size_t pages = image_bytes / PAGE_BYTES, drawn = is_long() ? 12000 : 500;
-    size_t heads = is_long() ? 64 : 12, tails = is_long() ? 256 : 4;
+    size_t pages = image_bytes / PAGE_BYTES, drawn = is_long() ? 6000 : 500;
+    size_t heads = is_long() ? 64 : 12, tails = is_long() ? 64 : 4;
 
     bytes = calloc(FILE_HEADER_BYTES + pages * (heads + tails) + drawn, sizeof *bytes);
     ck_assert_ptr_nonnull(bytes);
