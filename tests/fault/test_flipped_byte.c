@@ -157,13 +157,32 @@ static void add_byte(size_t offset, uint64_t *random)
     bytes[byte_count++] = (struct byte){offset, wrong};
 }
 
+/* The beginnings of the rows on a page of a table: sizes, row numbers, types, and the numbers that
+ * say whose a record is, which a checksum over the record must not leave out. */
+static void add_rows(size_t page, size_t each, uint64_t *random)
+{
+    enum { LEAF_OF_TABLE = 13, LEAF_HEADER = 8 };
+    const unsigned char *start = image + page * PAGE_BYTES;
+    const unsigned char *header = start + (page == 0 ? FILE_HEADER_BYTES : 0);
+    size_t rows = (size_t)header[3] << 8 | header[4];
+
+    if (header[0] != LEAF_OF_TABLE || rows > 100)
+        return;
+    for (size_t i = 0; i < rows; i++) {
+        const unsigned char *pointer = header + LEAF_HEADER + 2 * i;
+        size_t cell = (size_t)pointer[0] << 8 | pointer[1];
+        for (size_t k = 0; k < each && cell + k < PAGE_BYTES; k++)
+            add_byte(page * PAGE_BYTES + cell + k, random);
+    }
+}
+
 static void choose_bytes(void)
 {
     uint64_t random = testing_seed() ^ 0xF11B;
-    size_t pages = image_bytes / PAGE_BYTES, drawn = is_long() ? 6000 : 500;
+    size_t pages = image_bytes / PAGE_BYTES, drawn = is_long() ? 6000 : 300;
     size_t heads = is_long() ? 64 : 12, tails = is_long() ? 64 : 4;
 
-    bytes = calloc(FILE_HEADER_BYTES + pages * (heads + tails) + drawn, sizeof *bytes);
+    bytes = calloc(FILE_HEADER_BYTES + pages * (heads + tails + 100 * 32) + drawn, sizeof *bytes);
     ck_assert_ptr_nonnull(bytes);
     for (size_t i = 0; i < FILE_HEADER_BYTES; i++)
         add_byte(i, &random);
@@ -171,6 +190,7 @@ static void choose_bytes(void)
         size_t start = page == 0 ? FILE_HEADER_BYTES : page * PAGE_BYTES;
         for (size_t i = 0; i < heads; i++)
             add_byte(start + i, &random);
+        add_rows(page, 32, &random);
         for (size_t i = 0; i < tails; i++) /* cells grow from the end */
             add_byte((page + 1) * PAGE_BYTES - 1 - testing_random(&random) % 1024, &random);
     }
