@@ -126,7 +126,7 @@ def rounds(world, disk, count):
     for client in world.clients:
         client.start()
     for number in range(count):
-        time.sleep(1.5 if number % 5 == 4 else draw.uniform(0.05, 0.9))
+        time.sleep(1.5 if number % 5 == 3 else draw.uniform(0.05, 0.9))
         mounting.append(lose_power(server, disk, draw))
         if kill_loop.failures:
             return
@@ -204,7 +204,7 @@ def main():
     long = os.environ.get("DESCENT_FAULT_LONG") == "1"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--binary", default=os.environ.get("DESCENT_BINARY", "build/descent"))
-    parser.add_argument("--rounds", type=int, default=100 if long else 8)
+    parser.add_argument("--rounds", type=int, default=100 if long else 5)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
     conduct("power_loss", parser.parse_args(), PatientClient, rounds, Disk)
 

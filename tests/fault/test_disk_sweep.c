@@ -1,7 +1,7 @@
 /* The whole engine over a disk that fails at its n-th operation, n = 1, 2, 3 ... until nothing
  * fails; and over one that loses its power then (tests/lib/shim_vfs.h says what is left of it).
- * DESCENT_FAULT_LONG: every n for everything, and many seeds; else every n of the single error, and
- * a part of the others that the seed chooses. */
+ * DESCENT_FAULT_LONG: every n, and many seeds of what a power cut leaves; else a part of the n, from one
+ * on that the seed chooses. */
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -133,7 +133,7 @@ static struct tally sweep_part(enum shim_mode mode, const char *what, uint64_t s
 
 START_TEST(one_error_at_any_operation)
 {
-    struct tally tally = sweep_part(SHIM_ONCE, "one I/O error", 3);
+    struct tally tally = sweep_part(SHIM_ONCE, "one I/O error", 7);
 
     ck_assert_uint_gt(tally.doubts + !is_long(), 0); /* the last sync of a commit */
 }
@@ -141,7 +141,7 @@ END_TEST
 
 START_TEST(one_write_cut_short)
 {
-    sweep_part(SHIM_SHORT, "one short write", 5);
+    sweep_part(SHIM_SHORT, "one short write", 13);
 }
 END_TEST
 
@@ -153,19 +153,19 @@ END_TEST
 
 START_TEST(disk_dead_from_an_operation_on)
 {
-    sweep_part(SHIM_EVER, "a dead disk", 7);
+    sweep_part(SHIM_EVER, "a dead disk", 13);
 }
 END_TEST
 
 START_TEST(disk_full_from_an_operation_on)
 {
-    sweep_part(SHIM_FULL, "a full disk", 7);
+    sweep_part(SHIM_FULL, "a full disk", 13);
 }
 END_TEST
 
 START_TEST(power_cut_that_forgets_all_that_was_not_synced)
 {
-    sweep_part(SHIM_POWER, "power cut, all unsynced lost", 9);
+    sweep_part(SHIM_POWER, "power cut, all unsynced lost", 17);
 }
 END_TEST
 
@@ -174,7 +174,7 @@ START_TEST(power_cut_that_tears_and_reorders_unsynced_writes)
     uint64_t random = testing_seed() ^ 0x70, rounds = is_long() ? 25 : 1;
 
     for (uint64_t i = 0; i < rounds; i++)
-        sweep(SHIM_POWER, "power cut, torn and reordered", 1, is_long() ? 1 : 2,
+        sweep(SHIM_POWER, "power cut, torn and reordered", 1, is_long() ? 1 : 5,
               testing_random(&random) | 1);
 }
 END_TEST

@@ -3,8 +3,8 @@
  * Then each answer is right to the last bit, or a sentence that names what is damaged. A session
  * that is said not to exist, another step, other bits or a crash are wrong.
  *
- * The bytes: the file's header; of every page its header and the cell pointers after it; and random
- * ones, each with a random wrong value. DESCENT_FAULT_LONG: many more of them. */
+ * The bytes: the file's header; of every page its header and the cell pointers after it; of every row
+ * its beginning; and random ones, each with a random wrong value. DESCENT_FAULT_LONG: many more of them. */
 #include <check.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -180,7 +180,7 @@ static void choose_bytes(void)
 {
     uint64_t random = testing_seed() ^ 0xF11B;
     size_t pages = image_bytes / PAGE_BYTES, drawn = is_long() ? 6000 : 300;
-    size_t heads = is_long() ? 64 : 12, tails = is_long() ? 64 : 4;
+    size_t heads = is_long() ? 64 : 10, tails = is_long() ? 64 : 4;
 
     bytes = calloc(FILE_HEADER_BYTES + pages * (heads + tails + 100 * 32) + drawn, sizeof *bytes);
     ck_assert_ptr_nonnull(bytes);
@@ -190,7 +190,7 @@ static void choose_bytes(void)
         size_t start = page == 0 ? FILE_HEADER_BYTES : page * PAGE_BYTES;
         for (size_t i = 0; i < heads; i++)
             add_byte(start + i, &random);
-        add_rows(page, 32, &random);
+        add_rows(page, is_long() ? 32 : 20, &random);
         for (size_t i = 0; i < tails; i++) /* cells grow from the end */
             add_byte((page + 1) * PAGE_BYTES - 1 - testing_random(&random) % 1024, &random);
     }
