@@ -35,7 +35,11 @@ static struct known {
     bool there;
 } known[STORY_SESSIONS][STORY_ACTIONS_MAX + 1];
 
-void story_wrong(const struct story *story, const char *format, ...)
+static _Noreturn void story_wrong(const struct story *story, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* Ends the process. */
+static void story_wrong(const struct story *story, const char *format, ...)
 {
     char words[512];
     va_list arguments;

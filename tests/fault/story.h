@@ -1,9 +1,9 @@
-/* One story that faults are thrown at: sessions in every durability mode, each with a fixed list of
- * actions (creation, steps with a key or a worker's number, a PATCH, new weights, deletion), so that
- * the state after its k-th action is known to the last bit from an engine that never fails. Whatever
- * happened, a session must stand at one of its states, not before what it called durable, not after
- * what was sent. What is wrong ends the process with a sentence on stderr: stories also run in
- * processes of their own. */
+/* One story that faults are thrown at: sessions in every durability mode, each with a fixed list
+ * of actions (creation, steps with a key or a worker's number, a PATCH, new weights, deletion), so
+ * that the state after its k-th action is known to the last bit from an engine that never fails.
+ * Whatever happened, a session must stand at one of its states, not before what it called durable,
+ * not after what was sent. What is wrong ends the process with a sentence on stderr: stories also
+ * run in processes of their own. */
 #ifndef DESCENT_TESTS_STORY_H
 #define DESCENT_TESTS_STORY_H
 
@@ -48,12 +48,9 @@ void story_take_up(struct story *story);
  * a restart helps. */
 bool story_go(struct story *story, bool stop);
 
-/* At the end of the story every session is in its last state; also after another opening. Closes. */
+/* At the end of the story every session is in its last state; also after another opening. Closes.
+ */
 void story_end(struct story *story);
-
-/* Ends the process. */
-_Noreturn void story_wrong(const struct story *story, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
 
 /* Removes a folder of files. */
 void story_remove(const char *folder);

@@ -1,7 +1,7 @@
 /* The whole engine over a disk that fails at its n-th operation, n = 1, 2, 3 ... until nothing
  * fails; and over one that loses its power then (tests/lib/shim_vfs.h says what is left of it).
- * DESCENT_FAULT_LONG: every n, and many seeds of what a power cut leaves; else a part of the n, from one
- * on that the seed chooses. */
+ * DESCENT_FAULT_LONG: every n, and many seeds of what a power cut leaves; else a part of the n,
+ * from one on that the seed chooses. */
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +16,7 @@
 #include "tests/lib/testing.h"
 
 /* Waiting is most of the time: what is kept for later is tried again by the second. */
-enum { WORKERS = 8, WRITES_MIN = 400, READS_MIN = 80 };
+enum { WORKERS = 16, WRITES_MIN = 400, READS_MIN = 80 };
 
 /* What the workers have seen, in memory they share. */
 struct tally {

@@ -3,8 +3,9 @@
  * Then each answer is right to the last bit, or a sentence that names what is damaged. A session
  * that is said not to exist, another step, other bits or a crash are wrong.
  *
- * The bytes: the file's header; of every page its header and the cell pointers after it; of every row
- * its beginning; and random ones, each with a random wrong value. DESCENT_FAULT_LONG: many more of them. */
+ * The bytes: the file's header; of every page its header and the cell pointers after it; of
+ * every row its beginning; and random ones, each with a random wrong value. DESCENT_FAULT_LONG:
+ * many more of them. */
 #include <check.h>
 #include <fcntl.h>
 #include <stdarg.h>
