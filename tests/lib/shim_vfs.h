@@ -21,10 +21,11 @@ enum shim_mode {
 /* The disk that loses its power: sectors of 512 or of 4096 bytes (by the seed), written in any
  * order among the writes since the last sync of the file, the one under way included. Each sector
  * holds what it held after any of these writes or before them; one in eight is torn, its beginning
- * newer than its end or the other way round. The file's size is that after any of them; where it
- * grew and no sector arrived there are zeros, or anything at all (by the seed). Bytes that no write
- * covered stay as they are (SQLite's powersafe overwrite, which its system layer claims for every
- * file system), and whatever was synced is there. Seed 0: everything not synced is lost. */
+ * newer than its end. The file's size is that after any of them; where it grew and no sector
+ * arrived there are zeros, or anything at all (by the seed). Bytes that no write covered stay as
+ * they are (SQLite's powersafe overwrite, which its system layer claims for every file system),
+ * whatever was synced is there, and no file loses its name. Seed 0: everything not synced is lost.
+ */
 
 /* Becomes the default of every connection opened later. Syncs are counted, not done. */
 void shim_vfs_install(void);
