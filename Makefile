@@ -46,7 +46,7 @@ say = @printf '  %-7s %s\n' $(1) $(2)
 REAL := $(wildcard service/kernel/*.c) $(wildcard service/optim/rules/*.c) service/optim/whole.c service/session/advance.c
 ONCE := $(filter-out $(REAL),$(wildcard service/*/*.c service/optim/schedules/*.c storage/*.c api/*.c api/endpoint/*.c api/codec/*.c))
 CXXS := $(wildcard api/codec/*.cc)
-TESTS := $(wildcard tests/main.c tests/lib/*.c tests/contract/*.c tests/unit/*.c tests/scenario/*.c)
+TESTS := $(wildcard tests/main.c tests/lib/*.c tests/contract/*.c tests/unit/*.c tests/scenario/*.c tests/fault/*.c)
 
 OBJ := $(REAL:%.c=$(B)/%.f32.o) $(REAL:%.c=$(B)/%.f64.o) $(ONCE:%.c=$(B)/%.o) $(CXXS:%.cc=$(B)/%.o)
 LIB := $(filter-out $(B)/api/main.o,$(OBJ))
@@ -172,6 +172,15 @@ check-tsan: deps-check ## the C tests under ThreadSanitizer
 
 check-clang: deps-check deps-clang ## build everything with clang, warnings are errors, and run the C tests
 	@$(MAKE) --no-print-directory FLAVOUR=clang check-suites
+
+.PHONY: check-fault check-fault-long
+check-fault: deps-check ## disks, power, memory and processes that fail: the short form, about a minute (FAULTS="names")
+	@$(MAKE) --no-print-directory build/descent $(B)/tests/descent-tests
+	@$(TESTING) DESCENT_TESTS=$(CURDIR)/$(B)/tests/descent-tests tests/fault/run.sh short $(FAULTS)
+
+check-fault-long: deps-check ## the long form, about half an hour
+	@$(MAKE) --no-print-directory build/descent $(B)/tests/descent-tests
+	@$(TESTING) DESCENT_TESTS=$(CURDIR)/$(B)/tests/descent-tests tests/fault/run.sh long $(FAULTS)
 
 # The same bits with and without vector clones, and from another compiler: a digest of a long run over every rule.
 check-scalar: deps-check deps-clang ## compare the bits of vector, scalar and clang builds; C tests of the scalar build

@@ -94,6 +94,12 @@ enum status sqlite_file_fault(const struct sqlite_file *file, int code, struct f
         return fault_set(fault, STATUS_STORAGE_FAILED, "",
                          "%s is damaged (%s). Restore it from a backup.", path,
                          sqlite3_errstr(code));
+    case SQLITE_ERROR: /* of statements that never change: what they name is not there, or the
+                          format is unknown */
+        return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                         "%s is damaged: its schema is not what it was (%s). Restore it from a "
+                         "backup.",
+                         path, sqlite3_errstr(code));
     case SQLITE_CANTOPEN:
         return fault_set(fault, STATUS_STORAGE_FAILED, "",
                          "%s cannot be opened: %s. It must exist and be writable by this user.",

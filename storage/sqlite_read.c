@@ -45,9 +45,10 @@ static enum status visit_event(struct sqlite_store *self, sqlite3_stmt *row,
 {
     struct store_event event = row_event(row);
 
-    (void)self;
-    (void)fault; /* the checksum includes head and body: event_read checks it */
-    return visitor->event(visitor->context, &event);
+    /* The row's checksum includes head and body: event_read checks it. */
+    if (!row_kind_valid(&event, row_number(row, 3)))
+        return damaged(self, "The record of the event at lsn", event.lsn, fault);
+    return event.chunk == 0 ? visitor->event(visitor->context, &event) : STATUS_OK;
 }
 
 static enum status scan_rows(struct sqlite_store *self, enum sqlite_statement statement,

@@ -53,6 +53,20 @@ uint64_t row_checksum_event(const struct store_event *event)
                         bytes_checksum(event->body));
 }
 
+uint64_t row_kind(const struct store_event *event)
+{
+    uint64_t sum = ROW_CHECKSUM(event->lsn, (uint64_t)event->session, event->step, event->kind,
+                                event->chunk, event->chunks) >>
+                   32;
+
+    return (sum > 0 ? sum : 1) << 32 | event->kind;
+}
+
+bool row_kind_valid(const struct store_event *event, uint64_t column)
+{
+    return event->kind > 0 && (column >> 32 == 0 || column == row_kind(event));
+}
+
 uint64_t row_checksum_session(const struct store_session *session)
 {
     return ROW_CHECKSUM((uint64_t)session->key, bytes_checksum(span_text(session->id)),

@@ -52,4 +52,10 @@ uint64_t row_checksum_session(const struct store_session *session);
 uint64_t row_checksum_checkpoint(const struct store_checkpoint *checkpoint);
 uint64_t row_checksum_chunk(uint64_t place, struct span body);
 
+/* What stands in the journal's column kind: the kind, and above it 32 bits of a checksum of the
+ * row's numbers, so that a scan need not read head and body to know whose an event is. Rows written
+ * before there was one have 0 there. row_kind_valid: the numbers are those that were written. */
+uint64_t row_kind(const struct store_event *event);
+bool row_kind_valid(const struct store_event *event, uint64_t column);
+
 #endif

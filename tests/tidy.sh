@@ -78,7 +78,7 @@ table storage/stores.def 'STORE(\([a-z_0-9]*\))' storage '' .c one-way
 table api/codecs.def 'CODEC(\([a-z_0-9]*\))' api/codec '' .c one-way
 table api/commands.def 'COMMAND(\([a-z_]*\),' api command_ .c one-way
 table api/routes.def 'ROUTE([A-Z]*, "[^"]*", \([a-z_]*\),' api/endpoint '' .c
-suites=$(sed -n 's/^SUITE(\([a-z_0-9]*\))/\1/p' tests/suites.def | sort)
+suites=$(sed -n 's/^\(SUITE\|FAULT\)(\([a-z_0-9]*\))/\2/p' tests/suites.def | sort)
 files=$(ls tests/*/test_*.c | sed 's|.*/test_||; s|\.c$||' | sort)
 [ "$suites" = "$files" ] || complain "tests/suites.def and tests/*/test_*.c differ: $(printf '%s\n%s\n' "$suites" "$files" | sort | uniq -u | tr '\n' ' ')"
 [ -z "$(printf '%s\n' "$suites" | uniq -d)" ] || complain "tests/suites.def names a suite twice"
