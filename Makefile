@@ -173,6 +173,11 @@ check-tsan: deps-check ## the C tests under ThreadSanitizer
 check-clang: deps-check deps-clang ## build everything with clang, warnings are errors, and run the C tests
 	@$(MAKE) --no-print-directory FLAVOUR=clang check-suites
 
+.PHONY: check-oom
+check-oom: deps-check ## every allocation of every request, of starting and of stopping fails (2 min)
+	@$(MAKE) --no-print-directory build/descent build/release/tests/descent-tests
+	@$(TESTING) DESCENT_OOM_ALL=1 tests/run.sh build/release/tests/descent-tests oom oom_open
+
 # The same bits with and without vector clones, and from another compiler: a digest of a long run over every rule.
 check-scalar: deps-check deps-clang ## compare the bits of vector, scalar and clang builds; C tests of the scalar build
 	@for flavour in release scalar clang; do $(MAKE) --no-print-directory FLAVOUR=$$flavour build/$$flavour/tests/bits || exit 1; done

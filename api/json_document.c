@@ -107,7 +107,8 @@ static enum status envelope_fault(const struct json_lift *lift, const json_error
                            fault, expectation->ours);
 }
 
-/* jansson takes a failed allocation for an error of the text, or loses characters without a word. */
+/* jansson takes a failed allocation for an error of the text, or loses characters without a word.
+ */
 static _Thread_local bool starved;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
