@@ -245,6 +245,20 @@ bool exchange_receive(struct exchange *exchange, const void *data, size_t size)
                      transfer_deadline(exchange, exchange->started_us, exchange->body_used));
 }
 
+/* Where memory ran out there may be no ETag, or a preference that nobody read: an answer that lacks
+ * something is not sent, whatever it says. */
+static void distrust(struct exchange *exchange)
+{
+    struct fault fault;
+
+    if (!exchange->arena.failed || exchange->reply.http >= 500)
+        return;
+    buffer_release(exchange->reply.buffer);
+    fault_set(&fault, STATUS_INTERNAL, "",
+              "the server ran out of memory while it answered; look whether it was done");
+    exchange->reply = reply_fault(&exchange->request, &fault);
+}
+
 bool exchange_serve(struct exchange *exchange)
 {
     struct request *request = &exchange->request;
@@ -255,6 +269,7 @@ bool exchange_serve(struct exchange *exchange)
         if (!watch_set(&exchange->watched, WATCH_NONE, 0))
             return false;
         exchange->reply = request->route->serve(exchange->commons->engine, request);
+        distrust(exchange);
         /* Now, not when the reply has gone: who hears it may send the next body at once. */
         release_body(exchange);
     }

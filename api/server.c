@@ -99,33 +99,31 @@ static void read_header(struct exchange *exchange, struct MHD_Connection *connec
 /* --- sending --- */
 
 /* Small pieces become one: libmicrohttpd sends one in the same system call as the header, several
- * by another. */
-static bool join(struct arena *arena, struct span *parts, size_t *count)
+ * by another. Without memory they stay apart. */
+static void join(struct arena *arena, struct span *parts, size_t *count)
 {
     size_t total = 0, used = 0;
 
     for (size_t i = 0; i < *count; i++)
         total += parts[i].size;
     if (*count < 2 || total > JOINED_BYTES_MAX)
-        return true;
+        return;
     char *joined = arena_take(arena, total);
     if (joined == NULL)
-        return false;
+        return;
     for (size_t i = 0; i < *count; i++) {
         memcpy(joined + used, parts[i].data, parts[i].size);
         used += parts[i].size;
     }
     parts[0] = span_of(joined, total);
     *count = 1;
-    return true;
 }
 
 static struct MHD_Response *make_response(struct arena *arena, struct span *parts, size_t count)
 {
     struct MHD_IoVec pieces[RANGE_PARTS];
 
-    if (!join(arena, parts, &count))
-        return NULL;
+    join(arena, parts, &count);
     if (count == 0)
         return MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
     if (count == 1)

@@ -10,7 +10,13 @@
 #include "service/core/log.h"
 #include "storage/store.h"
 
-enum { GROUP_ITEMS_MAX = 4096, RETRY_US = 1000000, IDLE_US = 5000000, GATHER_US_MAX = 5000 };
+enum {
+    GROUP_ITEMS_MAX = 4096,
+    RETRY_US = 1000000,
+    RETRY_MEMORY_US = 20000,
+    IDLE_US = 5000000,
+    GATHER_US_MAX = 5000
+};
 #define GROUP_BYTES_MAX ((size_t)64 << 20)
 #define LATER_BYTES_MAX ((size_t)256 << 20)
 
@@ -135,7 +141,8 @@ static void note_outcome(struct committer *committer, const struct commit_item *
     if (status == STATUS_STORAGE_FAILED || (status != STATUS_OK && !item->waited)) {
         log_error("a write failed: %s", item->fault.detail);
         if (committer->retry_us == 0) /* else clients that hurry would put it off for ever */
-            committer->retry_us = clock_monotonic_us() + RETRY_US;
+            committer->retry_us =
+                clock_monotonic_us() + (status == STATUS_INTERNAL ? RETRY_MEMORY_US : RETRY_US);
         pthread_cond_broadcast(&committer->space); /* let them see the trouble */
     }
     pthread_mutex_unlock(&committer->mutex);

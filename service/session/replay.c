@@ -31,6 +31,8 @@ static enum status stream_read(struct stream *stream, void *out, size_t size, st
             status = stream->store->backend->checkpoint_read(stream->store, stream->place->id,
                                                              stream->chunk++, stream->data,
                                                              &stream->size, fault);
+            if (status == STATUS_INTERNAL) /* memory is out: nothing is wrong with what is stored */
+                return status;
             if (status != STATUS_OK)
                 return fault_set(fault, STATUS_STORAGE_FAILED, "", "checkpoint %llu: %.300s",
                                  (unsigned long long)stream->place->id, fault->detail);
