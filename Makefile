@@ -22,6 +22,8 @@ OPT.asan := -O1 -g -DDESCENT_SCALAR -fsanitize=address,undefined -fno-sanitize-r
 OPT.tsan := -O1 -g -DDESCENT_SCALAR -fsanitize=thread
 OPT.fuzz := -O1 -g -DDESCENT_SCALAR -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all
 OPT.cover := -O0 -g --coverage
+# Can be killed at named points and break promises on purpose (service/core/point.h): for tests/fault alone.
+OPT.points := -O1 -DDESCENT_SCALAR -DDESCENT_POINTS
 ifneq ($(filter clang fuzz,$(FLAVOUR)),)
 CC := clang
 CXX := clang++
@@ -48,7 +50,8 @@ ONCE := $(filter-out $(REAL),$(wildcard service/*/*.c service/optim/schedules/*.
 CXXS := $(wildcard api/codec/*.cc)
 TESTS := $(wildcard tests/main.c tests/lib/*.c tests/contract/*.c tests/unit/*.c tests/scenario/*.c)
 
-OBJ := $(REAL:%.c=$(B)/%.f32.o) $(REAL:%.c=$(B)/%.f64.o) $(ONCE:%.c=$(B)/%.o) $(CXXS:%.cc=$(B)/%.o)
+POINTS := $(if $(filter points,$(FLAVOUR)),tests/fault/point.c)
+OBJ := $(POINTS:%.c=$(B)/%.o) $(REAL:%.c=$(B)/%.f32.o) $(REAL:%.c=$(B)/%.f64.o) $(ONCE:%.c=$(B)/%.o) $(CXXS:%.cc=$(B)/%.o)
 LIB := $(filter-out $(B)/api/main.o,$(OBJ))
 TESTOBJ := $(TESTS:%.c=$(B)/%.o)
 

@@ -11,6 +11,7 @@
 
 #include "service/core/contract.h"
 #include "service/core/log.h"
+#include "service/core/point.h"
 #include "storage/lockfile.h"
 
 enum {
@@ -106,6 +107,7 @@ static enum status tidy(struct sqlite_store *self, struct fault *fault)
     if (status != STATUS_OK)
         return status;
     status = sqlite_store_written(self, vacuum_slice(self), fault);
+    POINT(in_maintain);
     if (status == STATUS_OK)
         status = sqlite_store_written(self, sqlite_file_run(&self->file, SQL_PROBE), fault);
     if (status == STATUS_OK)
@@ -130,6 +132,7 @@ static enum status sqlite_maintain(struct store *store, struct fault *fault)
         status = heal(self, fault);
     if (status == STATUS_OK)
         status = tidy(self, fault);
+    POINT(after_maintain);
     turn_pass(&self->turn);
     return status;
 }
@@ -154,6 +157,7 @@ static enum status take_over(struct sqlite_store *self, struct fault *fault)
     if (status == STATUS_OK)
         status =
             sqlite_store_written(self, sqlite_file_number(&self->file, SQL_LSN_LAST, &lsn), fault);
+    POINT(in_take_over);
     if (status != STATUS_OK) {
         sqlite_store_undo(self);
         return status;
@@ -201,6 +205,7 @@ static enum status sqlite_open(const struct store_options *options, struct store
         status = sqlite_file_open(&self->file, self->folder, options->create, fault);
     if (status == STATUS_OK)
         status = take_over(self, fault);
+    POINT(after_take_over);
     if (status == STATUS_OK)
         *out = &self->store;
     else

@@ -32,6 +32,7 @@
 
 #include "service/core/contract.h"
 #include "service/core/embed.h"
+#include "service/core/point.h"
 #include "storage/sqlite_vfs.h"
 
 EMBED(schema_0001, "storage/schema/0001_initial.sql");
@@ -197,6 +198,7 @@ static int migrate_once(sqlite3 *db, int64_t version)
              APPLICATION_ID, version + 1);
     if (code == SQLITE_OK)
         code = sqlite3_exec(db, migrations[version], NULL, NULL, NULL);
+    POINT(in_migration);
     if (code == SQLITE_OK)
         code = sqlite3_exec(db, stamp, NULL, NULL, NULL);
     if (code == SQLITE_OK)
@@ -260,6 +262,8 @@ enum status sqlite_file_open(struct sqlite_file *file, const char *folder, bool 
         code = sqlite3_exec(file->db, settings, NULL, NULL, NULL);
     if (code == SQLITE_OK)
         code = journal_set(file->db);
+    if (code == SQLITE_OK && BUG(skip_sync))
+        code = sqlite3_exec(file->db, "PRAGMA synchronous = OFF", NULL, NULL, NULL);
     if (code == SQLITE_OK && (status = migrate(file, fault)) != STATUS_OK)
         goto done;
     for (size_t i = 0; i < SQL_COUNT && code == SQLITE_OK; i++)

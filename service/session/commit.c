@@ -8,6 +8,7 @@
 #include "service/core/clock.h"
 #include "service/core/contract.h"
 #include "service/core/log.h"
+#include "service/core/point.h"
 #include "storage/store.h"
 
 enum { GROUP_ITEMS_MAX = 4096, RETRY_US = 1000000, IDLE_US = 5000000, GATHER_US_MAX = 5000 };
@@ -71,16 +72,20 @@ static enum status write_group(struct committer *committer, struct commit_item *
 {
     const struct store_backend *backend = committer->store->backend;
     struct commit_turn turn = {.store = committer->store, .lsn = committer->lsn};
+    POINT(before_begin);
     enum status status = backend->begin(committer->store, fault);
 
     if (status != STATUS_OK)
         return status;
+    POINT(after_begin);
     for (struct commit_item *item = first; item != end; item = item->next)
         if ((status = item->write(item, &turn, fault)) != STATUS_OK) {
             backend->rollback(committer->store);
             return status;
         }
+    POINT(before_commit);
     status = backend->commit(committer->store, fault);
+    POINT(after_commit);
     if (status == STATUS_OK) {
         committer->lsn = turn.lsn;
         committer->unrested = true;
@@ -99,6 +104,7 @@ static void finish(struct committer *committer, struct commit_item *item, enum s
     if (waited) {
         item->status = status;
         sem_post(&item->finished);
+        POINT(between_wakes);
         return;
     }
     pthread_mutex_lock(&committer->mutex);

@@ -5,6 +5,7 @@
 #include <sys/random.h>
 
 #include "service/core/clock.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
@@ -202,8 +203,10 @@ enum status engine_create(struct engine *engine, const struct session_request *r
     *created = !exists;
     if (exists || status != STATUS_OK)
         return status;
+    POINT(before_create);
     if ((status = first_state(request, session->plan, &session->state, fault)) == STATUS_OK)
         status = session_checkpoint(session, request->spec, fault);
+    POINT(after_create);
     if (status != STATUS_OK)
         engine_forget(engine, session);
     end_creation(engine, session, status == STATUS_OK);

@@ -10,6 +10,7 @@
 #include "service/core/contract.h"
 #include "service/core/crew.h"
 #include "service/core/log.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
@@ -129,6 +130,7 @@ static enum status visit_event(void *context, const struct store_event *row)
 {
     struct opening *opening = context;
     struct engine *engine = opening->engine;
+    POINT(in_scan);
     struct session *session = find_key(opening, row->session);
 
     if (!opening->event_seen)
@@ -170,6 +172,7 @@ static enum status read_store(struct engine *engine, struct opening *opening, st
     fault_set(fault, STATUS_INTERNAL, "", "out of memory while reading the storage");
     if ((status = engine->store->backend->scan(engine->store, &visitor, fault)) != STATUS_OK)
         return status;
+    POINT(after_scan);
     if (!opening->event_seen)
         engine->trimmed_lsn = engine->journal_lsn;
     for (size_t i = 0; i < opening->count; i++) {
@@ -198,7 +201,9 @@ static void evict(struct session *session)
             log_warning("session %s stays in memory: %s", session->id, fault.detail);
         session_unpin(session);
     }
+    POINT(before_evict);
     session_evict(session);
+    POINT(after_evict);
 }
 
 struct resident {
@@ -371,6 +376,7 @@ void engine_close(struct engine *take_engine)
     pthread_mutex_unlock(&engine->wake_mutex);
     pthread_join(engine->housekeeper, NULL);
     engine_save(engine);
+    POINT(after_save);
     engine_free(engine);
 }
 

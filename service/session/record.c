@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "service/core/clock.h"
+#include "service/core/point.h"
 
 enum { RECORD_FORMAT = 2 };
 
@@ -81,6 +82,9 @@ enum status event_unpack(struct span record, struct event *out, struct fault *fa
         event.cursor = (const char *)cursor.data;
         event.cursor_size = cursor.size;
     }
+    event.keyed &= !BUG(forget_key);
+    event.seq = BUG(forget_seq) ? 0 : event.seq;
+    event.lr = BUG(lose_override) ? (double)NAN : event.lr;
     if (unpacker.failed || format != RECORD_FORMAT || event.wire >= DTYPE_COUNT ||
         event.kind < EVENT_GRADIENT || event.kind > EVENT_SPEC)
         return damaged(fault, "event");

@@ -5,6 +5,7 @@
 
 #include "service/core/contract.h"
 #include "service/core/log.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
@@ -216,6 +217,8 @@ static enum status replay_step(struct session *session, struct state *state,
         free(cursor);
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     }
+    if (BUG(replay_twice))
+        event_apply(state, session->plan, spec, count, event, body, 0, next, &receipt);
     event_apply(state, session->plan, spec, count, event, body, 0, next, &receipt);
     state_publish(state, event, next, &receipt, cursor);
     return STATUS_OK;
@@ -230,7 +233,7 @@ static enum status replay_event(struct session *session, struct state *state, st
     struct buffer *body;
     enum status status = read_event(session, place, head, chunk_data, &event, &body, fault);
 
-    if (status == STATUS_OK)
+    if (status == STATUS_OK && !(BUG(forget_spec) && event.kind == EVENT_SPEC))
         status = event.kind == EVENT_SPEC ? replay_spec(session, state, spec, body, fault)
                                           : replay_step(session, state, spec, &event, body, fault);
     buffer_release(body);
@@ -252,11 +255,14 @@ enum status session_load(struct session *session, struct state **out, struct fau
         status = fault_set(fault, STATUS_STORAGE_FAILED, "", "no checkpoint is stored");
     else
         status = load_checkpoint(session, &stream, state, &spec, fault);
+    POINT(after_checkpoint_read);
     for (const struct event_place *place = session->events; place != NULL && status == STATUS_OK;
          place = place->next)
-        if (place->lsn > stream.place->lsn) {
+        if (place->lsn > stream.place->lsn &&
+            !(BUG(drop_event_on_recovery) && place->next == NULL)) {
             status = replay_event(session, state, &spec, place, stream.data, fault);
             replayed++;
+            POINT(after_replayed_event);
             bytes += place->bytes;
         }
     free(stream.data);

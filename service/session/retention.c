@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "service/core/log.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
@@ -29,6 +30,7 @@ static enum status write_drop(struct commit_item *item, struct commit_turn *turn
         status = backend->checkpoint_drop(turn->store, drop->checkpoint, fault);
     if (status == STATUS_OK && drop->first <= drop->last)
         status = backend->event_drop(turn->store, drop->first, drop->last, fault);
+    POINT(after_drop);
     return status;
 }
 
@@ -242,6 +244,7 @@ static void drop_events(struct engine *engine, uint64_t floor, uint64_t end)
             STATUS_OK)
             return;
         engine->trimmed_lsn = last;
+        POINT(between_drops);
     }
 }
 
@@ -278,5 +281,6 @@ void engine_trim(struct engine *engine)
         session_release(sessions[i]);
     }
     free(sessions);
-    drop_events(engine, floor, end);
+    POINT(before_trim);
+    drop_events(engine, BUG(trim_too_much) ? end : floor, end);
 }
