@@ -50,7 +50,7 @@ ONCE := $(filter-out $(REAL),$(wildcard service/*/*.c service/optim/schedules/*.
 CXXS := $(wildcard api/codec/*.cc)
 TESTS := $(wildcard tests/main.c tests/lib/*.c tests/contract/*.c tests/unit/*.c tests/scenario/*.c)
 
-POINTS := $(if $(filter points,$(FLAVOUR)),tests/fault/point.c)
+POINTS := $(if $(filter points,$(FLAVOUR)),tests/fault/kill/point.c)
 OBJ := $(POINTS:%.c=$(B)/%.o) $(REAL:%.c=$(B)/%.f32.o) $(REAL:%.c=$(B)/%.f64.o) $(ONCE:%.c=$(B)/%.o) $(CXXS:%.cc=$(B)/%.o)
 LIB := $(filter-out $(B)/api/main.o,$(OBJ))
 TESTOBJ := $(TESTS:%.c=$(B)/%.o)
@@ -186,6 +186,20 @@ check-scalar: deps-check deps-clang ## compare the bits of vector, scalar and cl
 $(B)/tests/bits: $(LIB) $(B)/tests/bits.o $(B)/tests/lib/rules.o $(B)/tests/lib/testing.o
 	$(call say,LINK,$@)
 	$(Q)$(CXX) $(COMMON) -o $@ $^ $(LDLIBS)
+
+# What a process that dies at any moment leaves behind; tests/fault/ says more.
+.PHONY: check-kill check-kill-long check-seeded
+check-kill: deps-check ## kill the server at every named point and at random moments under load: half a minute
+	@$(MAKE) --no-print-directory FLAVOUR=points build/points/descent
+	@PYTHON=$(PYTHON) tests/fault/kills.sh short
+
+check-kill-long: deps-check ## the same with more than 500 kills: about five minutes
+	@$(MAKE) --no-print-directory FLAVOUR=points build/points/descent
+	@PYTHON=$(PYTHON) tests/fault/kills.sh long
+
+check-seeded: deps-check ## break one promise after the other and see that a test notices: a minute
+	@$(MAKE) --no-print-directory FLAVOUR=points build/points/descent build/points/tests/descent-tests
+	@$(PYTHON) tests/fault/seeded.py
 
 BENCHOBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/bench/*.c))
 -include $(BENCHOBJ:.o=.d)

@@ -2,7 +2,7 @@
  *
  * Only the flavour `points` (make FLAVOUR=points, for tests alone) has them; everywhere else POINT
  * is nothing and BUG is false, and no trace is left in the program. What there is: points.def and
- * bugs.def. What the environment asks for: tests/fault/point.c. */
+ * bugs.def. What the environment asks for: tests/fault/kill/point.c. */
 #ifndef DESCENT_CORE_POINT_H
 #define DESCENT_CORE_POINT_H
 

@@ -282,5 +282,5 @@ void engine_trim(struct engine *engine)
     }
     free(sessions);
     POINT(before_trim);
-    drop_events(engine, BUG(trim_too_much) ? end : floor, end);
+    drop_events(engine, BUG(trim_too_much) ? engine->journal_lsn + 1 : floor, end);
 }

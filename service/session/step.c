@@ -157,7 +157,7 @@ static void apply(struct step *step, struct outcome *out)
                 step->body, step->offset, step->next, &receipt);
     POINT(in_apply);
     pthread_mutex_lock(&session->mutex);
-    if (session->durable_step < receipt.step)
+    if (session->durable_step < receipt.step && !BUG(apply_before_commit))
         receipt.durable_step = session->durable_step;
     session->step = receipt.step;
     session->dirty++;

@@ -38,8 +38,10 @@ def one_point(world, draw, point, pause_ms):
         check(world.begin(), "the server did not start")
         client = next(c for c in world.actors if getattr(c, "number", 0) == 7)
         world.quiet.set()
-        time.sleep(0.3)  # its own step is through
-        world.half_reply(client)
+        while not client.parked and not world.trouble():
+            time.sleep(0.01)
+        if not world.trouble():
+            world.half_reply(client)
         world.quiet.clear()
         return
     asked = f"{point}:{passes}:{wait}"
@@ -57,6 +59,8 @@ def one_point(world, draw, point, pause_ms):
             time.sleep(draw.uniform(0.02, 0.2))
             world.server.process.send_signal(signal.SIGTERM)
         code = world.server.await_death(POINT_S)
+        if world.trouble():
+            return
         check(code is not None, f"{asked} was not passed in {POINT_S} s")
         check(code == -signal.SIGKILL, f"on the way to {asked} the server ended with {code}")
     world.quiet.clear()
@@ -71,10 +75,17 @@ def one_random(world, draw):
         time.sleep(draw.uniform(0, 0.03))
         process.kill()
         process.wait()
+        world.random_kills += 1
     check(world.begin(), "the server did not start")
     world.finish_half()
-    time.sleep(draw.uniform(0.02, 0.35))
-    check(world.server.end(signal.SIGKILL) == -signal.SIGKILL, "the kill came too late")
+    if draw.random() < 0.1:
+        time.sleep(1.5)  # long enough to see that an interval is kept
+    else:
+        time.sleep(draw.uniform(0.02, 0.35))
+    if draw.random() < 0.1:
+        world.stop_orderly()
+    else:
+        world.kill()
 
 
 def run(world, options):
@@ -84,16 +95,18 @@ def run(world, options):
     world.create()
     world.start_actors()
     for number, point in enumerate(plan):
-        if point is None:
+        begun = time.monotonic()
+        if point is None or number == 0:
             one_random(world, draw)
-        else:
+        if point is not None:
             one_point(world, draw, point, options.pause)
         if world.trouble():
             return
-        if point is not None or number % 4 == 0:
+        world.spent_s[point] = world.spent_s.get(point, 0) + time.monotonic() - begun
+        if point is not None and (number == 0 or draw.random() < 0.3):
             world.recover()
             time.sleep(draw.uniform(0.02, 0.1))
-            check(world.server.end(signal.SIGKILL) == -signal.SIGKILL, "the kill came too late")
+            world.kill()
     world.recover()
     time.sleep(0.2)
     world.stop.set()
@@ -102,7 +115,9 @@ def run(world, options):
         check(not actor.is_alive(), f"client {actor.number} does not come to an end")
     if world.trouble():
         return
+    begun = time.monotonic()
     reference.verify(world.sessions, world.main, options.reference or options.binary, world.folder)
+    print(f"  compared with the reference in {time.monotonic() - begun:.1f} s")
     check(world.server.end(signal.SIGTERM) == 0, "the last SIGTERM did not end it with 0")
     world.look_over()
     report(world, plan)
@@ -111,7 +126,8 @@ def run(world, options):
 def report(world, plan):
     replayed = sum(getattr(actor, "replayed", 0) for actor in world.actors)
     named = [point for point in plan if point is not None]
-    print(f"  {world.lives} lives: killed {len(named)} times at {len(set(named))} points; "
+    print(f"  {world.lives} lives: killed {len(named)} times at {len(set(named))} points, "
+          f"{world.random_kills} times at random moments; "
           f"{sum(reader.count for reader in world.readers)} reads; {replayed} requests were "
           "repeated because their answer was lost with the server")
     for session in world.sessions:
@@ -121,6 +137,8 @@ def report(world, plan):
     for words, times in (("listening", world.begun_s), ("all sessions back", world.recovered_s)):
         print(f"  {words} after ms: min {1e3 * min(times):.0f}, median "
               f"{1e3 * statistics.median(times):.0f}, max {1e3 * max(times):.0f}")
+    slowest = sorted(world.spent_s.items(), key=lambda pair: -pair[1])[:6]
+    print("  most time for", ", ".join(f"{name or 'random'} {s:.1f} s" for name, s in slowest))
     if not world.verifies:
         print("  descent verify: SKIPPED, this program has no such command")
 
@@ -129,7 +147,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--binary", default=os.environ.get("DESCENT_BINARY", "build/points/descent"))
     parser.add_argument("--reference", help="what serves the reference; the same program")
-    parser.add_argument("--points", default="none", help="all, none, or NAME*TIMES,NAME")
+    parser.add_argument("--points", default="none", help="all, quick, slow, none, or NAME*TIMES,NAME")
     parser.add_argument("--rounds", type=int, default=1, help="how often each point")
     parser.add_argument("--kills", type=int, default=20, help="kills at random moments")
     parser.add_argument("--pause", type=int, help="ms between a point and the kill")

@@ -28,11 +28,13 @@ class Actor(threading.Thread):
         self.wire = Wire(world.server)
         self.random = random.Random(f"{world.seed} {number}")
         self.errors = world.errors
+        self.parked = False  # it holds still
 
     def run(self):
         try:
             while not self.world.stop.is_set() and not failures:
-                if self.world.quiet.is_set():
+                self.parked = self.world.quiet.is_set()
+                if self.parked:
                     time.sleep(0.02)
                     continue
                 self.act()
@@ -52,12 +54,13 @@ class Client(Actor):
     """
 
     def __init__(self, world, session, number, media, names, wire_dtype=None, cursor=False,
-                 bases=False, pace_s=0.01, prefer=False):
+                 bases=False, pace_s=0.02, prefer=False):
         super().__init__(world, session, number)
         self.media, self.names, self.cursor, self.bases = media, names, cursor, bases
         self.wire_dtype = wire_dtype or ("f32" if session.dtype == np.float32 else "f64")
         self.pace_s, self.prefer = pace_s, prefer
         self.index = self.seq = self.at = 0  # at: the step this client believes the session is at
+        self.second, self.ask_twice = Wire(world.server), False
         self.sent = []  # (arguments of the request, receipt, life), the last few
         self.replayed = 0
 
@@ -104,6 +107,7 @@ class Client(Actor):
             del self.sent[:-20]
             if self.names != "match" and self.random.random() < 0.1:
                 self.ask_again()
+            self.ask_twice = self.random.random() < 0.1
         self.sleep(self.pace_s)
 
     def request(self, fields):
@@ -126,9 +130,15 @@ class Client(Actor):
         """(HTTP status, receipt, life, request). Status 0: taken, by the step the session is at."""
         unsure = []
         arguments = self.request(fields)
+        if self.ask_twice and self.session.sure and self.names != "match":
+            double = threading.Thread(target=self.send_second, args=arguments, daemon=True)
+            double.start()
         while True:
+            begun, lives = time.monotonic(), self.world.lives
             status, data, answer = self.wire.until_answered(
                 "POST", *arguments, unsure=lambda: unsure.append(True))
+            if lives == self.world.lives:
+                self.world.slowest_s = max(self.world.slowest_s, time.monotonic() - begun)
             document = json.loads(data)
             if status == 412:
                 now = document["current_step"]
@@ -166,6 +176,14 @@ class Client(Actor):
         check("lr" not in fields or receipt["lr"] == fields["lr"], "an override was not used")
         self.replayed += answer["Idempotency-Replayed"] == "true"
         return status, receipt, self.wire.life, arguments
+
+    def send_second(self, *arguments):
+        """The same request on another connection at the same time; whoever comes first takes the
+        step. What it is told, nobody notes: a step of its own is found at the end."""
+        try:
+            self.second.once("POST", *arguments)
+        except (Down, Broken):
+            pass
 
     def ask_again(self):
         """The receipt of an acknowledged step is the same for ever, if the step is."""

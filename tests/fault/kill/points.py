@@ -8,7 +8,7 @@ TABLE = os.path.join(HERE, "../../../service/core/points.def")
 # How often a point is passed at most before the kill; what is not here comes by the dozen.
 PASSES = {
     "in_migration": 1, "in_take_over": 1, "after_take_over": 1, "in_scan": 20, "after_scan": 1,
-    "before_greeting": 1, "after_checkpoint_read": 8, "after_replayed_event": 20,
+    "before_greeting": 1, "after_checkpoint_read": 6, "after_replayed_event": 6,
     "before_evict": 2, "after_evict": 2, "in_maintain": 1, "after_maintain": 1, "before_stop": 1,
     "after_save": 1, "before_trim": 2, "between_drops": 2, "after_drop": 6,
     "before_delete": 4, "after_delete": 4, "before_create": 4, "after_create": 4,
@@ -16,6 +16,7 @@ PASSES = {
 }
 # What is passed while nobody works, and when it is asked to stop.
 QUIET = {"in_maintain", "after_maintain"}
+IDLE = {"before_evict", "after_evict"}
 TERM = {"before_stop", "after_save"}
 FRESH = {"in_migration"}  # in a new folder only
 HALF = "half_reply"  # not in the program: the reader does it
@@ -27,12 +28,15 @@ def table():
 
 
 def chosen(words):
-    """"all", "none" or "name*3,name": the list of points to kill at."""
+    """"all", "quick" (what needs no waiting), "slow" (the others), "none" or "name*3,name": the list
+    of points to kill at."""
     names = table() + [HALF]
     if words == "none":
         return []
     if words == "all":
         return names
+    if words in ("quick", "slow"):
+        return [name for name in names if (name in QUIET | IDLE) == (words == "slow")]
     out = []
     for word in words.split(","):
         name, _, times = word.partition("*")

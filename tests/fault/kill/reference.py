@@ -30,9 +30,9 @@ def feed(session, wire, steps):
                     name == "base_step" and "base_step" not in told.fields):
                 check(receipt[name] == value, f"{session.name}, step {k}: its receipt said {name} "
                       f"{value}, the reference {receipt[name]}")
-        if k in session.reads:
+        if k in session.reads and (k % 4 == 0 or k == steps):
             weights, _ = session.weights(wire)
-            check(hashlib.blake2b(weights, digest_size=16).digest() == session.reads[k][0],
+            check(hashlib.blake2b(weights, digest_size=16).digest() == session.reads[k],
                   f"{session.name}: what was read at step {k} is not step {k}")
 
 

@@ -62,9 +62,13 @@ class Server:
 
     def await_death(self, seconds):
         """The exit code, or None when it still lives after so long."""
-        try:
-            code = self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
+        until, code = time.monotonic() + seconds, None
+        while code is None and time.monotonic() < until and not failures:
+            try:
+                code = self.process.wait(0.2)
+            except subprocess.TimeoutExpired:
+                pass
+        if code is None:
             return None
         with self.changed:
             self.open_port = None

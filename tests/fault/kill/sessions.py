@@ -10,7 +10,7 @@ import numpy as np
 from .server import check
 
 INTERVAL_S = 0.1
-INTERVAL_SLACK_S = 1.0  # the machine may be busy
+SLACK_S = 1.0  # the machine may be busy
 STEP, INTERVAL = {"mode": "step"}, {"mode": "interval", "seconds": INTERVAL_S}
 
 
@@ -37,7 +37,7 @@ class Session:
         self.start = rng.standard_normal(self.count).astype(self.dtype)
         self.mutex = threading.Lock()
         self.history = {}  # step -> Told
-        self.reads = {}  # step -> (digest, life): what was served
+        self.reads = {}  # step -> digest of what was served
         self.cuts = []  # (life, step): where the session stood when that life began
         self.durable = self.acknowledged = self.seen = 0
         self.lost, self.lost_s = 0, 0.0
@@ -95,8 +95,9 @@ class Session:
             self.history[step] = told
             self.acknowledged = max(self.acknowledged, step)
 
-    def note_begin(self, life, step, died_at):
-        """The session stands at `step` when a life begins: what was beyond is lost."""
+    def note_begin(self, life, step, died_at, slack_s, orderly):
+        """The session stands at `step` when a life begins: what was beyond is lost, if the end was
+        not orderly and it was told within an interval and what this machine takes for a write."""
         with self.mutex:
             check(step >= self.durable,
                   f"{self.name} stands at {step} after step {self.durable} was told durable")
@@ -107,16 +108,15 @@ class Session:
                 told = self.history.pop(k)
                 age = died_at - told.at
                 self.lost_s = max(self.lost_s, age)
-                check(self.durability["mode"] != "interval" or
-                      age < INTERVAL_S + INTERVAL_SLACK_S,
+                check(self.durability["mode"] != "interval" or age < INTERVAL_S + slack_s,
                       f"{self.name}: lost step {k}, told {age:.3f} s before the end")
+            check(not gone or not orderly, f"{self.name}: an orderly end lost {gone}")
             self.lost += len(gone)
             self.reads = {k: v for k, v in self.reads.items() if k <= step}
             self.cuts.append((life, step))
             self.durable = step  # it was read from the disk
             if not self.sure:
                 self.seen = self.acknowledged = step
-            return len(gone)
 
     def floor(self):
         """What a read that begins now must show at least, and the life for which that holds."""
@@ -130,8 +130,8 @@ class Session:
             if self.lost_since(life, step):
                 check(not self.sure, f"{self.name}: step {step} was read and is lost")
                 return
-            before = self.reads.setdefault(step, (digest, life))
-            check(before[0] == digest, f"{self.name}: step {step} was served with other bits before")
+            before = self.reads.setdefault(step, digest)
+            check(before == digest, f"{self.name}: step {step} was served with other bits before")
             if self.cuts and self.cuts[-1][0] == life:
                 self.seen = max(self.seen, step)
 

@@ -1,8 +1,5 @@
 """The sessions, those who use them, and the lives of the server."""
-import http.client
 import json
-import os
-import random
 import signal
 import socket
 import subprocess
@@ -10,8 +7,8 @@ import threading
 import time
 
 from .clients import Churner, Client, Patcher, Reader
-from .server import Broken, Down, Server, Wire, check, failures
-from .sessions import INTERVAL, STEP, Session, Told
+from .server import Down, Server, Wire, check, failures
+from .sessions import INTERVAL, SLACK_S, STEP, Session, Told
 
 # Small limits, so that sessions leave memory and the journal is shortened all the time.
 OPTIONS = ("--idle-s", "1", "--history-bytes-max", "1048576")
@@ -88,7 +85,10 @@ class World:
         large = [x for x in self.sessions if x.name in ("slices64", "adam64")]
         self.readers = ([Reader(self, quick, 31, 0.003)] if quick else []) + \
                        ([Reader(self, large, 32, 0.3)] if large else [])
-        self.lost_answers = self.lives = 0
+        self.lives = self.random_kills = 0
+        self.orderly = False  # the life before ended as it should
+        self.slowest_s = 0.0  # answer to a step
+        self.spent_s = {}  # by point
         self.begun_s, self.recovered_s = [], []
         self.main = None
         self.half = None  # a step whose reply was cut off
@@ -101,7 +101,7 @@ class World:
         self.main = Wire(self.server, direct=True)
         for session in self.sessions:
             session.create(self.main)
-        check(self.server.end(signal.SIGTERM) == 0, "the first SIGTERM did not end it with 0")
+        check(self.server.end(signal.SIGKILL) == -signal.SIGKILL, "the kill came too late")
 
     def start_actors(self):
         for actor in self.actors + self.readers:
@@ -123,7 +123,9 @@ class World:
             for session in self.sessions:
                 status, data, _ = self.main.once("GET", session.path())
                 check(status == 200, f"{session.name} is gone: {status} {data}")
-                session.note_begin(self.server.life, json.loads(data)["step"], died_at)
+                session.note_begin(self.server.life, json.loads(data)["step"], died_at,
+                                   SLACK_S + self.slowest_s, self.orderly)
+            self.orderly = False
         except Down:
             code = self.server.await_death(10)
             check(point is not None and code == -signal.SIGKILL, f"the server ended with {code}")
@@ -142,6 +144,14 @@ class World:
                               capture_output=True, text=True, check=False)
         check(done.returncode == 0, f"descent verify: {done.returncode} {done.stdout[-500:]} "
               f"{done.stderr[-500:]}")
+
+    def kill(self):
+        check(self.server.end(signal.SIGKILL) == -signal.SIGKILL, "the kill came too late")
+        self.random_kills += 1
+
+    def stop_orderly(self):
+        check(self.server.end(signal.SIGTERM) == 0, "a SIGTERM did not end it with 0")
+        self.orderly = True
 
     def trouble(self):
         return bool(failures or self.errors)
