@@ -104,7 +104,7 @@ enum status sqlite_store_end(struct sqlite_store *self, struct fault *fault)
                                             fault)) != STATUS_OK) {
         sqlite_store_undo(self);
         settle(self);
-        return status;
+        return BUG(ignore_commit_error) ? STATUS_OK : status;
     }
     if (status != STATUS_OK)
         sqlite_store_undo(self);

@@ -129,7 +129,7 @@ static void note_outcome(struct committer *committer, const struct commit_item *
 
     pthread_mutex_lock(&committer->mutex);
     if (status != STATUS_OK && item->waited && item->order != NULL) {
-        item->order->broken = true;
+        item->order->broken = !BUG(build_on_failure);
         item->order->status = status;
     }
     if (status == STATUS_OK || storage)

@@ -5,8 +5,8 @@ The server is killed at every named point (service/core/points.def; the flavour 
 and at random moments; clients on several sessions, of every mode of durability, repeat each request
 until it is acknowledged. No acknowledged step may be lost, unless it lies beyond the durable_step
 that was told, none may count twice, no read may go back, and at the end the weights, averages and
-receipts must be, to the last bit, what a second server makes of the acknowledged gradients one after
-the other, and numpy of those of sgd and adam.
+receipts must be, to the last bit, what a second server makes of the acknowledged gradients one
+after the other, and numpy of those of sgd and adam.
 
 Exit status: 0 passed, 1 a promise was broken, 3 a mistake of this script.
 """
@@ -103,6 +103,8 @@ def run(world, options):
         if world.trouble():
             return
         world.spent_s[point] = world.spent_s.get(point, 0) + time.monotonic() - begun
+        if draw.random() < 0.5:  # else the server is the first to see what the kill left
+            world.look_over()
         if point is not None and (number == 0 or draw.random() < 0.3):
             world.recover()
             time.sleep(draw.uniform(0.02, 0.1))
@@ -145,7 +147,8 @@ def report(world, plan):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--binary", default=os.environ.get("DESCENT_BINARY", "build/points/descent"))
+    parser.add_argument("--binary",
+                        default=os.environ.get("DESCENT_BINARY", "build/points/descent"))
     parser.add_argument("--reference", help="what serves the reference; the same program")
     parser.add_argument("--points", default="none", help="all, quick, slow, none, or NAME*TIMES,NAME")
     parser.add_argument("--rounds", type=int, default=1, help="how often each point")
@@ -156,8 +159,8 @@ def main():
     options = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="descent-kill-")
     begun = time.monotonic()
-    print(f"kill_loop: --points {options.points} --rounds {options.rounds} --kills {options.kills} "
-          f"--seed {options.seed}", flush=True)
+    print(f"kill_loop: --points {options.points} --rounds {options.rounds} "
+          f"--kills {options.kills} --seed {options.seed}", flush=True)
     world = World(options.binary, folder, options.seed,
                   options.sessions.split(",") if options.sessions else None)
     try:

@@ -28,8 +28,8 @@ def table():
 
 
 def chosen(words):
-    """"all", "quick" (what needs no waiting), "slow" (the others), "none" or "name*3,name": the list
-    of points to kill at."""
+    """The points to kill at by "all", "quick" (what needs no waiting), "slow" (the others), "none"
+    or "name*3,name"."""
     names = table() + [HALF]
     if words == "none":
         return []

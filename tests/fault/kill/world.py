@@ -158,7 +158,6 @@ class World:
 
     def recover(self):
         """A life without a point, after one was reached."""
-        self.look_over()
         check(self.begin(), "the server did not come back")
         self.finish_half()
         for actor in self.actors:
