@@ -150,7 +150,8 @@ def main():
     parser.add_argument("--binary",
                         default=os.environ.get("DESCENT_BINARY", "build/points/descent"))
     parser.add_argument("--reference", help="what serves the reference; the same program")
-    parser.add_argument("--points", default="none", help="all, quick, slow, none, or NAME*TIMES,NAME")
+    parser.add_argument("--points", default="none",
+                        help="all, quick, slow, none, or NAME*TIMES,NAME")
     parser.add_argument("--rounds", type=int, default=1, help="how often each point")
     parser.add_argument("--kills", type=int, default=20, help="kills at random moments")
     parser.add_argument("--pause", type=int, help="ms between a point and the kill")
