@@ -52,6 +52,11 @@ def one_point(world, draw, point, pause_ms):
         check(world.server.start(data=fresh), "what was left in a new folder does not open")
         check(world.server.end(signal.SIGTERM) == 0, "it did not end with 0")
         return
+    if point in points.REPLAY:
+        check(world.begin(), "the server did not start")
+        world.await_steps(40, POINT_S)
+        if not world.trouble():
+            world.kill()
     if point in points.QUIET:
         world.quiet.set()
     if world.begin(asked):

@@ -18,6 +18,7 @@ PASSES = {
 QUIET = {"in_maintain", "after_maintain"}
 IDLE = {"before_evict", "after_evict"}
 TERM = {"before_stop", "after_save"}
+REPLAY = {"after_checkpoint_read", "after_replayed_event"}  # events must have been left
 FRESH = {"in_migration"}  # in a new folder only
 HALF = "half_reply"  # not in the program: the reader does it
 

@@ -145,6 +145,16 @@ class World:
         check(done.returncode == 0, f"descent verify: {done.returncode} {done.stdout[-500:]} "
               f"{done.stderr[-500:]}")
 
+    def await_steps(self, count, seconds):
+        """Until so many steps more were acknowledged."""
+        def told():
+            return sum(session.acknowledged for session in self.sessions if session.sure)
+
+        wanted, until = told() + count, time.monotonic() + seconds
+        while told() < wanted and not self.trouble():
+            check(time.monotonic() < until, f"no {count} steps in {seconds} s")
+            time.sleep(0.01)
+
     def kill(self):
         check(self.server.end(signal.SIGKILL) == -signal.SIGKILL, "the kill came too late")
         self.random_kills += 1
