@@ -13,6 +13,7 @@
 #include "api/config.h"
 #include "api/server.h"
 #include "service/core/log.h"
+#include "service/core/point.h"
 #include "service/core/version.h"
 #include "service/session/engine.h"
 #include "storage/store.h"
@@ -145,6 +146,7 @@ static int run(const struct config *config, const sigset_t *signals)
         engine_close(engine);
         return fail(&fault);
     }
+    POINT(before_greeting);
     printf("descent listening on http://%s\n", server_address(server));
     fflush(stdout);
 
@@ -158,6 +160,7 @@ static int run(const struct config *config, const sigset_t *signals)
         fflush(stdout);
         _exit(EXIT_FAILURE);
     }
+    POINT(before_stop);
     engine_close(engine);
     log_info("stopped");
     return EXIT_SUCCESS;

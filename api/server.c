@@ -25,6 +25,7 @@
 #include "api/router.h"
 #include "service/core/clock.h"
 #include "service/core/log.h"
+#include "service/core/point.h"
 
 enum {
     JOINED_BYTES_MAX = 16384,      /* what is copied rather than sent apart */
@@ -199,7 +200,9 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection, 
         return MHD_NO;
     if (received > 0)
         return exchange_receive(exchange, data, received) ? MHD_YES : MHD_NO;
-    return exchange_serve(exchange) ? queue_reply(exchange, connection) : MHD_NO;
+    bool served = exchange_serve(exchange);
+    POINT(before_reply);
+    return served ? queue_reply(exchange, connection) : MHD_NO;
 }
 
 static void completed(void *context, struct MHD_Connection *connection, void **request_context,
@@ -214,6 +217,7 @@ static void completed(void *context, struct MHD_Connection *connection, void **r
     if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK)
         log_debug("%s %.200s was cut off (%d) %s", method_name(exchange->request.method),
                   exchange->request.path, (int)code, exchange->id);
+    POINT(after_reply);
     exchange_reset(exchange);
 }
 

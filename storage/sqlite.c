@@ -11,6 +11,7 @@
 
 #include "service/core/contract.h"
 #include "service/core/log.h"
+#include "service/core/point.h"
 #include "storage/lockfile.h"
 
 enum {
@@ -109,6 +110,7 @@ static enum status tidy(struct sqlite_store *self, struct fault *fault)
     if (status != STATUS_OK)
         return status;
     status = sqlite_store_written(self, vacuum_slice(self), fault);
+    POINT(in_maintain);
     if (status == STATUS_OK)
         status = sqlite_store_written(self, sqlite_file_run(&self->file, SQL_PROBE), fault);
     if (status == STATUS_OK)
@@ -135,6 +137,7 @@ static enum status sqlite_maintain(struct store *store, struct fault *fault)
         status = heal(self, fault);
     if (status == STATUS_OK)
         status = tidy(self, fault);
+    POINT(after_maintain);
     turn_pass(&self->turn);
     return status;
 }
@@ -159,6 +162,7 @@ static enum status take_over(struct sqlite_store *self, struct fault *fault)
     if (status == STATUS_OK)
         status =
             sqlite_store_written(self, sqlite_file_number(&self->file, SQL_LSN_LAST, &lsn), fault);
+    POINT(in_take_over);
     if (status != STATUS_OK) {
         sqlite_store_undo(self);
         return status;
@@ -220,6 +224,7 @@ static enum status open_folder(struct sqlite_store *self, const struct store_opt
         status = check_open(self, fault);
     if (status == STATUS_OK && !self->inspect)
         status = take_over(self, fault);
+    POINT(after_take_over);
     return status;
 }
 

@@ -35,6 +35,7 @@
 #include "service/core/contract.h"
 #include "service/core/embed.h"
 #include "service/core/log.h"
+#include "service/core/point.h"
 #include "storage/sqlite_vfs.h"
 
 EMBED(schema_0001, "storage/schema/0001_initial.sql");
@@ -225,6 +226,7 @@ static int migrate_once(sqlite3 *db, int64_t version)
              APPLICATION_ID, version + 1);
     if (code == SQLITE_OK)
         code = sqlite3_exec(db, migrations[version], NULL, NULL, NULL);
+    POINT(in_migration);
     if (code == SQLITE_OK)
         code = sqlite3_exec(db, stamp, NULL, NULL, NULL);
     if (code == SQLITE_OK)
@@ -315,6 +317,8 @@ enum status sqlite_file_open(struct sqlite_file *file, const char *folder,
         code = journal_set(file->db);
     if (code == SQLITE_OK && mode >= SQLITE_FILE_INSPECT)
         code = sqlite3_exec(file->db, "PRAGMA query_only = ON", NULL, NULL, NULL);
+    if (code == SQLITE_OK && BUG(skip_sync))
+        code = sqlite3_exec(file->db, "PRAGMA synchronous = OFF", NULL, NULL, NULL);
     if (code == SQLITE_OK && (status = recognize(file, mode, fault)) != STATUS_OK)
         goto done;
     for (size_t i = 0; i < SQL_COUNT && code == SQLITE_OK && mode != SQLITE_FILE_COPY; i++)

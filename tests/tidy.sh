@@ -83,6 +83,17 @@ files=$(ls tests/*/test_*.c | sed 's|.*/test_||; s|\.c$||' | sort)
 [ "$suites" = "$files" ] || complain "tests/suites.def and tests/*/test_*.c differ: $(printf '%s\n%s\n' "$suites" "$files" | sort | uniq -u | tr '\n' ' ')"
 [ -z "$(printf '%s\n' "$suites" | uniq -d)" ] || complain "tests/suites.def names a suite twice"
 
+# --- named points and breakable promises: each stands in the code once or more, and is in its table; no build but `points` has them ---
+for kind in POINT BUG; do
+    table=service/core/$(printf %s "$kind" | tr A-Z a-z)s.def
+    names=$(sed -n "s/^$kind(\([a-z_0-9]*\),.*/\1/p" "$table" | sort)
+    used=$(grep -rhoE --include='*.c' "\b$kind\([a-z_0-9]+\)" api service storage tests/fault | sed "s/.*(\(.*\))/\1/" | grep -vx name | sort -u)
+    [ -z "$(printf '%s\n' "$names" | uniq -d)" ] || complain "$table names one twice"
+    [ "$names" = "$used" ] || complain "$table and the uses of $kind differ: $(printf '%s\n%s\n' "$names" "$used" | sort | uniq -u | tr '\n' ' ')"
+done
+traces=$(nm "$build/descent" | grep -E 'point_pass|bug_wanted'; grep -aoE 'DESCENT_(POINT|BUG)' "$build/descent" | sort -u)
+[ -z "$traces" ] || complain "$build/descent can be killed or broken by its environment: $(echo $traces)"
+
 # --- dead symbols: every exported function is used in another object ---
 nm -g --defined-only $(find "$build" -name '*.o') 2>/dev/null | awk 'NF == 3 && $2 == "T" {print $3}' | sort -u >"$build/defined"
 nm -u $(find "$build" -name '*.o') 2>/dev/null | awk 'NF == 2 {print $2}' | sort -u >"$build/used"

@@ -1,6 +1,7 @@
 /* Admission of a step: what depends on the session's position, with its mutex held. */
 #include <string.h>
 
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "service/session/step.h"
 
@@ -46,7 +47,8 @@ enum status step_check_repeat(struct step *step, bool *seen, struct outcome *out
                                 .revision = revision_retain(session->state->current)};
         return STATUS_OK;
     }
-    for (const struct flight *other = session->flights; other != NULL; other = other->next) {
+    for (const struct flight *other = session->flights; other != NULL && !BUG(repeat_in_flight);
+         other = other->next) {
         bool same_worker = mine->worker != NULL && other->worker != NULL &&
                            strcmp(mine->worker, other->worker) == 0;
         if ((mine->keyed && other->keyed &&
@@ -229,7 +231,9 @@ static enum status enqueue(struct step *step, struct fault *fault)
     session->admitted_step++;
     step->flight.next = session->flights;
     session->flights = &step->flight;
-    if (mode == DURABILITY_INTERVAL) {
+    if (BUG(acknowledge_before_commit))
+        session->durable_step = session->admitted_step;
+    if (mode == DURABILITY_INTERVAL || (BUG(acknowledge_before_commit) && step->entry != NULL)) {
         step->entry->deferred = true;
         commit_later(committer, &step->entry->item,
                      (uint64_t)(session->spec.durability.seconds * 1e6));

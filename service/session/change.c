@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
@@ -34,8 +35,10 @@ static enum status store_spec(struct session *session, const struct spec *spec, 
         STATUS_OK)
         goto done;
     entry->spec = spec;
+    POINT(before_spec);
     commit_enqueue(committer, &entry->item);
     status = commit_wait(&entry->item, fault);
+    POINT(after_spec);
 done:
     journal_entry_free(entry);
     buffer_release(body);
@@ -105,6 +108,8 @@ static enum status write_deletion(struct commit_item *item, struct commit_turn *
 {
     struct journal_entry *deletion = (struct journal_entry *)(void *)item;
 
+    if (BUG(forget_deletion))
+        return STATUS_OK;
     return turn->store->backend->session_drop(turn->store, deletion->session->key, fault);
 }
 
@@ -119,6 +124,7 @@ enum status session_delete(struct engine *engine, struct session *session, struc
     if ((status = session_admit_alone(session, &ticket, fault)) != STATUS_OK)
         goto done;
     pthread_mutex_unlock(&session->mutex);
+    POINT(before_delete);
     commit_enqueue(engine->committer, &deletion.item);
     status = commit_wait(&deletion.item, fault);
     pthread_mutex_lock(&session->mutex);
@@ -129,6 +135,7 @@ done:
     pthread_mutex_unlock(&session->mutex);
     if (status != STATUS_OK)
         return status;
+    POINT(after_delete);
     engine_forget(engine, session);
     session_drop_contents(session);
     return STATUS_OK;

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
@@ -69,6 +70,7 @@ enum status session_put_record(struct session *session, const struct spec *spec,
     enum status status;
 
     memcpy(record.parent, session->parent, sizeof record.parent);
+    POINT(before_record);
     session_record_pack(&packer, &record);
     struct store_session row = {
         .key = session->key, .id = session->id, .record = packer_span(&packer)};
@@ -81,6 +83,7 @@ enum status session_put_record(struct session *session, const struct spec *spec,
                            packer.used, STORE_CHUNK_BYTES);
     else
         status = store->backend->session_put(store, &row, fault);
+    POINT(after_record);
     packer_close(&packer);
     return status;
 }
@@ -106,7 +109,9 @@ static enum status write_seal(struct save *save, struct commit_turn *turn, uint3
                                     .bytes = save->bytes};
     save->place->lsn = turn->lsn;
     save->place->chunks = chunks;
+    POINT(before_seal);
     status = backend->checkpoint_seal(turn->store, &seal, fault);
+    POINT(after_seal);
     if (status == STATUS_OK && save->replaced != NULL)
         status = backend->checkpoint_drop(turn->store, save->replaced->id, fault);
     if (status == STATUS_OK && save->what->record)
@@ -126,6 +131,9 @@ static enum status write_slice(struct commit_item *item, struct commit_turn *tur
     uint32_t chunk = save->chunk;
     enum status status = STATUS_OK;
 
+    POINT(before_slice);
+    if (BUG(drop_before_seal) && save->replaced != NULL)
+        status = backend->checkpoint_drop(turn->store, save->replaced->id, fault);
     for (int count = 0; count < SLICE_CHUNKS && part < save->part_count && status == STATUS_OK;
          count++) {
         struct span *from = &save->parts[part];
@@ -133,6 +141,7 @@ static enum status write_slice(struct commit_item *item, struct commit_turn *tur
         size_t size = rest < STORE_CHUNK_BYTES ? rest : STORE_CHUNK_BYTES;
         status = backend->checkpoint_put(turn->store, save->id, save->session->key, chunk++,
                                          span_of(from->data + offset, size), fault);
+        POINT(in_slice);
         offset += size;
         if (offset == from->size) {
             part++;
@@ -196,6 +205,7 @@ static enum status write_slices(struct save *save, struct fault *fault)
         save->last = left <= SLICE_CHUNKS;
         if ((status = run_item(save, write_slice, fault)) == STATUS_OK)
             skip_chunks(save, left < SLICE_CHUNKS ? left : SLICE_CHUNKS);
+        POINT(after_slice);
     } while (status == STATUS_OK && !save->last);
     if (status != STATUS_OK) {
         /* The save stands alone: nothing builds on it, so the order is sound. What was written of
@@ -340,6 +350,7 @@ enum status session_checkpoint(struct session *session, const struct checkpoint 
     if ((status = list_receipts(&save, fault)) == STATUS_OK &&
         (status = join_parts(&save, &joined, fault)) == STATUS_OK)
         status = write_slices(&save, fault);
+    POINT(after_checkpoint);
     if (status == STATUS_OK)
         note_saved(&save);
 done:

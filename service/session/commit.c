@@ -8,6 +8,7 @@
 #include "service/core/clock.h"
 #include "service/core/contract.h"
 #include "service/core/log.h"
+#include "service/core/point.h"
 #include "storage/store.h"
 
 enum {
@@ -77,16 +78,20 @@ static enum status write_group(struct committer *committer, struct commit_item *
 {
     const struct store_backend *backend = committer->store->backend;
     struct commit_turn turn = {.store = committer->store, .lsn = committer->lsn};
+    POINT(before_begin);
     enum status status = backend->begin(committer->store, fault);
 
     if (status != STATUS_OK)
         return status;
+    POINT(after_begin);
     for (struct commit_item *item = first; item != end; item = item->next)
         if ((status = item->write(item, &turn, fault)) != STATUS_OK) {
             backend->rollback(committer->store);
             return status;
         }
+    POINT(before_commit);
     status = backend->commit(committer->store, fault);
+    POINT(after_commit);
     if (status == STATUS_OK) {
         committer->lsn = turn.lsn;
         committer->unrested = true;
@@ -105,6 +110,7 @@ static void finish(struct committer *committer, struct commit_item *item, enum s
     if (waited) {
         item->status = status;
         sem_post(&item->finished);
+        POINT(between_wakes);
         return;
     }
     pthread_mutex_lock(&committer->mutex);
@@ -129,7 +135,7 @@ static void note_outcome(struct committer *committer, const struct commit_item *
 
     pthread_mutex_lock(&committer->mutex);
     if (status != STATUS_OK && item->waited && item->order != NULL) {
-        item->order->broken = true;
+        item->order->broken = !BUG(build_on_failure);
         item->order->status = status;
     }
     if (status == STATUS_OK || storage)

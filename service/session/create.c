@@ -5,6 +5,7 @@
 #include <sys/random.h>
 
 #include "service/core/clock.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
@@ -216,7 +217,10 @@ enum status engine_adopt(struct engine *engine, const char *id, const struct ses
     session->state = state;
     state = NULL;
     session->step = session->admitted_step = session->state->current->step;
-    if ((status = session_checkpoint_own(session, true, fault)) != STATUS_OK)
+    POINT(before_create);
+    status = session_checkpoint_own(session, true, fault);
+    POINT(after_create);
+    if (status != STATUS_OK)
         engine_forget(engine, session);
     end_creation(engine, session, status == STATUS_OK);
     if (status == STATUS_OK)

@@ -10,10 +10,11 @@
 #include "service/core/contract.h"
 #include "service/core/crew.h"
 #include "service/core/log.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
-enum { HOUSEKEEPING_MS = 200, POOL_IDLE_S = 10 };
+enum { HOUSEKEEPING_MS = 200, TRIM_US = 2000000, POOL_IDLE_S = 10 };
 
 /* --- housekeeping --- */
 
@@ -33,7 +34,9 @@ static void evict(struct session *session)
             log_warning("session %s stays in memory: %s", session->id, fault.detail);
         session_unpin(session);
     }
+    POINT(before_evict);
     session_evict(session);
+    POINT(after_evict);
 }
 
 struct resident {
@@ -91,7 +94,7 @@ static void *keep_house(void *context)
 {
     struct engine *engine = context;
     struct timespec until;
-    uint64_t trimmed_at = 0, evicted_us = clock_monotonic_us();
+    uint64_t trimmed_at = 0, evicted_us = clock_monotonic_us(), trimmed_us = evicted_us;
 
     pthread_mutex_lock(&engine->wake_mutex);
     while (!engine->stopping) {
@@ -104,9 +107,11 @@ static void *keep_house(void *context)
             break;
         pthread_mutex_unlock(&engine->wake_mutex);
         uint64_t end = __atomic_load_n(&engine->journal_lsn, __ATOMIC_RELAXED);
-        if (end - trimmed_at >= 64) {
+        uint64_t since_us = clock_monotonic_us() - trimmed_us;
+        if (end - trimmed_at >= 64 || (end != trimmed_at && since_us > TRIM_US)) {
             engine_trim(engine);
             trimmed_at = end;
+            trimmed_us = clock_monotonic_us();
         }
         if (clock_monotonic_us() - evicted_us > 1000000) {
             evict_idle(engine);
@@ -204,6 +209,7 @@ void engine_close(struct engine *take_engine)
     pthread_mutex_unlock(&engine->wake_mutex);
     pthread_join(engine->housekeeper, NULL);
     engine_save(engine);
+    POINT(after_save);
     engine_free(engine);
 }
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
@@ -134,6 +135,7 @@ static enum status visit_event(void *context, const struct store_event *row)
     struct engine *engine = opening->engine;
     struct session *session = find_key(opening, row->session);
 
+    POINT(in_scan);
     if (engine->oldest_lsn == 0)
         engine->oldest_lsn = row->lsn;
     if (row->lsn + row->chunks - 1 > engine->journal_lsn)
@@ -236,6 +238,7 @@ enum status engine_read_store(struct engine *engine, struct orphans *out, struct
     engine->next_key = 1;
     fault_set(fault, STATUS_INTERNAL, "", "out of memory while reading the storage");
     status = engine->store->backend->scan(engine->store, &visitor, fault);
+    POINT(after_scan);
     if (engine->oldest_lsn == 0)
         engine->oldest_lsn = engine->journal_lsn + 1;
     if (status == STATUS_OK)

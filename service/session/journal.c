@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "service/core/contract.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
@@ -30,6 +31,7 @@ static enum status write_entry(struct commit_item *item, struct commit_turn *tur
             event.body = span_of(entry->body->data + entry->offset + start,
                                  rest < STORE_CHUNK_BYTES ? rest : STORE_CHUNK_BYTES);
         status = backend->event_append(turn->store, &event, fault);
+        POINT(after_row);
         turn->lsn++;
     }
     if (status == STATUS_OK && entry->spec != NULL)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/point.h"
 
 void ledger_close(struct ledger *ledger)
 {
@@ -213,6 +214,8 @@ bool ledger_unpack(struct unpacker *unpacker, struct ledger *out)
     }
     if (unpacker->failed)
         goto failed;
+    if (BUG(forget_ledger))
+        ledger_close(&ledger);
     *out = ledger;
     return true;
 failed:

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "service/core/clock.h"
+#include "service/core/point.h"
 
 /* What format 3 has more stands at the end of each record. */
 enum { RECORD_FORMAT_FIRST = 2, RECORD_FORMAT = 3 };
@@ -111,6 +112,9 @@ enum status event_unpack(struct span record, struct event *out, struct fault *fa
         event.origin = unpack_u64(&unpacker);
         unpack_nonfinite(&unpacker, &event.nonfinite);
     }
+    event.keyed &= !BUG(forget_key);
+    event.seq = BUG(forget_seq) ? 0 : event.seq;
+    event.lr = BUG(lose_override) ? (double)NAN : event.lr;
     if (unpacker.failed || !known || event.wire >= DTYPE_COUNT || event.kind < EVENT_GRADIENT ||
         event.kind > EVENT_QUARANTINE)
         return damaged(fault, "event");

@@ -5,6 +5,7 @@
 
 #include "service/core/contract.h"
 #include "service/core/log.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
 #include "storage/store.h"
@@ -208,6 +209,9 @@ static enum status replay_step(struct replay *replay, const struct event *event,
         event_measure(&replay->loaded.spec, session->plan, &gradient, &measured, replay->notes);
     }
     notes_of_nonfinite(&event->nonfinite, session->layout, replay->notes);
+    if (BUG(replay_twice))
+        event_apply(state, session->plan, &replay->loaded.spec, event, body, 0, replay->notes, next,
+                    &line);
     event_apply(state, session->plan, &replay->loaded.spec, event, body, 0, replay->notes, next,
                 &line);
     state_publish(state, event, next, &line, cursor);
@@ -266,7 +270,7 @@ enum status session_replay_event(struct replay *replay, const struct event_place
     replay->loaded.replayed++;
     replay->loaded.bytes += place->bytes;
     if (event.kind == EVENT_SPEC)
-        status = replay_spec(replay, body, fault);
+        status = BUG(forget_spec) ? STATUS_OK : replay_spec(replay, body, fault);
     else if (event.kind != EVENT_RECEIPTS)
         status = replay_step(replay, &event, body, fault);
     else if (replay->receipts != NULL)
@@ -290,6 +294,7 @@ enum status session_replay_start(struct session *session, const struct checkpoin
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     else
         status = load_checkpoint(session, &stream, out, fault);
+    POINT(after_checkpoint_read);
     if (status != STATUS_OK || !out->hashed)
         return status;
     struct state *state = out->loaded.state;
@@ -361,8 +366,11 @@ enum status session_load(struct session *session, uint64_t until, struct loaded 
     pthread_mutex_unlock(&session->mutex);
     if (status == STATUS_OK)
         status = session_replay_start(session, &reading.checkpoint, &replay, fault);
-    for (size_t i = 0; i < reading.count && status == STATUS_OK; i++)
+    reading.count -= BUG(drop_event_on_recovery) && reading.count > 0;
+    for (size_t i = 0; i < reading.count && status == STATUS_OK; i++) {
         status = session_replay_event(&replay, &reading.events[i], fault);
+        POINT(after_replayed_event);
+    }
     free(reading.events);
     if (status == STATUS_OK) {
         *out = replay.loaded;

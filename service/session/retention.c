@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "service/core/log.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
@@ -31,6 +32,7 @@ static enum status write_drop(struct commit_item *item, struct commit_turn *turn
     for (size_t i = 0; i < drop->count && status == STATUS_OK; i++)
         status =
             backend->event_drop(turn->store, drop->ranges[i].first, drop->ranges[i].last, fault);
+    POINT(after_drop);
     return status;
 }
 
@@ -103,6 +105,7 @@ static void drop_ranges(struct engine *engine, struct range *ranges, size_t coun
             bytes += ranges[done + taken++].bytes;
         if (run_drop(engine, (struct drop){.ranges = ranges + done, .count = taken}) != STATUS_OK)
             return;
+        POINT(between_drops);
         done += taken;
     }
 }
@@ -301,7 +304,7 @@ static struct checkpoint_place *shorten(struct session *session, uint64_t cut,
         struct checkpoint_place *anchor = anchor_of(session, cut);
         dropped = anchor->next;
         anchor->next = NULL;
-        forget_events(session, anchor->lsn, cut, dropping);
+        forget_events(session, BUG(trim_too_much) ? UINT64_MAX : anchor->lsn, cut, dropping);
     }
     pthread_mutex_unlock(&session->mutex);
     return dropped;
@@ -362,6 +365,7 @@ void engine_trim(struct engine *engine)
         drop_checkpoints(engine, shorten(session, cut, &dropping));
         session_release(session);
     }
+    POINT(before_trim);
     drop_ranges(engine, dropping.ranges, dropping.count);
     free(dropping.ranges);
     free(sessions);

@@ -6,6 +6,7 @@
 
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/point.h"
 
 bool session_id_valid(const char *id)
 {
@@ -258,7 +259,9 @@ enum status session_revision(struct session *session, struct revision **out, str
     if (status != STATUS_OK)
         return status;
     pthread_mutex_lock(&session->mutex);
-    *out = revision_retain(session->state->current);
+    *out = revision_retain(BUG(stale_read) && session->state->base_count > 0
+                               ? session->state->base[0]
+                               : session->state->current);
     pthread_mutex_unlock(&session->mutex);
     session_leave(session);
     return STATUS_OK;

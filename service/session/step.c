@@ -6,6 +6,7 @@
 #include "service/core/clock.h"
 #include "service/core/contract.h"
 #include "service/core/log.h"
+#include "service/core/point.h"
 #include "service/session/advance.h"
 #include "service/session/session.h"
 #include "service/session/step.h"
@@ -150,10 +151,11 @@ static void apply(struct step *step, struct outcome *out)
     pthread_mutex_unlock(&session->mutex);
     event_apply(session->state, session->plan, &session->spec, &step->event, step->body,
                 step->offset, step->notes, step->next, &line);
+    POINT(in_apply);
     line.stages = step->stages;
     line.stages.apply_ms = since_ms(started);
     pthread_mutex_lock(&session->mutex);
-    if (session->durable_step < line.receipt.step)
+    if (session->durable_step < line.receipt.step && !BUG(apply_before_commit))
         line.receipt.durable_step = session->durable_step;
     receipt = line.receipt;
     session->step = receipt.step;
@@ -192,6 +194,7 @@ static enum status take(struct step *step, bool *again, struct outcome *out, str
     bool going, seen = false;
     uint64_t started;
 
+    POINT(before_admission);
     step->exclusive =
         (step->event.kind == EVENT_GRADIENT && session->plan->proposal_count > 0) || dry_run(step);
     pthread_mutex_lock(&session->mutex);
@@ -201,16 +204,21 @@ static enum status take(struct step *step, bool *again, struct outcome *out, str
         return status;
     step->stages.admit_ms = since_ms(step->started_us);
     started = clock_monotonic_us();
-    if (step->entry != NULL)
+    POINT(after_enqueue);
+    if (step->entry != NULL && !BUG(apply_before_commit))
         status = commit_wait(&step->entry->item, fault);
+    POINT(after_wake);
     step->stages.commit_ms = since_ms(started);
     pthread_mutex_lock(&session->mutex);
     session_await_turn(session, step->ticket);
     if (status == STATUS_OK)
         apply(step, out);
+    POINT(after_publish);
     step_land(step);
     session_end_turn(session, step->exclusive, status != STATUS_OK);
     pthread_mutex_unlock(&session->mutex);
+    if (step->entry != NULL && BUG(apply_before_commit))
+        status = commit_wait(&step->entry->item, fault);
     return status;
 }
 
@@ -223,8 +231,9 @@ static void save_if_due(struct session *session, struct receipt *receipt)
         log_warning("session %s: no checkpoint after step %llu: %s", session->id,
                     (unsigned long long)receipt->step, fault.detail);
     pthread_mutex_lock(&session->mutex);
-    receipt->durable_step =
-        session->durable_step < receipt->step ? session->durable_step : receipt->step;
+    receipt->durable_step = session->durable_step < receipt->step && !BUG(reply_wrong_durable_step)
+                                ? session->durable_step
+                                : receipt->step;
     pthread_mutex_unlock(&session->mutex);
 }
 

@@ -419,16 +419,19 @@ Suite *suite_store_faults(void)
 {
     Suite *suite = suite_create("store_faults");
     TCase *tcase = tcase_create("sqlite");
+    TCase *power = tcase_create("power");
 
     tcase_add_test(tcase, single_io_error_loses_nothing_and_is_mended);
     tcase_add_test(tcase, death_in_the_middle_of_writing_loses_nothing);
     tcase_add_test(tcase, full_disk_loses_nothing_and_work_goes_on_when_space_returns);
-    tcase_add_test(tcase, power_cut_that_forgets_every_unsynced_write_loses_no_commit);
-    tcase_add_test(tcase, power_cut_that_forgets_some_unsynced_writes_loses_no_commit);
+    tcase_add_test(power, power_cut_that_forgets_every_unsynced_write_loses_no_commit);
+    tcase_add_test(power, power_cut_that_forgets_some_unsynced_writes_loses_no_commit);
     tcase_add_test(tcase, full_disk_is_forgotten_at_once);
     tcase_add_test(tcase, no_write_passes_between_an_io_error_and_the_check);
     tcase_add_test(tcase, failed_allocation_is_told_and_changes_nothing);
     tcase_set_timeout(tcase, 60);
     suite_add_tcase(suite, tcase);
+    tcase_set_timeout(power, 60);
+    suite_add_tcase(suite, power);
     return suite;
 }
