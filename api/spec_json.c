@@ -89,6 +89,7 @@ static const struct field shown_fields[] = {
     {"aggregation", FIELD_OBJECT, .fields = aggregation_fields},
     {"durability", FIELD_OBJECT, .fields = durability_fields},
     {"history", FIELD_OBJECT, .fields = history_fields},
+    {"hash_every", FIELD_U64, PLACE(spec.hash_every)},
     {"seed", FIELD_U64, PLACE(spec.seed)},
     {.name = NULL},
 };
