@@ -149,9 +149,14 @@ static ssize_t read_stream(void *context, uint64_t at, char *out, size_t capacit
 static struct MHD_Response *make_stream(struct exchange *exchange)
 {
     uint64_t size = exchange->reply.stream.size;
+    struct MHD_Response *response = MHD_create_response_from_callback(
+        size == STREAM_OPEN ? MHD_SIZE_UNKNOWN : size, STREAM_BYTES, read_stream, exchange, NULL);
 
-    return MHD_create_response_from_callback(size == STREAM_OPEN ? MHD_SIZE_UNKNOWN : size,
-                                             STREAM_BYTES, read_stream, exchange, NULL);
+    /* To HEAD libmicrohttpd sends the last chunk of what has none, which the client would take for
+     * the next answer; without chunks it ends by closing the connection. */
+    if (response != NULL && size == STREAM_OPEN && exchange->request.method == METHOD_HEAD)
+        MHD_set_response_options(response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
+    return response;
 }
 
 /* Queues exchange->reply. Its bytes live until `completed`. */

@@ -138,7 +138,7 @@ END_TEST
 /* With state reset only the weights are left: as of a new session that is given them. */
 START_TEST(another_rule_without_state_is_a_new_session_with_the_weights)
 {
-    char id[64];
+    char path[160];
     struct remote parent = remote_create(server.port, "parent", "\"optimizer\": \"adam\"");
     struct remote fork = remote_other(&parent, server.port, "child");
     struct remote twin =
@@ -153,8 +153,8 @@ START_TEST(another_rule_without_state_is_a_new_session_with_the_weights)
                     201);
     ck_assert_str_eq(fork_text(&answer, "state"), "reset");
     answer_close(&answer);
-    snprintf(id, sizeof id, "%s/parameters", twin.path);
-    answer = api_send(server.port, "PUT", id, "Content-Type: application/octet-stream\r\n",
+    snprintf(path, sizeof path, "%s/parameters", twin.path);
+    answer = api_send(server.port, "PUT", path, "Content-Type: application/octet-stream\r\n",
                       weights.bytes, weights.size);
     ck_assert_uint_eq(answer.http.status, 200);
     answer_close(&answer);
@@ -233,8 +233,8 @@ START_TEST(bad_forks_are_refused_and_make_nothing)
         {"{\"id\": \"parent\"}", 409, "session_exists", ""},
         {"{\"id\": \"Not-One\"}", 422, "invalid_field", "/id"},
         {"{\"id\": 7}", 422, "invalid_field", "/id"},
-        {"{\"step\": 4}", 404, "not_found", ""},
-        {"{\"step\": 1, \"lineage\": 5}", 404, "not_found", ""},
+        {"{\"step\": 4}", 404, "not_found", "/step"},
+        {"{\"step\": 1, \"lineage\": 5}", 404, "not_found", "/lineage"},
         {"{\"lineage\": 0}", 422, "invalid_field", "/lineage"},
         {"{\"state\": \"some\"}", 422, "invalid_field", "/state"},
         {"{\"replay\": 1}", 422, "invalid_field", "/replay"},

@@ -6,6 +6,7 @@
 
 #include "service/tensor/dtype.h"
 #include "tests/lib/live_server.h"
+#include "tests/lib/openapi.h"
 #include "tests/lib/remote.h"
 #include "tests/lib/testing.h"
 
@@ -21,6 +22,17 @@ static void start(void)
 static void stop(void)
 {
     ck_assert_int_eq(live_server_stop(&server), 0);
+}
+
+/* As the description of the address says. */
+static void check_documented(const char *pattern, const struct answer *answer)
+{
+    const json_t *response = openapi_response(openapi_operation("GET", pattern), 200);
+    const json_t *content = json_object_get(response, "content");
+
+    ck_assert_ptr_nonnull(content);
+    openapi_check(json_object_get(json_object_get(content, "application/json"), "schema"),
+                  answer->json, pattern);
 }
 
 static double norm(const float *values, size_t count)
@@ -69,6 +81,7 @@ static void check_kept(const struct remote *remote, json_int_t number, uint64_t 
     ck_assert_mem_eq(answer.http.body, wire, answer.http.body_size);
     answer_close(&answer);
     answer = api_send(remote->port, "GET", path, "", NULL, 0);
+    check_documented("/v1/sessions/{id}/quarantine/{number}", &answer);
     const json_t *row =
         json_array_get(json_object_get(json_object_get(answer.json, "gradients"), "w"), 0);
     float first;
@@ -112,6 +125,7 @@ START_TEST(an_abnormal_gradient_is_refused_and_kept)
     for (int round = 0; round < 2; round++) {
         answer = remote_send(&remote, "GET", "/quarantine", NULL, 200);
         const json_t *list = json_object_get(answer.json, "quarantine");
+        check_documented("/v1/sessions/{id}/quarantine", &answer);
         ck_assert_uint_eq(json_array_size(list), 2);
         const json_t *newest = json_array_get(list, 0), *first = json_array_get(list, 1);
         ck_assert_str_eq(json_string_value(json_object_get(newest, "dtype")), "bf16");

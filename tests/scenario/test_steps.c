@@ -244,6 +244,16 @@ START_TEST(a_long_listing_comes_in_pieces)
     }
     ck_assert_uint_eq(count, MANY);
     answer_close(&lines);
+
+    /* HEAD has none of it, not even the mark of its end. */
+    struct http_response head;
+    client = http_client_open(server.port, 30);
+    ck_assert(http_client_request(client, "HEAD", path, "Accept: application/x-ndjson\r\n", NULL, 0,
+                                  &head));
+    ck_assert_uint_eq(head.status, 200);
+    ck_assert(http_client_at_end(client));
+    http_response_free(&head);
+    http_client_close(client);
     stop();
 }
 END_TEST
