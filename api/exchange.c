@@ -268,6 +268,7 @@ bool exchange_serve(struct exchange *exchange)
             buffer_shrink(request->body, exchange->body_used);
         if (!watch_set(&exchange->watched, WATCH_NONE, 0))
             return false;
+        request->receive_ms = (double)(clock_monotonic_us() - exchange->started_us) / 1e3;
         exchange->reply = request->route->serve(exchange->commons->engine, request);
         distrust(exchange);
         /* Now, not when the reply has gone: who hears it may send the next body at once. */
@@ -302,9 +303,24 @@ bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], si
         reply_header(reply, "Cache-Control", "no-store");
     reply_header(reply, "Request-Id", exchange->id);
     *count = range_cut(reply, &range, parts);
-    log_reply(exchange, range.size);
+    bool known = reply->stream.close != NULL && reply->stream.size != STREAM_OPEN;
+    log_reply(exchange, known ? reply->stream.size : range.size);
     return watch_set(&exchange->watched, WATCH_SILENT,
                      transfer_deadline(exchange, clock_monotonic_us(), range.size));
+}
+
+ptrdiff_t exchange_read(struct exchange *exchange, uint64_t at, void *out, size_t capacity)
+{
+    const struct stream *stream = &exchange->reply.stream;
+
+    if (!watch_set(&exchange->watched, WATCH_NONE, 0))
+        return -1;
+    ptrdiff_t size = stream->read(stream->context, at, out, capacity);
+    /* Every piece earns the time that the client may take for it. */
+    if (!watch_set(&exchange->watched, WATCH_SILENT,
+                   transfer_deadline(exchange, clock_monotonic_us(), capacity)))
+        return -1;
+    return size;
 }
 
 void exchange_begin(struct exchange *exchange, const char *target)
@@ -336,6 +352,8 @@ static void clear(struct exchange *exchange)
 void exchange_reset(struct exchange *exchange)
 {
     buffer_release(exchange->reply.buffer);
+    if (exchange->reply.stream.close != NULL)
+        exchange->reply.stream.close(exchange->reply.stream.context);
     release_body(exchange);
     arena_reset(&exchange->arena);
     if (exchange->counted)

@@ -135,6 +135,8 @@ static enum status read_value(struct arena *arena, const struct json_document *d
     if (json_is_null(value) && field->nullable) {
         if (field->kind == FIELD_F64)
             *(double *)place = (double)NAN;
+        else if (field->kind == FIELD_U64)
+            *(uint64_t *)place = 0;
         else
             *(const char **)place = NULL;
         return STATUS_OK;
@@ -204,8 +206,9 @@ enum status fields_read(struct arena *arena, const struct json_document *documen
 /* The others are for JSON alone: in a query their names are as unknown as any. */
 static bool in_query(const struct field *field)
 {
-    return !field->json_only && (field->kind == FIELD_F64 || field->kind == FIELD_U64 ||
-                                 field->kind == FIELD_TEXT || field->kind == FIELD_CHOICE);
+    return !field->json_only &&
+           (field->kind == FIELD_F64 || field->kind == FIELD_U64 || field->kind == FIELD_FLAG ||
+            field->kind == FIELD_TEXT || field->kind == FIELD_CHOICE);
 }
 
 static enum status read_query_value(const struct field *field, const char *text, void *out,
@@ -232,6 +235,10 @@ static enum status read_query_value(const struct field *field, const char *text,
     case FIELD_CHOICE:
         return store_choice(field, text, place, fault);
     case FIELD_FLAG:
+        if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
+            return wrong_type(field, "true or false", fault);
+        *(bool *)place = text[0] == 't';
+        return STATUS_OK;
     case FIELD_OBJECT:
     case FIELD_VALUE:
         break;

@@ -29,6 +29,7 @@
 
 enum {
     JOINED_BYTES_MAX = 16384,      /* what is copied rather than sent apart */
+    STREAM_BYTES = 256 * 1024,     /* of a stream, in one piece */
     CONNECTION_BYTES = 128 * 1024, /* half of it is the largest piece of a body in one call */
     STOP_POLL_MS = 5,
 };
@@ -135,6 +136,28 @@ static struct MHD_Response *make_response(struct arena *arena, struct span *part
     return MHD_create_response_from_iovec(pieces, (unsigned)count, NULL, NULL);
 }
 
+static ssize_t read_stream(void *context, uint64_t at, char *out, size_t capacity)
+{
+    ptrdiff_t size = exchange_read(context, at, out, capacity);
+
+    if (size > 0)
+        return size;
+    return size == 0 ? MHD_CONTENT_READER_END_OF_STREAM : MHD_CONTENT_READER_END_WITH_ERROR;
+}
+
+static struct MHD_Response *make_stream(struct exchange *exchange)
+{
+    uint64_t size = exchange->reply.stream.size;
+    struct MHD_Response *response = MHD_create_response_from_callback(
+        size == STREAM_OPEN ? MHD_SIZE_UNKNOWN : size, STREAM_BYTES, read_stream, exchange, NULL);
+
+    /* To HEAD libmicrohttpd sends the last chunk of what has none, which the client would take for
+     * the next answer; without chunks it ends by closing the connection. */
+    if (response != NULL && size == STREAM_OPEN && exchange->request.method == METHOD_HEAD)
+        MHD_set_response_options(response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
+    return response;
+}
+
 /* Queues exchange->reply. Its bytes live until `completed`. */
 static enum MHD_Result queue_reply(struct exchange *exchange, struct MHD_Connection *connection)
 {
@@ -144,7 +167,9 @@ static enum MHD_Result queue_reply(struct exchange *exchange, struct MHD_Connect
 
     if (!exchange_send(exchange, parts, &count))
         return MHD_NO;
-    struct MHD_Response *response = make_response(&exchange->arena, parts, count);
+    struct MHD_Response *response = reply->stream.close != NULL
+                                        ? make_stream(exchange)
+                                        : make_response(&exchange->arena, parts, count);
     enum MHD_Result result = response != NULL ? MHD_YES : MHD_NO;
     if (result == MHD_YES && reply->media_type != NULL)
         result = MHD_add_response_header(response, "Content-Type", reply->media_type);

@@ -1,0 +1,22 @@
+/* Bodies that are a JSON document and nothing else. */
+#include "api/json_body.h"
+
+#include "api/codec.h"
+
+enum status json_body_read(struct request *request, const char *example, struct json_document *out,
+                           struct fault *fault)
+{
+    const char *type = request_header(request, "Content-Type");
+    const struct codec *codec = codec_find(type == NULL ? "application/json" : type);
+    enum status status;
+
+    if (codec == NULL || codec->decode != NULL)
+        return fault_set(fault, STATUS_UNSUPPORTED_MEDIA_TYPE, "",
+                         "this is read as application/json; set Content-Type to it");
+    if ((status = request_query_end(request, fault)) != STATUS_OK)
+        return status;
+    if (request->body == NULL)
+        return fault_set(fault, STATUS_INVALID_REQUEST, "",
+                         "the body is empty; send for instance %s", example);
+    return json_read(request->arena, span_of(request->body->data, request->body->size), out, fault);
+}
