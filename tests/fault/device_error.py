@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """A block device that fails one request in some with EIO, now and then, under a server with clients
-in every durability mode: an ext4 on a loop device over a file that nbdfuse serves from nbdkit, whose
-error filter is switched on and off by a file. ext4 gives an error of the data to the server, and
-turns read-only at an error of its own journal; then the server is killed and the file system mounted
-anew. What goes on without a restart must go on by itself when the device is well again.
+in every durability mode: an ext4 on a loop device over a file that nbdfuse serves from nbdkit,
+whose error filter is switched on and off by a file. ext4 gives an error of the data to the
+server, and turns read-only at an error of its own journal; then the server is killed and the
+file system mounted anew. What goes on without a restart must go on by itself when the device is
+well again.
 
 Needs root, loop devices, FUSE, and the packages nbdkit, libnbd-bin and fuse3."""
 import argparse

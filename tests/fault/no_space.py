@@ -79,9 +79,10 @@ class Session:
 
     def stands(self, server, step, durable=None):
         view = server.session(self.name)
-        check(view["step"] == step and view["durable_step"] == (step if durable is None else durable),
+        wanted = step if durable is None else durable
+        check(view["step"] == step and view["durable_step"] == wanted,
               f"{self.name}: step {view['step']}, durable {view['durable_step']}, wanted {step}, "
-              f"{durable}")
+              f"{wanted}")
         check(self.weights(server).tobytes() == self.expect(step).tobytes(),
               f"{self.name}: other bits at step {step}")
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """The power goes, again and again, under a server with clients in every durability mode. Its data
-lie on an ext4 of their own (a file on a loop device), which is shut down without flushing anything
-(FS_IOC_SHUTDOWN: what was not synced is gone, the file system's own journal too), while the server
-still runs; then it is killed, the file system is mounted again, and the server started.
+lie on an ext4 of their own (a file on a loop device), which is shut down without flushing
+anything (FS_IOC_SHUTDOWN: what was not synced is gone, the file system's own journal too), while
+the server still runs; then it is killed, the file system is mounted again, and the server
+started.
 
-The clients and what they hold the server to are those of tests/scenario/kill_loop.py. Needs root and
-loop devices; DESCENT_FAULT_LONG=1: many rounds."""
+The clients and what they hold the server to are those of tests/scenario/kill_loop.py. Needs root
+and loop devices; DESCENT_FAULT_LONG=1: many rounds."""
 import argparse
 import fcntl
 import os

@@ -101,7 +101,8 @@ def refuses_newer(binary, folder):
                           capture_output=True, text=True, timeout=60)
     check(done.returncode not in (0, -6, -11) and done.stdout == "",
           f"a newer database: exit {done.returncode}, {done.stdout!r}")
-    check("was made by a newer descent" in done.stderr and f"schema {version + 1000}" in done.stderr,
+    check("was made by a newer descent" in done.stderr and
+          f"schema {version + 1000}" in done.stderr,
           f"a newer database: {done.stderr!r}")
     check(fingerprint(folder) == before, "a newer database was changed")
 

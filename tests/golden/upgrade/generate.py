@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Makes first.db.gz and first.json: a folder as the first released schema leaves it after a SIGKILL,
-and what the program of that time said about it. Run it with a binary of commit 6eb903a:
+"""Makes first.db.gz and first.json: a folder as the first released schema leaves it after a
+SIGKILL, and what the program of that time said about it. Run it with a binary of commit 6eb903a:
 
     git worktree add /tmp/first 6eb903a && make -C /tmp/first build/descent
     tests/golden/upgrade/generate.py /tmp/first/build/descent
@@ -48,8 +48,9 @@ SESSIONS = {
 
 class Server:
     def __init__(self, binary, data):
-        self.process = subprocess.Popen([binary, "serve", "--listen", "127.0.0.1:0", "--data", data],
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            [binary, "serve", "--listen", "127.0.0.1:0", "--data", data],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.greeting = self.process.stdout.readline().decode()
         if not self.greeting.startswith("descent listening on "):
             self.words = self.process.stderr.read().decode()
@@ -106,7 +107,8 @@ def numbers(seed, scale=1):
 def step_request(name, number):
     """Step `number` of a session, from 1: path, body and headers."""
     names = SESSIONS[name][1]
-    body = {"gradients": numbers(f"{name} {number}"), "cursor": f"{name}:{number}", "loss": number / 8}
+    body = {"gradients": numbers(f"{name} {number}"), "cursor": f"{name}:{number}",
+            "loss": number / 8}
     if name == "dcasgd-late" and number > 2:
         body["base_step"] = number - 1 - number % 3
     if number == 3 and name == "adam-keys":
