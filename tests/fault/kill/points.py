@@ -12,7 +12,7 @@ PASSES = {
     "before_evict": 2, "after_evict": 2, "in_maintain": 1, "after_maintain": 1, "before_stop": 1,
     "after_save": 1, "before_trim": 2, "between_drops": 2, "after_drop": 6,
     "before_delete": 4, "after_delete": 4, "before_create": 4, "after_create": 4,
-    "before_record": 4, "after_record": 4, "before_spec": 4, "after_spec": 4,
+    "after_slice": 6, "before_record": 4, "after_record": 4, "before_spec": 4, "after_spec": 4,
 }
 # What is passed while nobody works, and when it is asked to stop.
 QUIET = {"in_maintain", "after_maintain"}
