@@ -1,5 +1,5 @@
-/* `descent verify --data DIR`: everything at rest against its checksums, then every session replayed
- * against the hashes and receipts it has told. Exit status 0: clean, 1:
+/* `descent verify --data DIR`: everything at rest against its checksums, then every session
+ * replayed against the hashes and receipts it has told. Exit status 0: clean, 1:
  * there are findings, or it could not be done. */
 #include <inttypes.h>
 #include <stdio.h>

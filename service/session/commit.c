@@ -338,7 +338,7 @@ static void *run(void *context)
                 rest(committer);
             continue;
         }
-        if (committer->retry_us > 0 && committer->retry_us <= now) {
+        if (committer->retry_us > 0 && (committer->retry_us <= now || committer->stopping)) {
             committer->retry_us = 0;
             rest(committer); /* after an I/O error this reopens the store */
             if (committer->queue.first == NULL)

@@ -202,12 +202,14 @@ void engine_save(struct engine *engine)
 void engine_close(struct engine *take_engine)
 {
     struct engine *engine = take_engine;
+    struct fault fault;
 
     pthread_mutex_lock(&engine->wake_mutex);
     engine->stopping = true;
     pthread_cond_signal(&engine->wake);
     pthread_mutex_unlock(&engine->wake_mutex);
     pthread_join(engine->housekeeper, NULL);
+    engine_ready(engine, &fault); /* after an I/O error it opens the store again */
     engine_save(engine);
     POINT(after_save);
     engine_free(engine);

@@ -86,8 +86,8 @@ static bool was_reached(const struct session *session, uint64_t lineage, uint64_
     return beginning(session, own + 1) == NULL;
 }
 
-enum status session_find(const struct session *session, const struct moment_query *query,
-                         struct position *out, struct fault *fault)
+static enum status find(const struct session *session, const struct moment_query *query,
+                        struct position *out, struct fault *fault)
 {
     uint64_t lineage = query->has_lineage ? query->lineage : session->lineage;
     const struct event_place *rewind;
@@ -152,7 +152,7 @@ enum status session_settle(struct session *session, const struct moment_query *q
         pthread_mutex_lock(&session->mutex);
     }
     if (status != STATUS_OK || !current)
-        return status != STATUS_OK ? status : session_find(session, query, out, fault);
+        return status != STATUS_OK ? status : find(session, query, out, fault);
     *out = (struct position){UINT64_MAX, {session->lineage, session->step}};
     return STATUS_OK;
 }
@@ -172,7 +172,7 @@ static enum status load_moment(struct session *session, const struct moment_quer
     if (alone && (status = session_admit_alone(session, &ticket, fault)) != STATUS_OK)
         return status;
     status = alone ? session_settle(session, query, &position, fault)
-                   : session_find(session, query, &position, fault);
+                   : find(session, query, &position, fault);
     pthread_mutex_unlock(&session->mutex);
     if (status == STATUS_OK)
         status = session_load(session, position.lsn, out, fault);
@@ -231,8 +231,8 @@ enum status session_revision_at(struct session *session, const struct moment_que
     return STATUS_OK;
 }
 
-/* Of the state in memory, in a turn of its own: slots change in place. *found: it is the one that is
- * asked for. */
+/* Of the state in memory, in a turn of its own: slots change in place. *found: it is the one
+ * that is asked for. */
 static enum status hash_current(struct session *session, const struct moment_query *query,
                                 bool *found, struct moment *moment, struct digest *out,
                                 struct fault *fault)

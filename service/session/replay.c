@@ -103,11 +103,25 @@ static enum status load_checkpoint(struct session *session, struct stream *strea
     return status;
 }
 
+/* A row of the journal that must be there. */
+static enum status read_row(struct session *session, uint64_t lsn,
+                            unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
+                            struct store_event *row, struct fault *fault)
+{
+    struct store *store = session->engine->store;
+    enum status status = store->backend->event_read(store, lsn, head, chunk_data, row, fault);
+
+    return status != STATUS_NOT_FOUND ? status
+                                      : fault_set(fault, STATUS_STORAGE_FAILED, "",
+                                                  "the journal lacks lsn %llu; descent verify says "
+                                                  "more",
+                                                  (unsigned long long)lsn);
+}
+
 enum status session_read_event(struct session *session, const struct event_place *place,
                                unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
                                struct event *event, struct buffer **body, struct fault *fault)
 {
-    struct store *store = session->engine->store;
     size_t used = 0;
     enum status status = STATUS_OK;
 
@@ -115,8 +129,8 @@ enum status session_read_event(struct session *session, const struct event_place
     for (uint32_t chunk = 0; chunk < place->chunks && status == STATUS_OK; chunk++) {
         unsigned char other_head[STORE_HEAD_BYTES];
         struct store_event row;
-        status = store->backend->event_read(
-            store, place->lsn + chunk, chunk == 0 ? head : other_head, chunk_data, &row, fault);
+        status = read_row(session, place->lsn + chunk, chunk == 0 ? head : other_head, chunk_data,
+                          &row, fault);
         if (status != STATUS_OK)
             break;
         if (row.session != session->key || row.chunk != chunk || row.chunks != place->chunks) {
@@ -148,10 +162,8 @@ enum status session_read_head(struct session *session, const struct event_place 
                               unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
                               struct event *event, struct fault *fault)
 {
-    struct store *store = session->engine->store;
     struct store_event row;
-    enum status status =
-        store->backend->event_read(store, place->lsn, head, chunk_data, &row, fault);
+    enum status status = read_row(session, place->lsn, head, chunk_data, &row, fault);
 
     if (status == STATUS_OK && (row.session != session->key || row.chunk != 0))
         status = fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",

@@ -1,6 +1,6 @@
 /* Going back: the session's state becomes the one of an earlier revision, under the next lineage.
- * One transaction: the ledger's lines so far, the rewind, a checkpoint of the state it leads to, and
- * the session's record. What was after that revision stays in the journal as long as history is
+ * One transaction: the ledger's lines so far, the rewind, a checkpoint of the state it leads to,
+ * and the session's record. What was after that revision stays in the journal as long as history is
  * kept. */
 #include <string.h>
 

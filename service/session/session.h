@@ -217,8 +217,8 @@ void state_start(struct state *state, const struct optimizer *rule);
  * scheduled. */
 void event_overrides(const struct spec *spec, const struct event *event, double hyper[HYPERS_MAX]);
 
-/* Measures the gradient of an event under a configuration: sets its grad_norm and clip_scale, and of
- * the notes (NULL: not wanted) what is of the gradient. */
+/* Measures the gradient of an event under a configuration: sets its grad_norm and clip_scale, and
+ * of the notes (NULL: not wanted) what is of the gradient. */
 struct measure event_measure(const struct spec *spec, const struct plan *plan,
                              const struct wire_gradient *gradient, struct event *event,
                              struct tensor_note *notes);
@@ -250,8 +250,8 @@ void event_propose(struct state *state, const struct plan *plan, const struct sp
  * steps and replay alike. It cannot fail: *next was made by revision_new with room for the weights
  * (EVENT_GRADIENT) or without (EVENT_SKIP shares the old ones, EVENT_WEIGHTS takes the body). Slots
  * and scalars change in place; nothing else of the state changes before state_publish. Only for
- * events that step. notes: NULL, or as event_measure left them; they become those of the line, which
- * is complete but for its stages. */
+ * events that step. notes: NULL, or as event_measure left them; they become those of the line,
+ * which is complete but for its stages. */
 void event_apply(struct state *state, const struct plan *plan, const struct spec *spec,
                  const struct event *event, struct buffer *body, size_t body_offset,
                  struct tensor_note *notes, struct revision *next, struct step_line *line);
@@ -328,8 +328,8 @@ struct loaded {
 
 /* Brings the state after the event that ends at lsn `until` (UINT64_MAX: the newest) back: the
  * newest checkpoint that is not later, then the events after it. Nothing that is stored may go
- * meanwhile: `loading` or `readers` is set. HISTORY_MISMATCH when it does not lead to a hash that is
- * stored. */
+ * meanwhile: `loading` or `readers` is set. HISTORY_MISMATCH when it does not lead to a hash that
+ * is stored. */
 enum status session_load(struct session *session, uint64_t until, struct loaded *out,
                          struct fault *fault);
 
@@ -375,12 +375,9 @@ struct position {
     struct moment moment;
 };
 
-/* Mutex held. */
-enum status session_find(const struct session *session, const struct moment_query *query,
-                         struct position *out, struct fault *fault);
-
-/* The same with the turn held exclusively, after what is not on disk yet has been brought there. The
- * current revision (query NULL, or its name) is at UINT64_MAX. */
+/* Finds a moment, with the turn held exclusively, after what is not on disk yet has been brought
+ * there. The current revision (query NULL, or its name) is at UINT64_MAX. Mutex held on entry and
+ * exit. */
 enum status session_settle(struct session *session, const struct moment_query *query,
                            struct position *out, struct fault *fault);
 

@@ -1,7 +1,6 @@
 /* The hash of a state. */
 #include "service/session/state_hash.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "service/core/crew.h"
@@ -85,10 +84,4 @@ struct digest state_hash(const struct state *state, const struct revision *next,
         if (state->slot[k] != NULL)
             add_vector(&work, state->slot[k]->data, plan->slot_count[k] * element);
     return work.digests[0];
-}
-
-void digest_format(char out[33], const struct digest *digest)
-{
-    for (size_t i = 0; i < sizeof digest->bytes; i++)
-        snprintf(out + 2 * i, 3, "%02x", digest->bytes[i]);
 }

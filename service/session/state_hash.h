@@ -23,7 +23,4 @@ struct state;
 struct digest state_hash(const struct state *state, const struct revision *next,
                          const struct plan *plan);
 
-/* Into 32 hexadecimal digits and a NUL. */
-void digest_format(char out[33], const struct digest *digest);
-
 #endif

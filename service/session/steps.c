@@ -1,4 +1,5 @@
-/* Reading the ledger of steps: lines that checkpoints wrote to the journal, then those in memory. */
+/* Reading the ledger of steps: lines that checkpoints wrote to the journal, then those in
+ * memory. */
 #include <stdlib.h>
 #include <string.h>
 
