@@ -349,8 +349,8 @@ struct verify_report {
 
 /* Replays every session of a store (opened to serve or to inspect; nothing is written) from its
  * oldest checkpoint and holds it against every hash and receipt that is stored. watch (storage's,
- * may be NULL) is told of progress in bytes of the journal and of each finding. OK when it could look
- * at everything, whatever it found. */
+ * may be NULL) is told of progress in bytes of the journal and of each finding. OK when it could
+ * look at everything, whatever it found. */
 struct store_watch;
 enum status engine_verify(struct store *store, const struct store_watch *watch,
                           struct verify_report *out, struct fault *fault);

@@ -133,6 +133,12 @@ void session_await_readers(struct session *session)
         pthread_cond_wait(&session->turn, &session->mutex);
 }
 
+/* Whether the step was taken, but is not on disk yet. Mutex held. */
+static bool is_pending(const struct session *session, const struct moment_query *query)
+{
+    return query != NULL && query->step > session->durable_step && query->step <= session->step;
+}
+
 static bool is_current(const struct session *session, const struct moment_query *query)
 {
     return query == NULL || (query->step == session->step &&
@@ -143,10 +149,9 @@ enum status session_settle(struct session *session, const struct moment_query *q
                            struct position *out, struct fault *fault)
 {
     bool current = is_current(session, query);
-    bool waits = query != NULL && query->step > session->durable_step;
     enum status status = STATUS_OK;
 
-    if ((current || waits) && session->dirty > 0) {
+    if ((current || is_pending(session, query)) && session->dirty > 0) {
         pthread_mutex_unlock(&session->mutex);
         status = session_checkpoint_own(session, false, fault);
         pthread_mutex_lock(&session->mutex);
@@ -163,7 +168,7 @@ enum status session_settle(struct session *session, const struct moment_query *q
 static enum status load_moment(struct session *session, const struct moment_query *query,
                                struct loaded *out, struct fault *fault)
 {
-    bool alone = is_current(session, query) || query->step > session->durable_step ||
+    bool alone = is_current(session, query) || is_pending(session, query) ||
                  session->spec.durability.mode == DURABILITY_CHECKPOINT;
     struct position position;
     uint64_t ticket;
