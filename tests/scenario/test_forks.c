@@ -48,8 +48,8 @@ static void check_equal(const struct remote *one, const struct remote *other, bo
 
 static const char *const sessions[] = {
     "\"optimizer\": \"adam\"",
-    "\"optimizer\": {\"name\": \"momentum\", \"momentum\": 0.9}, \"ema\": {\"decay\": 0.9}, "
-    "\"groups\": [{\"tensors\": [\"b\"], \"lr_mult\": 0.5}]",
+    ("\"optimizer\": {\"name\": \"momentum\", \"momentum\": 0.9}, \"ema\": {\"decay\": 0.9}, "
+     "\"groups\": [{\"tensors\": [\"b\"], \"lr_mult\": 0.5}]"),
     "\"optimizer\": \"adafactor\"",
     "\"optimizer\": \"nadam\", \"dtype\": \"f64\"",
     "\"optimizer\": \"dcasgd\"",

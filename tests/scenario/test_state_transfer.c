@@ -104,11 +104,11 @@ static const char *const sessions[] = {
     "\"optimizer\": \"dcasgd\"",
     "\"optimizer\": \"adafactor\"",
     "\"optimizer\": \"nadam\"",
-    "\"optimizer\": {\"name\": \"momentum\", \"momentum\": 0.9}, \"ema\": {\"decay\": 0.9, "
-    "\"debias\": true}, \"groups\": [{\"tensors\": [\"b\", \"s\"], \"lr_mult\": 0.5}, "
-    "{\"tensors\": \"w\", \"weight_decay_mult\": 0}]",
-    "\"optimizer\": {\"name\": \"sgd\", \"lr\": 0.1}, \"schedule\": {\"name\": \"cosine\", "
-    "\"max_steps\": 60, \"warmup_steps\": 5}, \"gradient\": {\"clip_norm\": 2}",
+    ("\"optimizer\": {\"name\": \"momentum\", \"momentum\": 0.9}, \"ema\": {\"decay\": 0.9, "
+     "\"debias\": true}, \"groups\": [{\"tensors\": [\"b\", \"s\"], \"lr_mult\": 0.5}, "
+     "{\"tensors\": \"w\", \"weight_decay_mult\": 0}]"),
+    ("\"optimizer\": {\"name\": \"sgd\", \"lr\": 0.1}, \"schedule\": {\"name\": \"cosine\", "
+     "\"max_steps\": 60, \"warmup_steps\": 5}, \"gradient\": {\"clip_norm\": 2}"),
     "\"optimizer\": \"sgld\", \"seed\": 5",
     "\"optimizer\": \"muon\"",
 };
@@ -200,8 +200,8 @@ START_TEST(names_that_meet_are_kept_apart)
     struct remote source = {.port = here.port, .path = "/v1/sessions/source", .element = 4};
     struct remote target = {.port = there.port, .path = "/v1/sessions/target", .element = 4};
     char mine[REMOTE_HASH_BYTES], theirs[REMOTE_HASH_BYTES];
-
     struct answer answer = remote_send(&source, "PUT", "", request, 201);
+
     answer_close(&answer);
     answer = remote_send(&source, "POST", "/gradients", gradients, 200);
     answer_close(&answer);

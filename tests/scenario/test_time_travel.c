@@ -67,14 +67,14 @@ static void check_past(const struct remote *remote, uint64_t from, uint64_t to,
 
 static const char *const sessions[] = {
     "\"optimizer\": \"adam\"",
-    "\"optimizer\": {\"name\": \"momentum\", \"momentum\": 0.9}, \"ema\": {\"decay\": 0.9}, "
-    "\"groups\": [{\"tensors\": [\"b\"], \"lr_mult\": 0.5}]",
+    ("\"optimizer\": {\"name\": \"momentum\", \"momentum\": 0.9}, \"ema\": {\"decay\": 0.9}, "
+     "\"groups\": [{\"tensors\": [\"b\"], \"lr_mult\": 0.5}]"),
     "\"optimizer\": \"adafactor\"",
     "\"optimizer\": \"nadam\", \"dtype\": \"f64\"",
     "\"optimizer\": \"dcasgd\"",
     "\"optimizer\": \"adam\", \"durability\": {\"mode\": \"interval\", \"seconds\": 1}",
-    "\"optimizer\": {\"name\": \"sgd\", \"lr\": 0.1}, \"schedule\": {\"name\": \"cosine\", "
-    "\"max_steps\": 30, \"warmup_steps\": 3}, \"gradient\": {\"clip_norm\": 2}",
+    ("\"optimizer\": {\"name\": \"sgd\", \"lr\": 0.1}, \"schedule\": {\"name\": \"cosine\", "
+     "\"max_steps\": 30, \"warmup_steps\": 3}, \"gradient\": {\"clip_norm\": 2}"),
 };
 
 /* Also when the configuration changed on the way, weights were replaced, and the server was killed
