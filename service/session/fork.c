@@ -291,10 +291,11 @@ static enum status enrol(struct fork *fork, struct session **out, struct fault *
     pack_u64(&packer, record.created_us);
     pack_u64(&packer, (uint64_t)parent->key);
     pack_fixed(&packer, fork->outcome, sizeof *fork->outcome);
-    if (packer.failed)
-        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+        bool packed = !packer.failed;
     record.request = hash_bytes(packer.data, packer.used);
     packer_close(&packer);
+    if (!packed)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     struct state *state = fork->state;
     fork->state = NULL;
     return engine_adopt(fork->parent->engine, fork->request->id, &record, state, out, &created,
