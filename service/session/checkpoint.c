@@ -15,7 +15,9 @@
 #include "storage/store.h"
 
 enum { SLICE_CHUNKS = 16, EVENTS_PER_CHECKPOINT = 4096 };
-#define LEDGER_BYTES_MAX ((size_t)4 << 20) /* of lines in memory */
+/* Of lines of the ledger in memory, between them a sixteenth of the state. */
+#define LEDGER_BYTES_LOW ((uint64_t)512 << 10)
+#define LEDGER_BYTES_HIGH ((uint64_t)16 << 20)
 #define JOURNAL_BYTES_LOW ((uint64_t)4 << 20)
 #define JOURNAL_BYTES_HIGH ((uint64_t)256 << 20)
 
@@ -41,7 +43,7 @@ struct save {
 static bool wants_checkpoint(const struct session *session)
 {
     uint64_t state = state_bytes(session->layout, session->plan, &session->spec);
-    uint64_t limit = 16 * state;
+    uint64_t limit = 16 * state, ledger = state / 16;
 
     if (session->spec.durability.mode == DURABILITY_CHECKPOINT)
         return session->dirty >= session->spec.durability.steps;
@@ -53,8 +55,12 @@ static bool wants_checkpoint(const struct session *session)
         limit = 4 * state;
     if (limit < JOURNAL_BYTES_LOW)
         limit = JOURNAL_BYTES_LOW;
+    if (ledger > LEDGER_BYTES_HIGH)
+        ledger = LEDGER_BYTES_HIGH;
+    if (ledger < LEDGER_BYTES_LOW)
+        ledger = LEDGER_BYTES_LOW;
     return session->journal_since >= limit || session->dirty >= EVENTS_PER_CHECKPOINT ||
-           session->state->receipts.lines.used >= LEDGER_BYTES_MAX;
+           session->state->receipts.lines.used >= ledger;
 }
 
 enum status session_put_record(struct session *session, const struct spec *spec, uint64_t lineage,

@@ -69,7 +69,8 @@ static void evict_idle(struct engine *engine)
             resident->session = sessions[i];
             resident->used_us = sessions[i]->used_us;
             resident->bytes =
-                state_bytes(sessions[i]->layout, sessions[i]->plan, &sessions[i]->spec);
+                state_bytes(sessions[i]->layout, sessions[i]->plan, &sessions[i]->spec) +
+                sessions[i]->state->receipts.lines.capacity;
             bytes += resident->bytes;
         }
         pthread_mutex_unlock(&sessions[i]->mutex);
