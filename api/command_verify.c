@@ -40,8 +40,7 @@ int command_verify(char *const *options)
         status = examine(store, &watch, &report, &replayed, &fault);
     folder_command_watched();
     if (status == STATUS_OK) {
-        printf("steps replayed %" PRIu64 "\nhashes compared %" PRIu64 "\n", replayed.steps,
-               replayed.hashes);
+        printf("steps %" PRIu64 "\nhashes %" PRIu64 "\n", replayed.steps, replayed.hashes);
         folder_command_report(&report);
     } else
         folder_command_failed(&fault);

@@ -354,6 +354,8 @@ void event_propose(struct state *state, const struct plan *plan, const struct sp
 
 static void note_norm(struct state *state, double norm)
 {
+    if (!isfinite(norm)) /* of finite numbers that are too large: no average could hold it */
+        return;
     if (state->norm_count < NORMS_MAX)
         state->norm_count++;
     state->norm_average += (norm - state->norm_average) / (double)state->norm_count;

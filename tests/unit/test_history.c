@@ -578,6 +578,31 @@ START_TEST(a_gradient_far_too_large_is_refused_and_kept)
 }
 END_TEST
 
+/* Finite numbers whose norm is not: the step is taken, and what comes after it is sound. */
+START_TEST(a_norm_may_overflow)
+{
+    struct spec spec = engines_spec(DTYPE_F64, "signum");
+    double numbers[COUNT];
+    struct fault fault;
+
+    spec.gradient.max_norm_ratio = 100;
+    struct session *session = engines_create(engine, "s", &spec, COUNT);
+    struct buffer *gradient = buffer_new(sizeof numbers);
+    for (size_t i = 0; i < COUNT; i++)
+        numbers[i] = 1e308;
+    memcpy(gradient->data, numbers, sizeof numbers);
+    struct submission submission = engines_submission(gradient, DTYPE_F64);
+    for (int i = 0; i < 3; i++) {
+        ck_assert_int_eq(engines_submit(session, &submission, NULL, NULL, &fault), STATUS_OK);
+        session = reopen(session, "s");
+    }
+    ck_assert_uint_eq(engines_view(session).step, 3);
+    buffer_release(gradient);
+    session_release(session);
+    verified();
+}
+END_TEST
+
 Suite *suite_history(void);
 Suite *suite_history(void)
 {
@@ -596,6 +621,7 @@ Suite *suite_history(void)
     tcase_add_test(cases, moments_are_converted_where_they_are_the_same);
     tcase_add_test(cases, what_is_not_kept_is_gone_and_says_so);
     tcase_add_test(cases, a_gradient_far_too_large_is_refused_and_kept);
+    tcase_add_test(cases, a_norm_may_overflow);
     suite_add_tcase(suite, cases);
     return suite;
 }
