@@ -352,8 +352,11 @@ void event_propose(struct state *state, const struct plan *plan, const struct sp
         ->propose(&advance, body->data + event_proposal_offset(plan->layout->count, event));
 }
 
+/* A norm beyond the largest double is infinite: no average could forget it. */
 static void note_norm(struct state *state, double norm)
 {
+    if (!isfinite(norm))
+        return;
     if (state->norm_count < NORMS_MAX)
         state->norm_count++;
     state->norm_average += (norm - state->norm_average) / (double)state->norm_count;
