@@ -237,11 +237,12 @@ static void note_saved(struct save *save)
 {
     struct session *session = save->session;
 
+    pthread_mutex_lock(&session->mutex);
+    /* At once: a line is either in memory or in the journal for those who read the ledger. */
     if (save->receipts != NULL)
         journal_entry_landed(save->receipts);
     if (save->what->before != NULL)
         journal_entry_landed(save->what->before);
-    pthread_mutex_lock(&session->mutex);
     receipts_close(&session->state->receipts);
     save->place->next = session->checkpoints;
     session->checkpoints = save->place;

@@ -422,7 +422,7 @@ enum status journal_entry_new(struct session *session, const struct event *event
                               struct journal_entry **out, struct fault *fault);
 void journal_entry_free(struct journal_entry *entry); /* NULL is allowed */
 /* For an entry that is written as part of another item: entry->item.write, then, when that was
- * committed, this. */
+ * committed, this. Mutex held. */
 void journal_entry_landed(struct journal_entry *entry);
 
 /* --- inventory.c --- */
