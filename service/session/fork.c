@@ -239,25 +239,60 @@ static enum status replay_all(struct fork *fork, struct fault *fault)
     return status;
 }
 
-/* The parent's steps after the revision, on the line that leads to its current one; those at which
- * another revision took over end it. Mutex held. */
-static enum status list_events(struct fork *fork, const struct moment_query *query,
+/* What was acknowledged may wait to be journaled: a replay wants it there. */
+static enum status settle_parent(struct session *parent, struct fault *fault)
+{
+    enum status status = session_enter(parent, fault);
+
+    if (status != STATUS_OK)
+        return status;
+    pthread_mutex_lock(&parent->mutex);
+    bool waits = parent->spec.durability.mode == DURABILITY_INTERVAL &&
+                 parent->durable_step < parent->step;
+    pthread_mutex_unlock(&parent->mutex);
+    if (waits)
+        status = session_save(parent, true, fault);
+    session_leave(parent);
+    return status;
+}
+
+/* As session_line, with the rewinds at hand: there may be many events. */
+static uint64_t line_of(const struct event_place *const *rewinds, size_t count, uint64_t lineage,
+                        uint64_t step)
+{
+    for (size_t i = count; i-- > 0;)
+        if (rewinds[i]->lineage == lineage && step <= rewinds[i]->step)
+            lineage = rewinds[i]->origin;
+    return lineage;
+}
+
+/* The parent's steps after the revision, on the line of that lineage; those at which another
+ * revision took over end it. Mutex held. */
+static enum status list_events(struct fork *fork, uint64_t lineage, uint64_t step,
                                struct fault *fault)
 {
     struct session *parent = fork->parent;
-    uint64_t lineage = query->has_lineage ? query->lineage : parent->lineage;
+    const struct event_place **rewinds;
+    size_t count = 0;
 
     if (parent->spec.durability.mode == DURABILITY_CHECKPOINT)
         return fault_set(fault, STATUS_INVALID_FIELD, "/replay",
                          "this session journals no gradients (durability \"checkpoint\"): there "
                          "is nothing to replay");
     fork->events = malloc((parent->event_count + 1) * sizeof *fork->events);
-    if (fork->events == NULL)
+    rewinds = malloc((parent->event_count + 1) * sizeof *rewinds);
+    if (fork->events == NULL || rewinds == NULL) {
+        free(rewinds);
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    }
     for (const struct event_place *place = parent->events; place != NULL; place = place->next)
-        if (event_steps(place->kind) && place->step > query->step &&
-            session_line(parent, lineage, place->step) == place->lineage)
+        if (place->kind == EVENT_REWIND)
+            rewinds[count++] = place;
+    for (const struct event_place *place = parent->events; place != NULL; place = place->next)
+        if (event_steps(place->kind) && place->step > step &&
+            line_of(rewinds, count, lineage, place->step) == place->lineage)
             fork->events[fork->event_count++] = *place;
+    free(rewinds);
     return STATUS_OK;
 }
 
@@ -320,17 +355,27 @@ enum status session_fork(struct session *session, const struct fork_request *req
                          struct session **out, struct fork_outcome *outcome, struct fault *fault)
 {
     struct fork fork = {.parent = session, .request = request, .outcome = outcome};
+    const struct moment_query *query = request->query;
+    bool replays = request->replay && query != NULL;
+    struct moment_query named;
     struct loaded loaded;
     enum status status = STATUS_OK;
 
     *outcome = (struct fork_outcome){.slot_count = 0};
+    if (replays && (status = settle_parent(session, fault)) != STATUS_OK)
+        return status;
     pthread_mutex_lock(&session->mutex);
     session->readers++; /* the events stay until they are replayed */
-    if (request->replay && request->query != NULL)
-        status = list_events(&fork, request->query, fault);
+    if (replays) {
+        /* A rewind may come before the revision is read: both are of the line as it is now. */
+        named = (struct moment_query){
+            true, query->has_lineage ? query->lineage : session->lineage, query->step};
+        query = &named;
+        status = list_events(&fork, named.lineage, named.step, fault);
+    }
     pthread_mutex_unlock(&session->mutex);
     if (status == STATUS_OK &&
-        (status = session_enter_past(session, request->query, &loaded, fault)) == STATUS_OK) {
+        (status = session_enter_past(session, query, &loaded, fault)) == STATUS_OK) {
         status = run(&fork, &loaded, out, fault);
         session_leave_past(session, &loaded);
     }
