@@ -79,6 +79,7 @@ void journal_entry_landed(struct journal_entry *entry)
     session_list_event(session, place);
     if (event_steps(place->kind) && place->step > session->durable_step)
         session->durable_step = place->step;
+    entry->lsn = place->lsn;
     entry->place = NULL;
 }
 

@@ -45,13 +45,11 @@ bool step_quarantine(struct step *step, struct fault *fault)
     if (!step->exclusive)
         ticket = session_ticket(session, false);
     commit_enqueue(session->engine->committer, &entry->item);
-    struct event_place *place = entry->place;
     pthread_mutex_unlock(&session->mutex);
     enum status status = commit_wait(&entry->item, &trouble);
     pthread_mutex_lock(&session->mutex);
     session_await_turn(session, ticket);
-    if (status == STATUS_OK && !session->deleted)
-        lsn = place->lsn; /* on the session's list, which nothing leaves while a turn is held */
+    lsn = entry->lsn;
     if (!step->exclusive)
         session_end_turn(session, false, status != STATUS_OK);
     journal_entry_free(entry);

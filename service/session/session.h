@@ -402,7 +402,8 @@ void session_await_readers(struct session *session);
 struct journal_entry {
     struct commit_item item; /* first */
     struct session *session; /* retained */
-    struct event_place *place;
+    struct event_place *place; /* NULL once it is on the session's list */
+    uint64_t lsn;              /* once it landed; 0: not */
     struct packer head;
     struct buffer *body; /* retained; NULL: none */
     size_t offset, size;
