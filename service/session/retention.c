@@ -364,7 +364,10 @@ void engine_trim(struct engine *engine)
         pthread_mutex_unlock(&session->mutex);
         if (lags)
             save_lagging(session);
-        drop_checkpoints(engine, shorten(session, cut, &dropping));
+        size_t before = dropping.count;
+        /* A checkpoint that stays keeps the events that lead on from it. */
+        if (drop_checkpoints(engine, shorten(session, cut, &dropping)) != STATUS_OK)
+            dropping.count = before;
         session_release(session);
     }
     POINT(before_trim);
