@@ -15,7 +15,10 @@
 #include "storage/store.h"
 
 enum { SLICE_CHUNKS = 16, EVENTS_PER_CHECKPOINT = 4096 };
-#define LEDGER_BYTES_MAX ((size_t)4 << 20) /* of lines in memory */
+/* Of lines in memory. Who asked for rare checkpoints gets one early only where the lines would be
+ * many times the usual. */
+#define LEDGER_BYTES_MAX ((size_t)4 << 20)
+#define LEDGER_BYTES_RARE ((size_t)64 << 20)
 #define JOURNAL_BYTES_LOW ((uint64_t)4 << 20)
 #define JOURNAL_BYTES_HIGH ((uint64_t)256 << 20)
 
@@ -44,7 +47,8 @@ static bool wants_checkpoint(const struct session *session)
     uint64_t limit = 16 * state;
 
     if (session->spec.durability.mode == DURABILITY_CHECKPOINT)
-        return session->dirty >= session->spec.durability.steps;
+        return session->dirty >= session->spec.durability.steps ||
+               session->state->receipts.lines.used >= LEDGER_BYTES_RARE;
     /* Sixteen steps' worth of state bounds the cost of saving it to a few per cent of the
      * journal's; but recovery reads it all. */
     if (limit > JOURNAL_BYTES_HIGH)
