@@ -139,11 +139,19 @@ static bool is_current(const struct session *session, const struct moment_query 
                              (!query->has_lineage || query->lineage == session->lineage));
 }
 
+/* Whether it is a revision of the present lineage that may not be on disk yet. What has not come is
+ * not there to be saved, and other lineages were saved when they ended. */
+static bool may_wait(const struct session *session, const struct moment_query *query)
+{
+    return query->step > session->durable_step && query->step <= session->step &&
+           (!query->has_lineage || query->lineage == session->lineage);
+}
+
 enum status session_settle(struct session *session, const struct moment_query *query,
                            struct position *out, struct fault *fault)
 {
     bool current = is_current(session, query);
-    bool waits = query != NULL && query->step > session->durable_step;
+    bool waits = query != NULL && may_wait(session, query);
     enum status status = STATUS_OK;
 
     if ((current || waits) && session->dirty > 0) {
@@ -163,7 +171,7 @@ enum status session_settle(struct session *session, const struct moment_query *q
 static enum status load_moment(struct session *session, const struct moment_query *query,
                                struct loaded *out, struct fault *fault)
 {
-    bool alone = is_current(session, query) || query->step > session->durable_step ||
+    bool alone = is_current(session, query) || may_wait(session, query) ||
                  session->spec.durability.mode == DURABILITY_CHECKPOINT;
     struct position position;
     uint64_t ticket;
