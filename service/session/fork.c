@@ -365,7 +365,11 @@ enum status session_fork(struct session *session, const struct fork_request *req
     if (replays && (status = settle_parent(session, fault)) != STATUS_OK)
         return status;
     pthread_mutex_lock(&session->mutex);
-    session->readers++; /* the events stay until they are replayed */
+    /* The events stay until they are replayed. */
+    if ((status = session_start_reading(session, fault)) != STATUS_OK) {
+        pthread_mutex_unlock(&session->mutex);
+        return status;
+    }
     if (replays) {
         /* A rewind may come before the revision is read: both are of the line as it is now. */
         named = (struct moment_query){
@@ -380,8 +384,7 @@ enum status session_fork(struct session *session, const struct fork_request *req
         session_leave_past(session, &loaded);
     }
     pthread_mutex_lock(&session->mutex);
-    session->readers--;
-    pthread_cond_broadcast(&session->turn);
+    session_end_reading(session);
     pthread_mutex_unlock(&session->mutex);
     state_free(fork.state);
     plan_free(fork.plan);

@@ -127,6 +127,21 @@ enum status session_find(const struct session *session, const struct moment_quer
 
 /* --- reading --- */
 
+enum status session_start_reading(struct session *session, struct fault *fault)
+{
+    if (session->deleted)
+        return fault_set(fault, STATUS_SESSION_NOT_FOUND, "", "session %s was deleted",
+                         session->id);
+    session->readers++;
+    return STATUS_OK;
+}
+
+void session_end_reading(struct session *session)
+{
+    session->readers--;
+    pthread_cond_broadcast(&session->turn);
+}
+
 void session_await_readers(struct session *session)
 {
     while (session->loading || session->readers > 0)
@@ -199,10 +214,10 @@ enum status session_enter_past(struct session *session, const struct moment_quer
         return status;
     pthread_mutex_lock(&session->engine->past);
     pthread_mutex_lock(&session->mutex);
-    session->readers++;
-    status = load_moment(session, query, out, fault);
-    session->readers--;
-    pthread_cond_broadcast(&session->turn);
+    if ((status = session_start_reading(session, fault)) == STATUS_OK) {
+        status = load_moment(session, query, out, fault);
+        session_end_reading(session);
+    }
     pthread_mutex_unlock(&session->mutex);
     if (status == STATUS_OK)
         return status;

@@ -393,6 +393,10 @@ enum status session_enter_past(struct session *session, const struct moment_quer
                                struct loaded *out, struct fault *fault);
 void session_leave_past(struct session *session, struct loaded *loaded);
 
+/* Readers of what is stored. With the mutex held; SESSION_NOT_FOUND when deleted, for then it goes. */
+enum status session_start_reading(struct session *session, struct fault *fault);
+void session_end_reading(struct session *session);
+
 /* Mutex held on entry and exit: waits until nobody reads what is stored, for it goes. */
 void session_await_readers(struct session *session);
 

@@ -152,7 +152,11 @@ enum status session_steps(struct session *session, const struct moment_query *qu
     if (status != STATUS_OK)
         return status;
     pthread_mutex_lock(&session->mutex);
-    session->readers++;
+    if ((status = session_start_reading(session, fault)) != STATUS_OK) {
+        pthread_mutex_unlock(&session->mutex);
+        session_leave(session);
+        return status;
+    }
     status = list_lines(session, query != NULL ? query : &current, 0, &lines, fault);
     *oldest = session->step + 1;
     pthread_mutex_unlock(&session->mutex);
@@ -177,8 +181,7 @@ enum status session_steps(struct session *session, const struct moment_query *qu
     }
     free(work);
     pthread_mutex_lock(&session->mutex);
-    session->readers--;
-    pthread_cond_broadcast(&session->turn);
+    session_end_reading(session);
     pthread_mutex_unlock(&session->mutex);
     session_leave(session);
     return status;
