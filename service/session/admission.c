@@ -203,13 +203,13 @@ static enum status rehearse(struct step *step, struct outcome *out, struct fault
     if (status == STATUS_OK) {
         event_apply(&copy, session->plan, &session->spec, &step->event, step->body, step->offset,
                     NULL, step->next, &line);
-        line.receipt.durable_step = session->durable_step;
         *out = (struct outcome){.receipt = line.receipt, .revision = step->next};
         step->next = NULL;
     }
     for (size_t k = 0; k < SLOTS_MAX; k++)
         buffer_release(copy.slot[k]);
     pthread_mutex_lock(&session->mutex);
+    out->receipt.durable_step = session->durable_step; /* deferred steps may land meanwhile */
     return status;
 }
 

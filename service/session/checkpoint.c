@@ -18,6 +18,8 @@ enum { SLICE_CHUNKS = 16, EVENTS_PER_CHECKPOINT = 4096 };
 /* Of lines of the ledger in memory, between them a sixteenth of the state. */
 #define LEDGER_BYTES_LOW ((uint64_t)512 << 10)
 #define LEDGER_BYTES_HIGH ((uint64_t)16 << 20)
+/* Who asked for rare checkpoints gets one early only where the lines would be many times that. */
+#define LEDGER_BYTES_RARE ((size_t)64 << 20)
 #define JOURNAL_BYTES_LOW ((uint64_t)4 << 20)
 #define JOURNAL_BYTES_HIGH ((uint64_t)256 << 20)
 
@@ -46,7 +48,8 @@ static bool wants_checkpoint(const struct session *session)
     uint64_t limit = 16 * state, ledger = state / 16;
 
     if (session->spec.durability.mode == DURABILITY_CHECKPOINT)
-        return session->dirty >= session->spec.durability.steps;
+        return session->dirty >= session->spec.durability.steps ||
+               session->state->receipts.lines.used >= LEDGER_BYTES_RARE;
     /* Sixteen steps' worth of state bounds the cost of saving it to a few per cent of the
      * journal's; but recovery reads it all. */
     if (limit > JOURNAL_BYTES_HIGH)
@@ -243,11 +246,12 @@ static void note_saved(struct save *save)
 {
     struct session *session = save->session;
 
+    pthread_mutex_lock(&session->mutex);
+    /* At once: a line is either in memory or in the journal for those who read the ledger. */
     if (save->receipts != NULL)
         journal_entry_landed(save->receipts);
     if (save->what->before != NULL)
         journal_entry_landed(save->what->before);
-    pthread_mutex_lock(&session->mutex);
     receipts_close(&session->state->receipts);
     save->place->next = session->checkpoints;
     session->checkpoints = save->place;

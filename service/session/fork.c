@@ -2,8 +2,9 @@
  * even another rule.
  *
  * State is carried over slot by slot: where the new rule declares a slot of the same name and
- * meaning, it is the same quantity and stays; the others start fresh. When nothing stays, the
- * rule's step count starts again too, for its bias corrections are of the state. */
+ * meaning, it is the same quantity and stays. Where one that the rule cannot do without would be
+ * missing, nothing stays and all start fresh, and the rule's count of steps with them, for its bias
+ * corrections are of the state. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include "service/session/advance.h"
 #include "service/session/session.h"
 
+enum { SCALAR_STEPS = 1 << 20 };
 #define REPLAY_LINES_MAX ((size_t)64 << 20) /* bytes of ledger that a replay keeps in memory */
 
 struct fork {
@@ -44,9 +46,54 @@ static size_t same_slot(const struct optimizer *old, const struct slot *slot)
     return SLOTS_MAX;
 }
 
-static void carry_scalars(const struct state *from, const struct optimizer *old,
-                          const struct optimizer *rule, struct state *to)
+/* Where slot k of the new rule comes from: a slot of the old one, or SLOTS_MAX. */
+static size_t source_of(const struct fork *fork, const struct state *from, const struct plan *old,
+                        size_t k)
 {
+    size_t same = same_slot(old->rule, &fork->spec.rule->slots[k]);
+
+    return same < SLOTS_MAX && from->slot[same] != NULL &&
+                   old->slot_count[same] == fork->plan->slot_count[k]
+               ? same
+               : SLOTS_MAX;
+}
+
+static bool has_slot(const struct fork *fork, size_t k)
+{
+    return fork->plan->slot_count[k] > 0 &&
+           slot_needed(&fork->spec.rule->slots[k], fork->spec.hyper);
+}
+
+/* Whether the old state can go on: one moment that starts at nothing beside another that is warm, or
+ * under a count of steps that is not its own, would make steps many times too long. What is there
+ * only under some hyperparameters, or starts as the weights, may start at any step. */
+static bool goes_on(const struct fork *fork, const struct state *from, const struct plan *old)
+{
+    const struct optimizer *rule = fork->spec.rule;
+    bool any = false, some = false;
+
+    for (size_t k = 0; k < rule->slot_count; k++) {
+        bool kept = source_of(fork, from, old, k) < SLOTS_MAX;
+        if (!has_slot(fork, k))
+            continue;
+        if (!kept && rule->slots[k].needed == NULL && !rule->slots[k].starts_as_weights)
+            return false;
+        any = true;
+        some |= kept;
+    }
+    return some || !any;
+}
+
+/* A scalar that the old rule does not have is as if the new one had been there from the start: `begin`
+ * makes it, of steps so far back that none matters before them. */
+static void carry_scalars(const struct fork *fork, const struct state *from,
+                          const struct optimizer *old, struct state *to)
+{
+    const struct optimizer *rule = fork->spec.rule;
+    uint64_t step = from->updates > SCALAR_STEPS ? from->updates - SCALAR_STEPS : 0;
+
+    while (rule->begin != NULL && rule != old && step < from->updates)
+        rule->begin(fork->spec.hyper, ++step, to->scalar);
     for (size_t k = 0; k < rule->scalar_count; k++)
         for (size_t i = 0; i < old->scalar_count; i++)
             if (strcmp(old->scalars[i].name, rule->scalars[k].name) == 0 &&
@@ -58,20 +105,17 @@ static void carry_scalars(const struct state *from, const struct optimizer *old,
 static void carry(struct fork *fork, struct state *from, const struct plan *old)
 {
     const struct optimizer *rule = fork->spec.rule;
+    bool keeps = fork->request->state == FORK_KEEP && goes_on(fork, from, old);
     struct fork_outcome *outcome = fork->outcome;
-    bool keeps = fork->request->state == FORK_KEEP, carried = false, needed = false;
     struct state *to = fork->state;
 
     for (size_t k = 0; k < rule->slot_count; k++) {
-        size_t same = keeps ? same_slot(old->rule, &rule->slots[k]) : SLOTS_MAX;
-        if (!slot_needed(&rule->slots[k], fork->spec.hyper))
+        size_t source = keeps ? source_of(fork, from, old, k) : SLOTS_MAX;
+        if (!has_slot(fork, k))
             continue;
-        needed = true;
-        if (same < SLOTS_MAX && from->slot[same] != NULL &&
-            old->slot_count[same] == fork->plan->slot_count[k]) {
-            to->slot[k] = from->slot[same];
-            from->slot[same] = NULL;
-            carried = true;
+        if (source < SLOTS_MAX) {
+            to->slot[k] = from->slot[source];
+            from->slot[source] = NULL;
         }
         note_fate(outcome, rule->slots[k].name,
                   to->slot[k] != NULL ? FORK_SLOT_KEPT : FORK_SLOT_FRESH);
@@ -79,10 +123,10 @@ static void carry(struct fork *fork, struct state *from, const struct plan *old)
     for (size_t k = 0; k < old->rule->slot_count; k++)
         if (from->slot[k] != NULL)
             note_fate(outcome, old->rule->slots[k].name, FORK_SLOT_DROPPED);
-    if (!keeps || (needed && !carried))
+    if (!keeps)
         return;
     to->updates = from->updates;
-    carry_scalars(from, old->rule, rule, to);
+    carry_scalars(fork, from, old->rule, to);
     memcpy(to->base, from->base, sizeof to->base);
     to->base_count = from->base_count; /* state_fit drops those that are too many */
     from->base_count = 0;
@@ -239,25 +283,60 @@ static enum status replay_all(struct fork *fork, struct fault *fault)
     return status;
 }
 
-/* The parent's steps after the revision, on the line that leads to its current one; those at which
- * another revision took over end it. Mutex held. */
-static enum status list_events(struct fork *fork, const struct moment_query *query,
+/* What was acknowledged may wait to be journaled: a replay wants it there. */
+static enum status settle_parent(struct session *parent, struct fault *fault)
+{
+    enum status status = session_enter(parent, fault);
+
+    if (status != STATUS_OK)
+        return status;
+    pthread_mutex_lock(&parent->mutex);
+    bool waits =
+        parent->spec.durability.mode == DURABILITY_INTERVAL && parent->durable_step < parent->step;
+    pthread_mutex_unlock(&parent->mutex);
+    if (waits)
+        status = session_save(parent, true, fault);
+    session_leave(parent);
+    return status;
+}
+
+/* As session_line, with the rewinds at hand: there may be many events. */
+static uint64_t line_of(const struct event_place *const *rewinds, size_t count, uint64_t lineage,
+                        uint64_t step)
+{
+    for (size_t i = count; i-- > 0;)
+        if (rewinds[i]->lineage == lineage && step <= rewinds[i]->step)
+            lineage = rewinds[i]->origin;
+    return lineage;
+}
+
+/* The parent's steps after the revision, on the line of that lineage; those at which another
+ * revision took over end it. Mutex held. */
+static enum status list_events(struct fork *fork, uint64_t lineage, uint64_t step,
                                struct fault *fault)
 {
     struct session *parent = fork->parent;
-    uint64_t lineage = query->has_lineage ? query->lineage : parent->lineage;
+    const struct event_place **rewinds;
+    size_t count = 0;
 
     if (parent->spec.durability.mode == DURABILITY_CHECKPOINT)
         return fault_set(fault, STATUS_INVALID_FIELD, "/replay",
                          "this session journals no gradients (durability \"checkpoint\"): there "
                          "is nothing to replay");
     fork->events = malloc((parent->event_count + 1) * sizeof *fork->events);
-    if (fork->events == NULL)
+    rewinds = malloc((parent->event_count + 1) * sizeof *rewinds);
+    if (fork->events == NULL || rewinds == NULL) {
+        free(rewinds);
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    }
     for (const struct event_place *place = parent->events; place != NULL; place = place->next)
-        if (event_steps(place->kind) && place->step > query->step &&
-            session_line(parent, lineage, place->step) == place->lineage)
+        if (place->kind == EVENT_REWIND)
+            rewinds[count++] = place;
+    for (const struct event_place *place = parent->events; place != NULL; place = place->next)
+        if (event_steps(place->kind) && place->step > step &&
+            line_of(rewinds, count, lineage, place->step) == place->lineage)
             fork->events[fork->event_count++] = *place;
+    free(rewinds);
     return STATUS_OK;
 }
 
@@ -321,23 +400,36 @@ enum status session_fork(struct session *session, const struct fork_request *req
                          struct session **out, struct fork_outcome *outcome, struct fault *fault)
 {
     struct fork fork = {.parent = session, .request = request, .outcome = outcome};
+    const struct moment_query *query = request->query;
+    bool replays = request->replay && query != NULL;
+    struct moment_query named;
     struct loaded loaded;
     enum status status = STATUS_OK;
 
     *outcome = (struct fork_outcome){.slot_count = 0};
+    if (replays && (status = settle_parent(session, fault)) != STATUS_OK)
+        return status;
     pthread_mutex_lock(&session->mutex);
-    session->readers++; /* the events stay until they are replayed */
-    if (request->replay && request->query != NULL)
-        status = list_events(&fork, request->query, fault);
+    /* The events stay until they are replayed. */
+    if ((status = session_start_reading(session, fault)) != STATUS_OK) {
+        pthread_mutex_unlock(&session->mutex);
+        return status;
+    }
+    if (replays) {
+        /* A rewind may come before the revision is read: both are of the line as it is now. */
+        named = (struct moment_query){true, query->has_lineage ? query->lineage : session->lineage,
+                                      query->step};
+        query = &named;
+        status = list_events(&fork, named.lineage, named.step, fault);
+    }
     pthread_mutex_unlock(&session->mutex);
     if (status == STATUS_OK &&
-        (status = session_enter_past(session, request->query, &loaded, fault)) == STATUS_OK) {
+        (status = session_enter_past(session, query, &loaded, fault)) == STATUS_OK) {
         status = run(&fork, &loaded, out, fault);
         session_leave_past(session, &loaded);
     }
     pthread_mutex_lock(&session->mutex);
-    session->readers--;
-    pthread_cond_broadcast(&session->turn);
+    session_end_reading(session);
     pthread_mutex_unlock(&session->mutex);
     state_free(fork.state);
     plan_free(fork.plan);

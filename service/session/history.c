@@ -127,16 +127,25 @@ static enum status find(const struct session *session, const struct moment_query
 
 /* --- reading --- */
 
+enum status session_start_reading(struct session *session, struct fault *fault)
+{
+    if (session->deleted)
+        return fault_set(fault, STATUS_SESSION_NOT_FOUND, "", "session %s was deleted",
+                         session->id);
+    session->readers++;
+    return STATUS_OK;
+}
+
+void session_end_reading(struct session *session)
+{
+    session->readers--;
+    pthread_cond_broadcast(&session->turn);
+}
+
 void session_await_readers(struct session *session)
 {
     while (session->loading || session->readers > 0)
         pthread_cond_wait(&session->turn, &session->mutex);
-}
-
-/* Whether the step was taken, but is not on disk yet. Mutex held. */
-static bool is_pending(const struct session *session, const struct moment_query *query)
-{
-    return query != NULL && query->step > session->durable_step && query->step <= session->step;
 }
 
 static bool is_current(const struct session *session, const struct moment_query *query)
@@ -145,13 +154,22 @@ static bool is_current(const struct session *session, const struct moment_query 
                              (!query->has_lineage || query->lineage == session->lineage));
 }
 
+/* Whether it is a revision of the present lineage that may not be on disk yet. What has not come is
+ * not there to be saved, and other lineages were saved when they ended. */
+static bool may_wait(const struct session *session, const struct moment_query *query)
+{
+    return query->step > session->durable_step && query->step <= session->step &&
+           (!query->has_lineage || query->lineage == session->lineage);
+}
+
 enum status session_settle(struct session *session, const struct moment_query *query,
                            struct position *out, struct fault *fault)
 {
     bool current = is_current(session, query);
+    bool waits = query != NULL && may_wait(session, query);
     enum status status = STATUS_OK;
 
-    if ((current || is_pending(session, query)) && session->dirty > 0) {
+    if ((current || waits) && session->dirty > 0) {
         pthread_mutex_unlock(&session->mutex);
         status = session_checkpoint_own(session, false, fault);
         pthread_mutex_lock(&session->mutex);
@@ -168,7 +186,7 @@ enum status session_settle(struct session *session, const struct moment_query *q
 static enum status load_moment(struct session *session, const struct moment_query *query,
                                struct loaded *out, struct fault *fault)
 {
-    bool alone = is_current(session, query) || is_pending(session, query) ||
+    bool alone = is_current(session, query) || may_wait(session, query) ||
                  session->spec.durability.mode == DURABILITY_CHECKPOINT;
     struct position position;
     uint64_t ticket;
@@ -196,10 +214,10 @@ enum status session_enter_past(struct session *session, const struct moment_quer
         return status;
     pthread_mutex_lock(&session->engine->past);
     pthread_mutex_lock(&session->mutex);
-    session->readers++;
-    status = load_moment(session, query, out, fault);
-    session->readers--;
-    pthread_cond_broadcast(&session->turn);
+    if ((status = session_start_reading(session, fault)) == STATUS_OK) {
+        status = load_moment(session, query, out, fault);
+        session_end_reading(session);
+    }
     pthread_mutex_unlock(&session->mutex);
     if (status == STATUS_OK)
         return status;

@@ -159,38 +159,47 @@ static enum status visit_event(void *context, const struct store_event *row)
     return STATUS_OK;
 }
 
-/* The lineages of what is kept: each rewind says its own, and they rise by one. */
+/* What lies before a rewind, up to the one before it, is of the lineage that it ends. */
+static void end_lineage(struct session *session, struct event_place *from,
+                        const struct event_place *end, uint64_t lineage)
+{
+    for (; from != end; from = from->next)
+        from->lineage = lineage;
+    for (struct checkpoint_place *place = session->checkpoints; place != NULL; place = place->next)
+        if (place->lineage == UINT64_MAX && (end == NULL || place->lsn < end->lsn))
+            place->lineage = lineage;
+}
+
+/* The lineages of what is kept: each rewind says its own. They rise; one may be missing, where a
+ * trim could not drop what was older and a later one has dropped it. */
 static enum status place_lineages(struct session *session, unsigned char *chunk,
                                   struct fault *fault)
 {
     unsigned char head[STORE_HEAD_BYTES];
-    uint64_t rewinds = 0, lineage;
+    struct event_place *from = session->events;
+    uint64_t lineage = 0;
 
-    for (const struct event_place *place = session->events; place != NULL; place = place->next)
-        rewinds += place->kind == EVENT_REWIND;
-    lineage = session->lineage - rewinds;
     for (struct checkpoint_place *place = session->checkpoints; place != NULL; place = place->next)
-        place->lineage = lineage;
+        place->lineage = UINT64_MAX;
     for (struct event_place *place = session->events; place != NULL; place = place->next) {
-        if (place->kind == EVENT_REWIND) {
-            struct event event;
-            enum status status = session_read_head(session, place, head, chunk, &event, fault);
-            if (status != STATUS_OK)
-                return status;
-            if (event.kind != EVENT_REWIND || event.lineage != lineage + 1 ||
-                event.origin > lineage)
-                return fault_set(fault, STATUS_STORAGE_FAILED, "",
-                                 "session %s: the journal is damaged at lsn %llu", session->id,
-                                 (unsigned long long)place->lsn);
-            lineage++;
-            place->origin = event.origin;
-            for (struct checkpoint_place *later = session->checkpoints; later != NULL;
-                 later = later->next)
-                if (later->lsn >= place->lsn)
-                    later->lineage = lineage;
-        }
+        struct event event;
+        if (place->kind != EVENT_REWIND)
+            continue;
+        enum status status = session_read_head(session, place, head, chunk, &event, fault);
+        if (status != STATUS_OK)
+            return status;
+        if (event.kind != EVENT_REWIND || event.lineage <= lineage ||
+            event.lineage > session->lineage || event.origin >= event.lineage)
+            return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                             "session %s: the journal is damaged at lsn %llu", session->id,
+                             (unsigned long long)place->lsn);
+        lineage = event.lineage;
+        place->origin = event.origin;
+        end_lineage(session, from, place, lineage - 1);
         place->lineage = lineage;
+        from = place->next;
     }
+    end_lineage(session, from, NULL, session->lineage);
     return STATUS_OK;
 }
 

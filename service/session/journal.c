@@ -72,24 +72,26 @@ void journal_entry_landed(struct journal_entry *entry)
     struct session *session = entry->session;
     struct event_place *place = entry->place;
 
-    pthread_mutex_lock(&session->mutex);
-    if (!session->deleted) {
-        __atomic_store_n(&session->engine->journal_lsn, place->lsn + place->chunks - 1,
-                         __ATOMIC_RELAXED);
-        session_list_event(session, place);
-        if (event_steps(place->kind) && place->step > session->durable_step)
-            session->durable_step = place->step;
-        entry->place = NULL;
-    }
-    pthread_mutex_unlock(&session->mutex);
+    if (session->deleted)
+        return;
+    __atomic_store_n(&session->engine->journal_lsn, place->lsn + place->chunks - 1,
+                     __ATOMIC_RELAXED);
+    session_list_event(session, place);
+    if (event_steps(place->kind) && place->step > session->durable_step)
+        session->durable_step = place->step;
+    entry->lsn = place->lsn;
+    entry->place = NULL;
 }
 
 static void entry_done(struct commit_item *item, enum status status)
 {
     struct journal_entry *entry = (struct journal_entry *)(void *)item;
 
-    if (status == STATUS_OK)
+    if (status == STATUS_OK) {
+        pthread_mutex_lock(&entry->session->mutex);
         journal_entry_landed(entry);
+        pthread_mutex_unlock(&entry->session->mutex);
+    }
     if (entry->deferred)
         journal_entry_free(entry);
 }

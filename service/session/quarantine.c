@@ -45,13 +45,11 @@ bool step_quarantine(struct step *step, struct fault *fault)
     if (!step->exclusive)
         ticket = session_ticket(session, false);
     commit_enqueue(session->engine->committer, &entry->item);
-    struct event_place *place = entry->place;
     pthread_mutex_unlock(&session->mutex);
     enum status status = commit_wait(&entry->item, &trouble);
     pthread_mutex_lock(&session->mutex);
     session_await_turn(session, ticket);
-    if (status == STATUS_OK && !session->deleted)
-        lsn = place->lsn; /* on the session's list, which nothing leaves while a turn is held */
+    lsn = entry->lsn;
     if (!step->exclusive)
         session_end_turn(session, false, status != STATUS_OK);
     journal_entry_free(entry);
@@ -96,18 +94,20 @@ static struct quarantined about_of(const struct event_place *place, const struct
     return about;
 }
 
-static void start_reading(struct session *session)
+static enum status start_reading(struct session *session, struct event_place out[QUARANTINE_MAX],
+                                 size_t *found, struct fault *fault)
 {
     pthread_mutex_lock(&session->mutex);
-    session->readers++;
+    enum status status = session_start_reading(session, fault);
+    *found = status == STATUS_OK ? list_places(session, out) : 0;
     pthread_mutex_unlock(&session->mutex);
+    return status;
 }
 
 static void end_reading(struct session *session)
 {
     pthread_mutex_lock(&session->mutex);
-    session->readers--;
-    pthread_cond_broadcast(&session->turn);
+    session_end_reading(session);
     pthread_mutex_unlock(&session->mutex);
 }
 
@@ -118,14 +118,15 @@ enum status session_quarantine(struct session *session, struct quarantined out[Q
     unsigned char *chunk = malloc(STORE_CHUNK_BYTES);
     struct event_place places[QUARANTINE_MAX];
     struct event event;
-    enum status status = STATUS_OK;
+    size_t found;
+    enum status status;
 
     if (chunk == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    start_reading(session);
-    pthread_mutex_lock(&session->mutex);
-    size_t found = list_places(session, places);
-    pthread_mutex_unlock(&session->mutex);
+    if ((status = start_reading(session, places, &found, fault)) != STATUS_OK) {
+        free(chunk);
+        return status;
+    }
     for (size_t i = 0; i < found && status == STATUS_OK; i++) {
         status = session_read_head(session, &places[i], head, chunk, &event, fault);
         if (status == STATUS_OK)
@@ -145,15 +146,15 @@ enum status session_quarantined(struct session *session, uint64_t number, struct
     struct event_place places[QUARANTINE_MAX];
     struct buffer *body = NULL;
     struct event event;
-    size_t i = 0;
+    size_t i = 0, found;
     enum status status;
 
     if (chunk == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    start_reading(session);
-    pthread_mutex_lock(&session->mutex);
-    size_t found = list_places(session, places);
-    pthread_mutex_unlock(&session->mutex);
+    if ((status = start_reading(session, places, &found, fault)) != STATUS_OK) {
+        free(chunk);
+        return status;
+    }
     while (i < found && places[i].lsn != number)
         i++;
     if (i == found)

@@ -258,7 +258,7 @@ enum status checkpoint_head_unpack(struct span bytes, struct checkpoint_head *ou
         head.norm_average = unpack_f64(&unpacker);
         head.norm_count = unpack_u64(&unpacker);
     }
-    if (unpacker.failed || !(head.norm_average >= 0)) {
+    if (unpacker.failed || !isfinite(head.norm_average) || head.norm_average < 0) {
         free(head.cursor);
         ledger_close(ledger);
         return damaged(fault, "checkpoint");

@@ -270,7 +270,8 @@ static bool reserve_ranges(struct dropping *dropping, size_t more)
     return true;
 }
 
-/* Takes the events that may go off the list. Mutex held. */
+/* Takes the events that may go off the list: of those that are newer than the anchor only gradients
+ * in quarantine, which replay passes over. Mutex held. */
 static void forget_events(struct session *session, uint64_t anchor, uint64_t cut,
                           struct dropping *dropping)
 {
@@ -278,10 +279,11 @@ static void forget_events(struct session *session, uint64_t anchor, uint64_t cut
     size_t quarantined = session->quarantine_count;
     bool something_stays = false;
 
-    while (*link != NULL && (*link)->lsn <= anchor) {
+    while (*link != NULL && ((*link)->lsn <= anchor || quarantined > QUARANTINE_MAX)) {
         struct event_place *place = *link;
+        bool needed = place->lsn > anchor && place->kind != EVENT_QUARANTINE;
         quarantined -= place->kind == EVENT_QUARANTINE;
-        if (stays(session, place, cut, something_stays, quarantined)) {
+        if (needed || stays(session, place, cut, something_stays, quarantined)) {
             something_stays = true;
             link = &place->next;
             continue;
@@ -362,7 +364,10 @@ void engine_trim(struct engine *engine)
         pthread_mutex_unlock(&session->mutex);
         if (lags)
             save_lagging(session);
-        drop_checkpoints(engine, shorten(session, cut, &dropping));
+        size_t before = dropping.count;
+        /* A checkpoint that stays keeps the events that lead on from it. */
+        if (drop_checkpoints(engine, shorten(session, cut, &dropping)) != STATUS_OK)
+            dropping.count = before;
         session_release(session);
     }
     POINT(before_trim);

@@ -70,12 +70,12 @@ static enum status load_target(struct session *session, const struct moment_quer
 
     if (status != STATUS_OK)
         return status;
-    session->readers++;
+    if ((status = session_start_reading(session, fault)) != STATUS_OK)
+        return status;
     pthread_mutex_unlock(&session->mutex);
     status = session_load(session, position.lsn, loaded, fault);
     pthread_mutex_lock(&session->mutex);
-    session->readers--;
-    pthread_cond_broadcast(&session->turn);
+    session_end_reading(session);
     return status;
 }
 

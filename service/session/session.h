@@ -390,6 +390,10 @@ enum status session_enter_past(struct session *session, const struct moment_quer
                                struct loaded *out, struct fault *fault);
 void session_leave_past(struct session *session, struct loaded *loaded);
 
+/* Readers of what is stored. With the mutex held; SESSION_NOT_FOUND when deleted, for then it goes. */
+enum status session_start_reading(struct session *session, struct fault *fault);
+void session_end_reading(struct session *session);
+
 /* Mutex held on entry and exit: waits until nobody reads what is stored, for it goes. */
 void session_await_readers(struct session *session);
 
@@ -397,9 +401,10 @@ void session_await_readers(struct session *session);
 
 /* An event on its way to the journal. */
 struct journal_entry {
-    struct commit_item item; /* first */
-    struct session *session; /* retained */
-    struct event_place *place;
+    struct commit_item item;   /* first */
+    struct session *session;   /* retained */
+    struct event_place *place; /* NULL once it is on the session's list */
+    uint64_t lsn;              /* once it landed; 0: not */
     struct packer head;
     struct buffer *body; /* retained; NULL: none */
     size_t offset, size;
@@ -419,7 +424,7 @@ enum status journal_entry_new(struct session *session, const struct event *event
                               struct journal_entry **out, struct fault *fault);
 void journal_entry_free(struct journal_entry *entry); /* NULL is allowed */
 /* For an entry that is written as part of another item: entry->item.write, then, when that was
- * committed, this. */
+ * committed, this. Mutex held. */
 void journal_entry_landed(struct journal_entry *entry);
 
 /* --- inventory.c --- */

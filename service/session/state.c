@@ -352,9 +352,10 @@ void event_propose(struct state *state, const struct plan *plan, const struct sp
         ->propose(&advance, body->data + event_proposal_offset(plan->layout->count, event));
 }
 
+/* A norm beyond the largest double is infinite: no average could forget it. */
 static void note_norm(struct state *state, double norm)
 {
-    if (!isfinite(norm)) /* of finite numbers that are too large: no average could hold it */
+    if (!isfinite(norm))
         return;
     if (state->norm_count < NORMS_MAX)
         state->norm_count++;

@@ -114,14 +114,30 @@ static enum status visit_all(struct session *session, struct visiting *work, str
     return status;
 }
 
-/* The first line of all that is on the line. */
-static enum status note_oldest(void *context, const struct step_line *line)
-{
-    uint64_t *oldest = context;
+struct first {
+    bool found;
+    uint64_t step;
+};
 
-    if (line->receipt.step < *oldest)
-        *oldest = line->receipt.step;
-    return STATUS_OK;
+/* The first line of all that is on the line ends the walk: they rise. */
+static enum status note_first(void *context, const struct step_line *line)
+{
+    *(struct first *)context = (struct first){true, line->receipt.step};
+    return STATUS_TOO_LARGE;
+}
+
+/* *oldest stays where there is none. */
+static enum status find_oldest(struct session *session, struct lines *lines, struct visiting *work,
+                               uint64_t *oldest, struct fault *fault)
+{
+    struct first first = {.found = false};
+
+    *work =
+        (struct visiting){.lines = lines, .to = UINT64_MAX, .visit = note_first, .context = &first};
+    enum status status = visit_all(session, work, fault);
+    if (first.found)
+        *oldest = first.step;
+    return first.found ? STATUS_OK : status;
 }
 
 enum status session_steps(struct session *session, const struct moment_query *query, uint64_t from,
@@ -137,7 +153,11 @@ enum status session_steps(struct session *session, const struct moment_query *qu
     if (status != STATUS_OK)
         return status;
     pthread_mutex_lock(&session->mutex);
-    session->readers++;
+    if ((status = session_start_reading(session, fault)) != STATUS_OK) {
+        pthread_mutex_unlock(&session->mutex);
+        session_leave(session);
+        return status;
+    }
     status = list_lines(session, query != NULL ? query : &current, 0, &lines, fault);
     *oldest = session->step + 1;
     pthread_mutex_unlock(&session->mutex);
@@ -146,15 +166,12 @@ enum status session_steps(struct session *session, const struct moment_query *qu
         lines_close(&lines);
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     } else if (status == STATUS_OK) {
-        size_t places = lines.place_count;
-        *work = (struct visiting){
-            .lines = &lines, .to = UINT64_MAX, .visit = note_oldest, .context = oldest};
-        lines.place_count = places > 0 ? 1 : 0; /* the oldest lines are in the first block */
-        status = visit_all(session, work, fault);
-        while (places > 0 && lines.places->step < from) { /* blocks that end before it */
-            memmove(lines.places, lines.places + 1, --places * sizeof *lines.places);
-        }
-        lines.place_count = places;
+        size_t before = 0;
+        status = find_oldest(session, &lines, work, oldest, fault);
+        while (before < lines.place_count && lines.places[before].step < from)
+            before++; /* blocks that end before it */
+        lines.place_count -= before;
+        memmove(lines.places, lines.places + before, lines.place_count * sizeof *lines.places);
         work->from = from;
         work->to = to;
         work->visit = visit;
@@ -165,8 +182,7 @@ enum status session_steps(struct session *session, const struct moment_query *qu
     }
     free(work);
     pthread_mutex_lock(&session->mutex);
-    session->readers--;
-    pthread_cond_broadcast(&session->turn);
+    session_end_reading(session);
     pthread_mutex_unlock(&session->mutex);
     session_leave(session);
     return status;
