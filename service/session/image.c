@@ -5,6 +5,7 @@
 
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/utf8.h"
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
 
@@ -173,13 +174,32 @@ static enum status unreadable(struct fault *fault)
                      "this state cannot be restored: %s", why);
 }
 
+static bool is_text(const char *text, size_t size)
+{
+    size_t length = 1;
+
+    for (; size > 0 && length > 0; text += length, size -= length)
+        length = utf8_length(text, size);
+    return length > 0;
+}
+
+/* What is shown again as text is text: one session must not spoil the list of all. */
+static bool texts_hold(const struct session_record *record, const struct checkpoint_head *head)
+{
+    return (record->parent[0] == '\0' || session_id_valid(record->parent)) &&
+           (head->cursor == NULL || is_text(head->cursor, strlen(head->cursor))) &&
+           is_text(head->spec.labels, head->spec.label_bytes);
+}
+
 /* The head is of the session that the record tells of, and its counters are sound. */
 static bool heads_fit(const struct session_record *record, const struct checkpoint_head *head)
 {
     const struct spec *a = &record->spec, *b = &head->spec;
 
     return a->rule == b->rule && a->dtype == b->dtype && a->ema.on == b->ema.on &&
-           a->groups.count == b->groups.count && head->hashed && head->step < STEP_MAX &&
+           a->groups.count == b->groups.count && head->hashed && texts_hold(record, head) &&
+           head->step < STEP_MAX && record->parent_moment.step < STEP_MAX &&
+           record->parent_moment.lineage < STEP_MAX &&
            head->updates <= head->step && head->lineage < STEP_MAX &&
            head->base_count <= head->step;
 }

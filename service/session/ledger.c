@@ -163,6 +163,7 @@ void receipt_unpack(struct unpacker *unpacker, struct receipt *out)
     out->update_norm = unpack_f64(unpacker);
     out->param_norm = unpack_f64(unpacker);
     out->loss = unpack_f64(unpacker);
+    unpacker->failed |= out->kind > RECEIPT_REPLACED;
     out->hashed = unpacker->format >= 3 && unpack_u32(unpacker) != 0;
     out->state_hash = (struct digest){.bytes = {0}};
     if (out->hashed)
@@ -197,7 +198,7 @@ bool ledger_unpack(struct unpacker *unpacker, struct ledger *out)
         unpack_fixed(unpacker, key.bytes, sizeof key.bytes);
         unpack_fixed(unpacker, payload.bytes, sizeof payload.bytes);
         receipt_unpack(unpacker, &receipt);
-        if (!ledger_reserve(&ledger, 1))
+        if (receipt.kind == RECEIPT_NONE || !ledger_reserve(&ledger, 1))
             goto failed;
         ledger_add_key(&ledger, &key, &payload, &receipt);
     }
@@ -208,7 +209,7 @@ bool ledger_unpack(struct unpacker *unpacker, struct ledger *out)
         struct digest payload;
         unpack_fixed(unpacker, payload.bytes, sizeof payload.bytes);
         receipt_unpack(unpacker, &receipt);
-        if (!ledger_reserve(&ledger, 1))
+        if (receipt.kind == RECEIPT_NONE || !ledger_reserve(&ledger, 1))
             goto failed;
         ledger_add_worker(&ledger, name, seq, &payload, &receipt);
     }

@@ -221,6 +221,16 @@ static bool fits(double value, double least, double below)
     return value >= least && value < below;
 }
 
+/* Of what every request is held to (api/spec_json.c) that which others build on. */
+static bool settings_hold(const struct spec *spec)
+{
+    double value = spec->gradient.clip_value, norm = spec->gradient.clip_norm;
+
+    return isfinite(spec->gradient.rescale) && (isnan(value) || value > 0) &&
+           (isnan(norm) || norm > 0) && fits(spec->durability.seconds, 0.001, 3601) &&
+           spec->durability.steps > 0 && spec->keep_steps <= (uint64_t)1e15;
+}
+
 static enum status unpack_groups(struct unpacker *unpacker, struct spec *spec, struct fault *fault)
 {
     size_t patterns = 0;
@@ -234,6 +244,8 @@ static enum status unpack_groups(struct unpacker *unpacker, struct spec *spec, s
         group->lr_mult = unpack_f64(unpacker);
         group->weight_decay_mult = unpack_f64(unpacker);
         group->adapt = unpack_u32(unpacker) != 0;
+        if (!fits(group->lr_mult, 0, HUGE_VAL) || !fits(group->weight_decay_mult, 0, HUGE_VAL))
+            return damaged(fault);
     }
     struct span bytes = unpack_bytes(unpacker);
     if (unpacker->failed || bytes.size > PATTERN_BYTES_MAX)
@@ -281,7 +293,7 @@ enum status spec_unpack(struct unpacker *unpacker, struct spec *out, struct faul
         memcpy(spec.labels, labels.data, labels.size);
     spec.label_bytes = labels.size;
     if (!holds_texts(spec.labels, labels.size, 2 * spec.label_count) ||
-        !fits(spec.ema.decay, 0, 1) || !fits(spec.ema.eps, EMA_EPS_MIN, 1))
+        !settings_hold(&spec) || !fits(spec.ema.decay, 0, 1) || !fits(spec.ema.eps, EMA_EPS_MIN, 1))
         return damaged(fault);
     if ((status = unpack_groups(unpacker, &spec, fault)) != STATUS_OK)
         return status;
