@@ -90,7 +90,6 @@ const struct oom_request oom_requests[] = {
     {"sessions_create", "/v1/sessions", JSON, .text = STEP, .disk = true},
     {"sessions_create", "/v1/sessions", SAFETENSORS, .build = safetensors_session},
     {"sessions_put", "/v1/sessions/other", JSON, .text = INTERVAL},
-    {"sessions_put", "/v1/sessions/other", SAFETENSORS, .build = safetensors_session},
     {"sessions_list", "/v1/sessions?page_size=1", .headers = ""},
     {"sessions_get", S, .headers = ""},
     {"sessions_get", S, .headers = "", .idle = true, .disk = true},
