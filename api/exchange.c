@@ -245,6 +245,15 @@ bool exchange_receive(struct exchange *exchange, const void *data, size_t size)
                      transfer_deadline(exchange, exchange->started_us, exchange->body_used));
 }
 
+static void release_reply(struct exchange *exchange)
+{
+    const struct stream *stream = &exchange->reply.stream;
+
+    buffer_release(exchange->reply.buffer);
+    if (stream->close != NULL)
+        stream->close(stream->context);
+}
+
 /* Where memory ran out there may be no ETag, or a preference that nobody read: an answer that lacks
  * something is not sent, whatever it says. */
 static void distrust(struct exchange *exchange)
@@ -253,7 +262,7 @@ static void distrust(struct exchange *exchange)
 
     if (!exchange->arena.failed || exchange->reply.http >= 500)
         return;
-    buffer_release(exchange->reply.buffer);
+    release_reply(exchange);
     fault_set(&fault, STATUS_INTERNAL, "",
               "the server ran out of memory while it answered; look whether it was done");
     exchange->reply = reply_fault(&exchange->request, &fault);
@@ -351,9 +360,7 @@ static void clear(struct exchange *exchange)
 
 void exchange_reset(struct exchange *exchange)
 {
-    buffer_release(exchange->reply.buffer);
-    if (exchange->reply.stream.close != NULL)
-        exchange->reply.stream.close(exchange->reply.stream.context);
+    release_reply(exchange);
     release_body(exchange);
     arena_reset(&exchange->arena);
     if (exchange->counted)

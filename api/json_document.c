@@ -107,16 +107,17 @@ static enum status envelope_fault(const struct json_lift *lift, const json_error
                            fault, expectation->ours);
 }
 
-/* jansson takes a failed allocation for an error of the text, or loses characters without a word.
- */
+/* jansson takes a failed allocation for an error of the text, or loses a character of a string
+ * without a word; what an escape lacks then it asserts to be there. It comes to escapes only with
+ * another allocation: so after one that failed none succeeds, until the text is given up. */
 static _Thread_local bool starved;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void *allocate(size_t size)
 {
-    void *memory = malloc(size);
+    void *memory = starved ? NULL : malloc(size);
 
-    starved |= memory == NULL;
+    starved = memory == NULL;
     return memory;
 }
 
@@ -140,6 +141,7 @@ enum status json_read(struct arena *arena, struct span text, struct json_documen
     out->root = json_loadb((const char *)lift.envelope.data, lift.envelope.size,
                            JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
     if (starved) {
+        starved = false;
         json_close(out);
         return fault_set(fault, STATUS_INTERNAL, "", "no memory left to read the JSON text");
     }

@@ -113,10 +113,14 @@ static enum status read_body(struct engine *engine, struct request *request, con
                          "the body is empty; send {\"optimizer\": ..., \"parameters\": ...}");
     if (codec != NULL && strcmp(codec->name, "json") == 0)
         return read_json(request, creation, fault);
-    if (codec != NULL && strcmp(codec->name, "safetensors") == 0 && state_is_file(request))
-        return state_restore(engine, request, id, &creation->session, &creation->created, fault);
-    if (codec != NULL && strcmp(codec->name, "safetensors") == 0)
-        return read_safetensors(request, creation, fault);
+    if (codec != NULL && strcmp(codec->name, "safetensors") == 0) {
+        bool is_state;
+        if ((status = state_is_file(request, &is_state, fault)) != STATUS_OK)
+            return status;
+        return is_state ? state_restore(engine, request, id, &creation->session, &creation->created,
+                                        fault)
+                        : read_safetensors(request, creation, fault);
+    }
     return fault_set(fault, STATUS_UNSUPPORTED_MEDIA_TYPE, "",
                      "a session is created from application/json or application/vnd.safetensors; "
                      "set Content-Type to one of them");

@@ -19,8 +19,9 @@
 enum status state_reply(struct request *request, struct image *take_image, struct reply *reply,
                         struct fault *fault);
 
-/* Whether the body, a safetensors file, says that it is one. */
-bool state_is_file(struct request *request);
+/* Whether the body, a safetensors file, says that it is one; a broken one does not. INTERNAL when
+ * memory is out. */
+enum status state_is_file(struct request *request, bool *out, struct fault *fault);
 
 /* Restores the session of the file in the request's body; see engine_import. MISSING_TENSOR,
  * UNKNOWN_TENSOR, SHAPE_MISMATCH, INVALID_FIELD with where = "/__metadata__/descent_state..." or

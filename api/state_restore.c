@@ -41,16 +41,18 @@ static enum status out_of_memory(struct fault *fault)
 
 /* --- what the metadata says --- */
 
-bool state_is_file(struct request *request)
+enum status state_is_file(struct request *request, bool *out, struct fault *fault)
 {
     struct safetensors_header header;
     struct span file = span_of(request->body->data, request->body->size);
+    enum status status = safetensors_header_read(request->arena, file, &header, fault);
 
-    if (safetensors_header_read(request->arena, file, &header, NULL) != STATUS_OK)
-        return false;
-    bool found = json_object_get(header.metadata, "descent_state") != NULL;
+    *out = false;
+    if (status != STATUS_OK)
+        return status == STATUS_INTERNAL ? status : STATUS_OK;
+    *out = json_object_get(header.metadata, "descent_state") != NULL;
     safetensors_header_close(&header);
-    return found;
+    return STATUS_OK;
 }
 
 static enum status check_format(const struct json_document *document, struct fault *fault)
@@ -241,6 +243,8 @@ static enum status read_image(struct engine *engine, struct request *request,
     const char *prefix;
     enum status status = json_read(request->arena, span_text(text), &document, &inner);
 
+    if (status == STATUS_INTERNAL)
+        return out_of_memory(fault);
     if (status != STATUS_OK)
         return fault_set(fault, STATUS_INVALID_FIELD, WHERE, "descent_state is not JSON: %s",
                          inner.detail);

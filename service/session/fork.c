@@ -371,7 +371,8 @@ static enum status enrol(struct fork *fork, struct session **out, struct fault *
     pack_u64(&packer, (uint64_t)parent->key);
     pack_fixed(&packer, fork->outcome, sizeof *fork->outcome);
     bool packed = !packer.failed;
-    record.request = hash_bytes(packer.data, packer.used);
+    if (packed)
+        record.request = hash_bytes(packer.data, packer.used);
     packer_close(&packer);
     if (!packed)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");

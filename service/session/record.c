@@ -250,7 +250,8 @@ enum status checkpoint_head_unpack(struct span bytes, struct checkpoint_head *ou
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     if (!ledger_unpack(&unpacker, ledger)) {
         free(head.cursor);
-        return damaged(fault, "checkpoint");
+        return unpacker.failed ? damaged(fault, "checkpoint")
+                               : fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     }
     if (unpacker.format >= 3) {
         head.hashed = unpack_u32(&unpacker) != 0;

@@ -295,6 +295,11 @@ uint64_t oom_disarm(void)
     return atomic_load(&shared->failed);
 }
 
+uint64_t oom_counted(void)
+{
+    return atomic_load(&shared->seen);
+}
+
 static void show(const struct stack *stack, FILE *out)
 {
     fflush(out);

@@ -22,6 +22,8 @@ void oom_enlist(void);
 void oom_arm(uint64_t index, bool forever);
 /* How many failed. */
 uint64_t oom_disarm(void);
+/* How many there were from oom_arm to oom_disarm. */
+uint64_t oom_counted(void);
 
 /* The callers of the first allocation that failed after oom_arm. */
 void oom_show_failure(FILE *out);

@@ -14,17 +14,22 @@ enum { WAIT_S = 20 };
 
 /* Members of answers that differ from one time to the next; durable_step only where steps are not
  * journaled before the answer. */
-static const char *const fleeting[] = {"created_at", "request_id", "durable_step"};
+static const char *const fleeting[] = {"created_at", "request_id", "stages", "number",
+                                       "durable_step"};
+/* The hash is of the weights and all other state. The last only where something may be in it. */
+static const char *const parts[] = {"", "/hash", "/steps?tensors=false", "/quarantine"};
+static size_t part_count;
 static size_t fleeting_count;
 
 static unsigned port;
 static struct http_client *client;
 
-void survey_open(unsigned server_port, bool durable)
+void survey_open(unsigned server_port, bool durable, bool quarantine)
 {
     port = server_port;
     client = NULL;
     fleeting_count = sizeof fleeting / sizeof *fleeting - durable;
+    part_count = sizeof parts / sizeof *parts - !quarantine;
 }
 
 void survey_close(void)
@@ -85,6 +90,23 @@ static void add_text(struct survey *text, const char *more)
     add(text, more, strlen(more));
 }
 
+/* The record in the header of a session's exported state knows when the session was created. */
+static void add_file(struct survey *text, const char *data, size_t size)
+{
+    static const char mark[] = "\\\"record\\\":\\\"";
+    const char *record = memmem(data, size, mark, sizeof mark - 1);
+
+    if (record != NULL) {
+        add(text, data, (size_t)(record - data));
+        size -= (size_t)(record - data) + sizeof mark - 1;
+        data = record + sizeof mark - 1;
+        size_t length = strcspn(data, "\\");
+        data += length;
+        size -= length;
+    }
+    add(text, data, size);
+}
+
 static json_t *lasting(json_t *value)
 {
     const char *name;
@@ -99,6 +121,21 @@ static json_t *lasting(json_t *value)
         json_object_del(value, fleeting[i]);
     json_object_foreach_safe(value, next, name, member) lasting(member);
     return value;
+}
+
+/* False: it is no JSON. */
+static bool add_json(struct survey *text, const char *data, size_t size)
+{
+    json_t *json = json_loadb(data, size, 0, NULL);
+    char *dump = json == NULL ? NULL : json_dumps(lasting(json), JSON_SORT_KEYS | JSON_INDENT(1));
+
+    if (json == NULL)
+        return false;
+    ck_assert_ptr_nonnull(dump);
+    add_text(text, dump);
+    free(dump);
+    json_decref(json);
+    return true;
 }
 
 void survey_add(struct survey *text, const struct http_response *response)
@@ -116,16 +153,13 @@ void survey_add(struct survey *text, const struct http_response *response)
     for (size_t i = 0; i < sizeof exact / sizeof *exact; i++)
         if (http_response_header(response, exact[i], value, sizeof value) != NULL)
             add_text(text, value);
-    json_t *json = json_loadb(response->body, response->body_size, 0, NULL);
-    if (json == NULL) {
-        add(text, response->body, response->body_size);
-        return;
-    }
-    char *dump = json_dumps(lasting(json), JSON_SORT_KEYS | JSON_INDENT(1));
-    ck_assert_ptr_nonnull(dump);
-    add_text(text, dump);
-    free(dump);
-    json_decref(json);
+    size_t used = 0;
+    if (strstr(response->head, "ndjson") == NULL)
+        used = response->body_size; /* all at once */
+    if (used > 0 && !add_json(text, response->body, used))
+        add_file(text, response->body, used);
+    for (; used < response->body_size; used += strcspn(response->body + used, "\n") + 1)
+        ck_assert(add_json(text, response->body + used, strcspn(response->body + used, "\n")));
 }
 
 static json_t *list_sessions(void)
@@ -138,9 +172,9 @@ static json_t *list_sessions(void)
     return page;
 }
 
-static void add_answer(struct survey *survey, const char *path, const char *headers)
+static void add_answer(struct survey *survey, const char *path)
 {
-    struct http_response response = survey_ask("GET", path, headers, NULL);
+    struct http_response response = survey_ask("GET", path, "", NULL);
 
     survey_add(survey, &response);
     http_response_free(&response);
@@ -156,11 +190,11 @@ struct survey *survey_take(void)
     ck_assert_ptr_nonnull(survey);
     json_array_foreach(json_object_get(page, "sessions"), index, entry)
     {
-        snprintf(path, sizeof path, "/v1/sessions/%s",
-                 json_string_value(json_object_get(entry, "id")));
-        add_answer(survey, path, "");
-        strcat(path, "/parameters");
-        add_answer(survey, path, "Accept: application/octet-stream\r\n");
+        for (size_t i = 0; i < part_count; i++) {
+            snprintf(path, sizeof path, "/v1/sessions/%s%s",
+                     json_string_value(json_object_get(entry, "id")), parts[i]);
+            add_answer(survey, path);
+        }
     }
     json_decref(page);
     return survey;

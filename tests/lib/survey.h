@@ -16,8 +16,9 @@ struct survey {
     char data[SURVEY_BYTES]; /* NUL after it */
 };
 
-/* `durable`: durable_step counts, since every step is journaled before its answer. */
-void survey_open(unsigned port, bool durable);
+/* `durable`: durable_step counts, since every step is journaled before its answer. `quarantine`:
+ * and what is in there. */
+void survey_open(unsigned port, bool durable, bool quarantine);
 void survey_close(void);
 
 /* One request; body may be NULL. Again while the server says that it failed, for 20 s: storage that
@@ -31,7 +32,8 @@ void survey_demand(const char *method, const char *path, const char *headers,
 /* Adds an answer without what is fleeting: its status, what its header names, its body. */
 void survey_add(struct survey *survey, const struct http_response *response);
 
-/* Every session (at most a page of them) with its weights; the caller frees it. */
+/* Every session (at most a page of them) with its hash and the ledger of its steps; the caller
+ * frees it. */
 struct survey *survey_take(void);
 void survey_delete(void); /* all sessions */
 
