@@ -18,7 +18,7 @@ struct past {
     uint64_t hash_every;
 };
 
-enum { PAST_ROUNDS_MAX = 9 };
+
 
 /* Memory that this process and those forked off it share, zeroed. */
 void *past_shared(size_t size);
