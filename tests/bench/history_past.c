@@ -8,12 +8,12 @@
 #include "tests/bench/bench.h"
 #include "tests/bench/past.h"
 
-enum { ROUNDS = 5 };
+enum { ROUNDS = 5, RACES = 3 };
 
 struct timing {
     struct past past;
     char folder[256];
-    double live[ROUNDS], replay[ROUNDS];
+    double live[RACES], replay[RACES];
 };
 
 /* --- replay beside live steps --- */
@@ -38,14 +38,8 @@ static void race(void *context)
     struct past *past = &timing->past;
     struct buffer *gradient = past_gradient(past->count, past->wire);
     struct engine *engine = past_open(timing->folder);
-    size_t rounds = past->mode == DURABILITY_STEP ? 3 : ROUNDS;
 
-    for (size_t i = 0; i < ROUNDS; i++) {
-        if (i >= rounds) {
-            timing->live[i] = timing->live[0];
-            timing->replay[i] = timing->replay[0];
-            continue;
-        }
+    for (size_t i = 0; i < RACES; i++) {
         struct session *session = past_create(engine, bench_text("s%zu", i), past);
         double began = bench_now();
         past_steps(session, gradient, past->wire, past->steps);
@@ -76,13 +70,13 @@ static void bench_race(const struct bench *bench, struct timing *timing)
                                            .mode = modes[i % 2]}};
         snprintf(timing->folder, sizeof timing->folder, "%s/race%zu", bench->folder, i);
         past_apart(race, timing);
-        double live = bench_minimum(timing->live, ROUNDS);
-        double replay = bench_minimum(timing->replay, ROUNDS);
+        double live = bench_minimum(timing->live, RACES);
+        double replay = bench_minimum(timing->replay, RACES);
         bench_row(bench_text("replay, %s parameters", past_size(count)),
                   bench_text("%.0f steps/s (median %.0f)", 1 / replay,
-                             1 / bench_median(timing->replay, ROUNDS)),
+                             1 / bench_median(timing->replay, RACES)),
                   bench_text("live, durability %s, %.0f steps/s (median %.0f)", names[i % 2],
-                             1 / live, 1 / bench_median(timing->live, ROUNDS)),
+                             1 / live, 1 / bench_median(timing->live, RACES)),
                   live / replay, count == 1000000 ? AIM_AT_LEAST : AIM_NONE, 3);
     }
 }

@@ -18,8 +18,6 @@ struct past {
     uint64_t hash_every;
 };
 
-
-
 /* Memory that this process and those forked off it share, zeroed. */
 void *past_shared(size_t size);
 
