@@ -31,7 +31,8 @@ bool packer_reserve(struct packer *packer, size_t size)
     return true;
 }
 
-void pack_fixed(struct packer *packer, const void *data, size_t size)
+/* Inline: where the size is known, as that of a number is, the copy is one store. */
+static inline void put(struct packer *packer, const void *data, size_t size)
 {
     if (packer->failed || size == 0)
         return;
@@ -43,18 +44,23 @@ void pack_fixed(struct packer *packer, const void *data, size_t size)
     packer->used += size;
 }
 
+void pack_fixed(struct packer *packer, const void *data, size_t size)
+{
+    put(packer, data, size);
+}
+
 void pack_u32(struct packer *packer, uint32_t value)
 {
     uint32_t little = htole32(value);
 
-    pack_fixed(packer, &little, sizeof little);
+    put(packer, &little, sizeof little);
 }
 
 void pack_u64(struct packer *packer, uint64_t value)
 {
     uint64_t little = htole64(value);
 
-    pack_fixed(packer, &little, sizeof little);
+    put(packer, &little, sizeof little);
 }
 
 void pack_f64(struct packer *packer, double value)

@@ -229,15 +229,19 @@ static enum status write_slices(struct save *save, struct fault *fault)
 /* Without a journal the checkpoint before this one leads nowhere: no event follows it. */
 static struct checkpoint_place *useless_after_this(struct session *session)
 {
+    struct checkpoint_place *newest = NULL;
+
     pthread_mutex_lock(&session->mutex);
-    struct checkpoint_place *newest = session->checkpoints;
-    const struct event_place *event = session->events;
-    while (event != NULL && newest != NULL &&
-           (event->lsn <= newest->lsn || event->kind == EVENT_QUARANTINE))
-        event = event->next;
-    if (session->spec.durability.mode != DURABILITY_CHECKPOINT || event != NULL ||
-        session->readers > 0)
-        newest = NULL;
+    /* With a journal, which is long, it is not looked through. */
+    if (session->spec.durability.mode == DURABILITY_CHECKPOINT && session->readers == 0) {
+        const struct event_place *event = session->events;
+        newest = session->checkpoints;
+        while (event != NULL && newest != NULL &&
+               (event->lsn <= newest->lsn || event->kind == EVENT_QUARANTINE))
+            event = event->next;
+        if (event != NULL)
+            newest = NULL;
+    }
     pthread_mutex_unlock(&session->mutex);
     return newest;
 }

@@ -118,43 +118,47 @@ static enum status read_row(struct session *session, uint64_t lsn,
                                                   (unsigned long long)lsn);
 }
 
+enum { IN_PLACE_FROM = 128 * 1024 }; /* bytes; what is smaller is copied rather than given room */
+
 enum status session_read_event(struct session *session, const struct event_place *place,
                                unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
                                struct event *event, struct buffer **body, struct fault *fault)
 {
     size_t used = 0;
     enum status status = STATUS_OK;
+    /* A large body is read to where it belongs: there is room for every chunk in full. */
+    bool in_place = place->chunks > 1 || place->bytes >= IN_PLACE_FROM;
 
     *body = NULL;
+    if (in_place && (*body = buffer_new((size_t)place->chunks * STORE_CHUNK_BYTES)) == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     for (uint32_t chunk = 0; chunk < place->chunks && status == STATUS_OK; chunk++) {
         unsigned char other_head[STORE_HEAD_BYTES];
+        unsigned char *to = in_place ? (*body)->data + used : chunk_data;
         struct store_event row;
-        status = read_row(session, place->lsn + chunk, chunk == 0 ? head : other_head, chunk_data,
-                          &row, fault);
-        if (status != STATUS_OK)
-            break;
-        if (row.session != session->key || row.chunk != chunk || row.chunks != place->chunks) {
+        status =
+            read_row(session, place->lsn + chunk, chunk == 0 ? head : other_head, to, &row, fault);
+        if (status == STATUS_OK &&
+            (row.session != session->key || row.chunk != chunk || row.chunks != place->chunks))
             status =
                 fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",
                           (unsigned long long)(place->lsn + chunk));
+        if (status == STATUS_OK && chunk == 0)
+            status = event_unpack(row.head, event, fault);
+        if (status != STATUS_OK)
             break;
-        }
-        if (chunk == 0) {
-            if ((status = event_unpack(row.head, event, fault)) != STATUS_OK)
-                break;
-            size_t room =
-                place->chunks > 1 ? (size_t)place->chunks * STORE_CHUNK_BYTES : row.body.size;
-            if ((*body = buffer_new(room)) == NULL) {
-                status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-                break;
-            }
-        }
-        if (row.body.size > 0)
-            memcpy((*body)->data + used, row.body.data, row.body.size);
+        if (!in_place && (*body = buffer_new(row.body.size)) == NULL)
+            status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+        else if (!in_place && row.body.size > 0)
+            memcpy((*body)->data, row.body.data, row.body.size);
         used += row.body.size;
     }
-    if (status == STATUS_OK)
+    if (status == STATUS_OK) {
         buffer_shrink(*body, used);
+    } else {
+        buffer_release(*body);
+        *body = NULL;
+    }
     return status;
 }
 

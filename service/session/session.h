@@ -353,7 +353,7 @@ enum status session_replay_event(struct replay *replay, const struct event_place
 void session_replay_end(struct replay *replay); /* frees all but what was taken out of it */
 
 /* One event: its head into the caller's memory (event->cursor points there), its body into a
- * buffer. */
+ * buffer; NULL on failure. */
 enum status session_read_event(struct session *session, const struct event_place *place,
                                unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
                                struct event *event, struct buffer **body, struct fault *fault);

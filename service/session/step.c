@@ -135,9 +135,13 @@ static enum status prepare_weights(struct step *step, struct fault *fault)
 
 /* --- after the journal --- */
 
-static float since_ms(uint64_t started_us)
+/* Milliseconds since *mark_us, which becomes now. */
+static float lap_ms(uint64_t *mark_us)
 {
-    return (float)(clock_monotonic_us() - started_us) / 1000;
+    uint64_t began = *mark_us;
+
+    *mark_us = clock_monotonic_us();
+    return (float)(*mark_us - began) / 1000;
 }
 
 /* In this thread's turn: applies and publishes. Mutex held on entry and exit. */
@@ -153,7 +157,7 @@ static void apply(struct step *step, struct outcome *out)
                 step->offset, step->notes, step->next, &line);
     POINT(in_apply);
     line.stages = step->stages;
-    line.stages.apply_ms = since_ms(started);
+    line.stages.apply_ms = lap_ms(&started);
     pthread_mutex_lock(&session->mutex);
     if (session->durable_step < line.receipt.step && !BUG(apply_before_commit))
         line.receipt.durable_step = session->durable_step;
@@ -192,7 +196,7 @@ static enum status take(struct step *step, bool *again, struct outcome *out, str
     struct session *session = step->session;
     enum status status;
     bool going, seen = false;
-    uint64_t started;
+    uint64_t mark = step->started_us;
 
     POINT(before_admission);
     step->exclusive =
@@ -202,13 +206,13 @@ static enum status take(struct step *step, bool *again, struct outcome *out, str
     pthread_mutex_unlock(&session->mutex);
     if (!going)
         return status;
-    step->stages.admit_ms = since_ms(step->started_us);
-    started = clock_monotonic_us();
+    step->stages.admit_ms = lap_ms(&mark);
     POINT(after_enqueue);
     if (step->entry != NULL && !BUG(apply_before_commit))
         status = commit_wait(&step->entry->item, fault);
     POINT(after_wake);
-    step->stages.commit_ms = since_ms(started);
+    if (step->entry != NULL)
+        step->stages.commit_ms = lap_ms(&mark);
     pthread_mutex_lock(&session->mutex);
     session_await_turn(session, step->ticket);
     if (status == STATUS_OK)
