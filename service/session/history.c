@@ -72,18 +72,24 @@ static uint64_t oldest_step(const struct session *session, uint64_t lineage)
 static bool was_reached(const struct session *session, uint64_t lineage, uint64_t step)
 {
     uint64_t own = session_line(session, lineage, step);
+    bool known = false; /* how far that lineage came */
 
+    if (own != lineage)
+        return true; /* somebody went back to it, or to a step after it */
     if (own == session->lineage)
         return step <= session->step;
+    /* What tells of the end of a lineage goes last. */
     for (const struct event_place *place = session->events; place != NULL; place = place->next)
-        if (place->lineage == own && event_steps(place->kind) && place->step >= step)
-            return true;
+        if (place->lineage == own && place->kind != EVENT_REWIND) {
+            known = true;
+            if (place->step >= step)
+                return true;
+        }
     for (const struct checkpoint_place *place = session->checkpoints; place != NULL;
          place = place->next)
         if (place->lineage == own && place->step >= step)
             return true;
-    /* Nothing is left of that lineage: it may have been. */
-    return beginning(session, own + 1) == NULL;
+    return !known; /* it may have been */
 }
 
 enum status session_find(const struct session *session, const struct moment_query *query,

@@ -66,6 +66,8 @@ static enum status list_lines(const struct session *session, const struct moment
 struct visiting {
     struct lines *lines;
     uint64_t from, to;
+    bool once;      /* ends after the first block that has some */
+    size_t visited; /* lines */
     enum status (*visit)(void *context, const struct step_line *line);
     void *context;
     struct receipts_reader reader;
@@ -82,8 +84,10 @@ static enum status visit_block(struct visiting *work, const void *data, size_t s
     while (status == STATUS_OK && receipts_next(&work->reader, &line)) {
         uint64_t step = line.receipt.step;
         if (step >= work->from && step <= work->to &&
-            line_of(work->lines, step) == line.receipt.lineage)
+            line_of(work->lines, step) == line.receipt.lineage) {
+            work->visited++;
             status = work->visit(work->context, &line);
+        }
     }
     if (status == STATUS_OK && work->reader.unpacker.failed)
         status = fault_set(fault, STATUS_STORAGE_FAILED, "", "the ledger of steps is damaged");
@@ -99,6 +103,8 @@ static enum status visit_all(struct session *session, struct visiting *work, str
     if (chunk == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     for (size_t i = 0; i < work->lines->place_count && status == STATUS_OK; i++) {
+        if (work->once && work->visited > 0)
+            break;
         struct event event;
         struct buffer *body = NULL;
         status =
@@ -108,7 +114,7 @@ static enum status visit_all(struct session *session, struct visiting *work, str
         buffer_release(body);
     }
     free(chunk);
-    if (status == STATUS_OK)
+    if (status == STATUS_OK && !(work->once && work->visited > 0))
         status = visit_block(work, work->lines->tail.data, work->lines->tail.used, fault);
     return status;
 }
@@ -146,14 +152,19 @@ enum status session_steps(struct session *session, const struct moment_query *qu
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     } else if (status == STATUS_OK) {
         size_t places = lines.place_count;
-        *work = (struct visiting){
-            .lines = &lines, .to = UINT64_MAX, .visit = note_oldest, .context = oldest};
-        lines.place_count = places > 0 ? 1 : 0; /* the oldest lines are in the first block */
+        /* The oldest lines are in the first block that has some: there may be blocks before it of
+         * steps that were left behind. */
+        *work = (struct visiting){.lines = &lines,
+                                  .to = UINT64_MAX,
+                                  .once = true,
+                                  .visit = note_oldest,
+                                  .context = oldest};
         status = visit_all(session, work, fault);
         while (places > 0 && lines.places->step < from) { /* blocks that end before it */
             memmove(lines.places, lines.places + 1, --places * sizeof *lines.places);
         }
         lines.place_count = places;
+        work->once = false;
         work->from = from;
         work->to = to;
         work->visit = visit;
