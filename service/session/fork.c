@@ -10,6 +10,7 @@
 
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/point.h"
 #include "service/session/advance.h"
 #include "service/session/session.h"
 
@@ -67,6 +68,11 @@ static void carry(struct fork *fork, struct state *from, const struct plan *old)
         if (!slot_needed(&rule->slots[k], fork->spec.hyper))
             continue;
         needed = true;
+        if (BUG(fork_shares_slots) && same < SLOTS_MAX && from->slot[same] != NULL &&
+            fork->parent->state != NULL) {
+            buffer_release(from->slot[same]);
+            from->slot[same] = buffer_retain(fork->parent->state->slot[same]);
+        }
         if (same < SLOTS_MAX && from->slot[same] != NULL &&
             old->slot_count[same] == fork->plan->slot_count[k]) {
             to->slot[k] = from->slot[same];
@@ -83,6 +89,8 @@ static void carry(struct fork *fork, struct state *from, const struct plan *old)
         return;
     to->updates = from->updates;
     carry_scalars(from, old->rule, rule, to);
+    if (BUG(drop_bases))
+        return;
     memcpy(to->base, from->base, sizeof to->base);
     to->base_count = from->base_count; /* state_fit drops those that are too many */
     from->base_count = 0;
@@ -218,6 +226,7 @@ static enum status replay_one(struct fork *fork, const struct event_place *place
     next = NULL;
     cursor = NULL;
     fork->outcome->replayed++;
+    POINT(in_fork);
 done:
     free(cursor);
     revision_release(next);
@@ -297,6 +306,7 @@ static enum status enrol(struct fork *fork, struct session **out, struct fault *
     packer_close(&packer);
     struct state *state = fork->state;
     fork->state = NULL;
+    POINT(before_fork);
     return engine_adopt(fork->parent->engine, fork->request->id, &record, state, out, &created,
                         fault);
 }

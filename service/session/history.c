@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
 
@@ -182,6 +183,7 @@ static enum status load_moment(struct session *session, const struct moment_quer
     pthread_mutex_unlock(&session->mutex);
     if (status == STATUS_OK)
         status = session_load(session, position.lsn, out, fault);
+    POINT(after_past);
     pthread_mutex_lock(&session->mutex);
     if (alone)
         session_end_turn(session, true, false);
@@ -225,7 +227,7 @@ enum status session_revision_at(struct session *session, const struct moment_que
     if (status != STATUS_OK)
         return status;
     pthread_mutex_lock(&session->mutex);
-    bool current = is_current(session, query);
+    bool current = is_current(session, query) || BUG(past_is_now);
     if (current)
         *out = revision_retain(session->state->current);
     pthread_mutex_unlock(&session->mutex);

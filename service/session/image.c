@@ -5,6 +5,7 @@
 
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
 
@@ -134,6 +135,8 @@ static enum status make_image(struct session *session, struct loaded *loaded, st
     contents->state = loaded->state;
     loaded->state = NULL;
     session_record_pack(&contents->packed_record, &record);
+    if (BUG(export_forgets_ledger))
+        ledger_close(&contents->state->ledger);
     checkpoint_head_pack(&contents->packed_head, &head, &contents->state->ledger);
     if (contents->packed_record.failed || contents->packed_head.failed)
         return no_memory(fault);
@@ -274,6 +277,7 @@ enum status engine_import(struct engine *engine, const char *id, struct image *t
     record.spec = image->spec;
     record.lineage = image->moment.lineage;
     contents->state = NULL;
+    POINT(before_import);
     status = engine_adopt(engine, id, &record, state, out, created, fault);
 done:
     image_free(image);

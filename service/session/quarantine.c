@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/point.h"
 #include "service/session/step.h"
 
 enum { NORMS_MIN = 10 }; /* below it there is no average to speak of */
@@ -47,7 +48,9 @@ bool step_quarantine(struct step *step, struct fault *fault)
     commit_enqueue(session->engine->committer, &entry->item);
     struct event_place *place = entry->place;
     pthread_mutex_unlock(&session->mutex);
+    POINT(in_quarantine);
     enum status status = commit_wait(&entry->item, &trouble);
+    POINT(after_quarantine);
     pthread_mutex_lock(&session->mutex);
     session_await_turn(session, ticket);
     if (status == STATUS_OK && !session->deleted)

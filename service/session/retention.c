@@ -67,7 +67,8 @@ static enum status drop_checkpoints(struct engine *engine, struct checkpoint_pla
 {
     enum status status = STATUS_OK;
 
-    take_places = reversed(take_places);
+    if (!BUG(drop_newest_first))
+        take_places = reversed(take_places);
     while (take_places != NULL) {
         struct checkpoint_place *next = take_places->next;
         if (status == STATUS_OK)
@@ -225,7 +226,7 @@ static uint64_t promised_lsn(const struct session *session)
  * with the log cut at `cut`, the oldest whose events are all there. */
 static struct checkpoint_place *anchor_of(const struct session *session, uint64_t cut)
 {
-    uint64_t promised = promised_lsn(session);
+    uint64_t promised = BUG(trim_ignores_keep_steps) ? UINT64_MAX : promised_lsn(session);
     struct checkpoint_place *anchor = session->checkpoints;
     uint64_t bytes = 0;
 
@@ -387,7 +388,9 @@ void engine_trim(struct engine *engine)
         pthread_mutex_unlock(&session->mutex);
         if (lags)
             save_lagging(session);
-        drop_checkpoints(engine, shorten(session, cut, &dropping));
+        struct checkpoint_place *dropped = shorten(session, cut, &dropping);
+        POINT(in_trim);
+        drop_checkpoints(engine, dropped);
         session_release(session);
     }
     POINT(before_trim);
