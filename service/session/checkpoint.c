@@ -106,8 +106,11 @@ static enum status write_seal(struct save *save, struct commit_turn *turn, uint3
     enum status status = STATUS_OK;
 
     for (size_t i = 0; i < 2 && status == STATUS_OK; i++)
-        if (entries[i] != NULL)
+        if (entries[i] != NULL) {
+            POINT(before_receipts);
             status = entries[i]->item.write(&entries[i]->item, turn, fault);
+            POINT(after_receipts);
+        }
     if (status != STATUS_OK)
         return status;
     struct store_checkpoint seal = {.id = save->id,
@@ -215,6 +218,8 @@ static enum status write_slices(struct save *save, struct fault *fault)
         if ((status = run_item(save, write_slice, fault)) == STATUS_OK)
             skip_chunks(save, left < SLICE_CHUNKS ? left : SLICE_CHUNKS);
         POINT(after_slice);
+        if (save->what->before != NULL && !save->last)
+            POINT(in_rewind);
     } while (status == STATUS_OK && !save->last);
     if (status != STATUS_OK) {
         /* The save stands alone: nothing builds on it, so the order is sound. What was written of
@@ -325,7 +330,7 @@ static enum status list_receipts(struct save *save, struct fault *fault)
     struct event event = event_make(EVENT_RECEIPTS, session->state->current->step);
     enum status status;
 
-    if (receipts->count == 0)
+    if (receipts->count == 0 || BUG(forget_receipts))
         return STATUS_OK;
     event.lineage = session->lineage;
     struct buffer *body = buffer_new(receipts->lines.used);

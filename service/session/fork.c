@@ -11,6 +11,7 @@
 
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/point.h"
 #include "service/session/advance.h"
 #include "service/session/session.h"
 
@@ -113,6 +114,10 @@ static void carry(struct fork *fork, struct state *from, const struct plan *old)
         size_t source = keeps ? source_of(fork, from, old, k) : SLOTS_MAX;
         if (!has_slot(fork, k))
             continue;
+        if (BUG(fork_shares_slots) && source < SLOTS_MAX && fork->parent->state != NULL) {
+            buffer_release(from->slot[source]);
+            from->slot[source] = buffer_retain(fork->parent->state->slot[source]);
+        }
         if (source < SLOTS_MAX) {
             to->slot[k] = from->slot[source];
             from->slot[source] = NULL;
@@ -127,6 +132,8 @@ static void carry(struct fork *fork, struct state *from, const struct plan *old)
         return;
     to->updates = from->updates;
     carry_scalars(fork, from, old->rule, to);
+    if (BUG(drop_bases))
+        return;
     memcpy(to->base, from->base, sizeof to->base);
     to->base_count = from->base_count; /* state_fit drops those that are too many */
     from->base_count = 0;
@@ -262,6 +269,7 @@ static enum status replay_one(struct fork *fork, const struct event_place *place
     next = NULL;
     cursor = NULL;
     fork->outcome->replayed++;
+    POINT(in_fork);
 done:
     free(cursor);
     revision_release(next);
@@ -378,6 +386,7 @@ static enum status enrol(struct fork *fork, struct session **out, struct fault *
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     struct state *state = fork->state;
     fork->state = NULL;
+    POINT(before_fork);
     return engine_adopt(fork->parent->engine, fork->request->id, &record, state, out, &created,
                         fault);
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
 
@@ -72,18 +73,24 @@ static uint64_t oldest_step(const struct session *session, uint64_t lineage)
 static bool was_reached(const struct session *session, uint64_t lineage, uint64_t step)
 {
     uint64_t own = session_line(session, lineage, step);
+    bool known = false; /* how far that lineage came */
 
+    if (own != lineage)
+        return true; /* somebody went back to it, or to a step after it */
     if (own == session->lineage)
         return step <= session->step;
+    /* What tells of the end of a lineage goes last. */
     for (const struct event_place *place = session->events; place != NULL; place = place->next)
-        if (place->lineage == own && event_steps(place->kind) && place->step >= step)
-            return true;
+        if (place->lineage == own && place->kind != EVENT_REWIND) {
+            known = true;
+            if (place->step >= step)
+                return true;
+        }
     for (const struct checkpoint_place *place = session->checkpoints; place != NULL;
          place = place->next)
         if (place->lineage == own && place->step >= step)
             return true;
-    /* Nothing is left of that lineage: it may have been. */
-    return beginning(session, own + 1) == NULL;
+    return !known; /* it may have been */
 }
 
 static enum status find(const struct session *session, const struct moment_query *query,
@@ -199,6 +206,7 @@ static enum status load_moment(struct session *session, const struct moment_quer
     pthread_mutex_unlock(&session->mutex);
     if (status == STATUS_OK)
         status = session_load(session, position.lsn, out, fault);
+    POINT(after_past);
     pthread_mutex_lock(&session->mutex);
     if (alone)
         session_end_turn(session, true, false);
@@ -242,7 +250,7 @@ enum status session_revision_at(struct session *session, const struct moment_que
     if (status != STATUS_OK)
         return status;
     pthread_mutex_lock(&session->mutex);
-    bool current = is_current(session, query);
+    bool current = is_current(session, query) || BUG(past_is_now);
     if (current)
         *out = revision_retain(session->state->current);
     pthread_mutex_unlock(&session->mutex);

@@ -5,6 +5,7 @@
 
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/point.h"
 #include "service/core/utf8.h"
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
@@ -135,6 +136,8 @@ static enum status make_image(struct session *session, struct loaded *loaded, st
     contents->state = loaded->state;
     loaded->state = NULL;
     session_record_pack(&contents->packed_record, &record);
+    if (BUG(export_forgets_ledger))
+        ledger_close(&contents->state->ledger);
     checkpoint_head_pack(&contents->packed_head, &head, &contents->state->ledger);
     if (contents->packed_record.failed || contents->packed_head.failed)
         return no_memory(fault);
@@ -199,9 +202,8 @@ static bool heads_fit(const struct session_record *record, const struct checkpoi
     return a->rule == b->rule && a->dtype == b->dtype && a->ema.on == b->ema.on &&
            a->groups.count == b->groups.count && head->hashed && texts_hold(record, head) &&
            head->step < STEP_MAX && record->parent_moment.step < STEP_MAX &&
-           record->parent_moment.lineage < STEP_MAX &&
-           head->updates <= head->step && head->lineage < STEP_MAX &&
-           head->base_count <= head->step;
+           record->parent_moment.lineage < STEP_MAX && head->updates <= head->step &&
+           head->lineage < STEP_MAX && head->base_count <= head->step;
 }
 
 static enum status read_records(struct image *image, struct span record, struct span head,
@@ -294,6 +296,7 @@ enum status engine_import(struct engine *engine, const char *id, struct image *t
     record.spec = image->spec;
     record.lineage = image->moment.lineage;
     contents->state = NULL;
+    POINT(before_import);
     status = engine_adopt(engine, id, &record, state, out, created, fault);
 done:
     image_free(image);

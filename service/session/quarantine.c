@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/point.h"
 #include "service/session/step.h"
 
 enum { NORMS_MIN = 10 }; /* below it there is no average to speak of */
@@ -46,7 +47,9 @@ bool step_quarantine(struct step *step, struct fault *fault)
         ticket = session_ticket(session, false);
     commit_enqueue(session->engine->committer, &entry->item);
     pthread_mutex_unlock(&session->mutex);
+    POINT(in_quarantine);
     enum status status = commit_wait(&entry->item, &trouble);
+    POINT(after_quarantine);
     pthread_mutex_lock(&session->mutex);
     session_await_turn(session, ticket);
     lsn = entry->lsn;

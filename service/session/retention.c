@@ -48,10 +48,27 @@ static enum status run_drop(struct engine *engine, struct drop drop)
     return status;
 }
 
+static struct checkpoint_place *reversed(struct checkpoint_place *take_places)
+{
+    struct checkpoint_place *out = NULL;
+
+    while (take_places != NULL) {
+        struct checkpoint_place *next = take_places->next;
+        take_places->next = out;
+        out = take_places;
+        take_places = next;
+    }
+    return out;
+}
+
+/* The oldest first, each in its own transaction: whatever cuts it short, every event that is kept
+ * still has the checkpoints after it, which lead on where a rewind is. */
 static enum status drop_checkpoints(struct engine *engine, struct checkpoint_place *take_places)
 {
     enum status status = STATUS_OK;
 
+    if (!BUG(drop_newest_first))
+        take_places = reversed(take_places);
     while (take_places != NULL) {
         struct checkpoint_place *next = take_places->next;
         if (status == STATUS_OK)
@@ -209,7 +226,7 @@ static uint64_t promised_lsn(const struct session *session)
  * with the log cut at `cut`, the oldest whose events are all there. */
 static struct checkpoint_place *anchor_of(const struct session *session, uint64_t cut)
 {
-    uint64_t promised = promised_lsn(session);
+    uint64_t promised = BUG(trim_ignores_keep_steps) ? UINT64_MAX : promised_lsn(session);
     struct checkpoint_place *anchor = session->checkpoints;
     uint64_t bytes = 0;
 
@@ -233,18 +250,27 @@ static uint64_t first_event_after(const struct session *session, uint64_t lsn)
     return UINT64_MAX;
 }
 
+/* What of the events before this one stays, and follows it. */
+struct staying {
+    bool something, lines; /* lines of the ledger */
+    size_t quarantined_later;
+};
+
 /* Whether an event that is older than the anchor stays: lines of the ledger as long as the steps
- * that were promised, gradients in quarantine, and rewinds as long as anything before them. */
+ * that were promised, gradients in quarantine, and rewinds as long as anything before them. Lines
+ * stay behind older ones too: after a rewind these may be of higher steps, and a ledger has no
+ * gaps. */
 static bool stays(const struct session *session, const struct event_place *place, uint64_t cut,
-                  bool something_stays, size_t quarantined_later)
+                  const struct staying *staying)
 {
     switch (place->kind) {
     case EVENT_RECEIPTS:
-        return place->lsn >= cut && place->step + session->spec.keep_steps > session->step;
+        return place->lsn >= cut &&
+               (staying->lines || place->step + session->spec.keep_steps > session->step);
     case EVENT_QUARANTINE:
-        return place->lsn >= cut && quarantined_later < QUARANTINE_MAX;
+        return place->lsn >= cut && staying->quarantined_later < QUARANTINE_MAX;
     case EVENT_REWIND:
-        return something_stays;
+        return staying->something;
     default:
         return false;
     }
@@ -276,15 +302,16 @@ static void forget_events(struct session *session, uint64_t anchor, uint64_t cut
                           struct dropping *dropping)
 {
     struct event_place **link = &session->events;
-    size_t quarantined = session->quarantine_count;
-    bool something_stays = false;
+    struct staying staying = {.quarantined_later = session->quarantine_count};
 
-    while (*link != NULL && ((*link)->lsn <= anchor || quarantined > QUARANTINE_MAX)) {
+    while (*link != NULL &&
+           ((*link)->lsn <= anchor || staying.quarantined_later > QUARANTINE_MAX)) {
         struct event_place *place = *link;
         bool needed = place->lsn > anchor && place->kind != EVENT_QUARANTINE;
-        quarantined -= place->kind == EVENT_QUARANTINE;
-        if (needed || stays(session, place, cut, something_stays, quarantined)) {
-            something_stays = true;
+        staying.quarantined_later -= place->kind == EVENT_QUARANTINE;
+        if (needed || stays(session, place, cut, &staying)) {
+            staying.something = true;
+            staying.lines |= place->kind == EVENT_RECEIPTS;
             link = &place->next;
             continue;
         }
@@ -365,8 +392,10 @@ void engine_trim(struct engine *engine)
         if (lags)
             save_lagging(session);
         size_t before = dropping.count;
+        struct checkpoint_place *dropped = shorten(session, cut, &dropping);
+        POINT(in_trim);
         /* A checkpoint that stays keeps the events that lead on from it. */
-        if (drop_checkpoints(engine, shorten(session, cut, &dropping)) != STATUS_OK)
+        if (drop_checkpoints(engine, dropped) != STATUS_OK)
             dropping.count = before;
         session_release(session);
     }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 
 /* What describes the session rather than the step stays as it is. */
@@ -36,21 +37,24 @@ static void put_state(struct session *session, struct loaded *loaded)
 static enum status go_back(struct session *session, struct loaded *loaded, uint64_t step,
                            bool *failed, struct fault *fault)
 {
+    uint64_t lineage = session->lineage + !BUG(rewind_keeps_lineage);
     struct event event = event_make(EVENT_REWIND, step);
     struct checkpoint what = {.state = loaded->state,
                               .spec = &loaded->spec,
-                              .lineage = session->lineage + 1,
-                              .record = true};
+                              .lineage = lineage,
+                              .record = !BUG(rewind_forgets_record)};
     enum status status;
 
-    event.lineage = session->lineage + 1;
+    event.lineage = lineage;
     event.origin = loaded->state->current->lineage;
-    loaded->state->current->lineage = session->lineage + 1;
+    loaded->state->current->lineage = lineage;
     keep_settings(&loaded->spec, &session->spec);
     status = journal_entry_new(session, &event, NULL, 0, 0, &what.before, fault);
     if (status != STATUS_OK)
         return status;
+    POINT(before_rewind);
     status = session_checkpoint(session, &what, fault);
+    POINT(after_rewind);
     *failed = status != STATUS_OK;
     if (status == STATUS_OK) {
         pthread_mutex_lock(&session->mutex);

@@ -67,6 +67,7 @@ static enum status list_lines(const struct session *session, const struct moment
 struct visiting {
     struct lines *lines;
     uint64_t from, to;
+
     enum status (*visit)(void *context, const struct step_line *line);
     void *context;
     struct receipts_reader reader;
@@ -100,6 +101,7 @@ static enum status visit_all(struct session *session, struct visiting *work, str
     if (chunk == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     for (size_t i = 0; i < work->lines->place_count && status == STATUS_OK; i++) {
+
         struct event event;
         struct buffer *body = NULL;
         status =

@@ -8,6 +8,10 @@ that was told, none may count twice, no read may go back, and at the end the wei
 receipts must be, to the last bit, what a second server makes of the acknowledged gradients one
 after the other, and numpy of those of sgd and adam.
 
+Others go back, fork, export and import, save, read the past and the ledger, and send outliers
+(kill/past.py): what was seen of a moment never changes, and between two lives `descent verify`
+replays everything without a finding.
+
 Exit status: 0 passed, 1 a promise was broken, 3 a mistake of this script.
 """
 import argparse
@@ -144,6 +148,9 @@ def report(world, plan):
     for words, times in (("listening", world.begun_s), ("all sessions back", world.recovered_s)):
         print(f"  {words} after ms: min {1e3 * min(times):.0f}, median "
               f"{1e3 * statistics.median(times):.0f}, max {1e3 * max(times):.0f}")
+    if world.verified_s:
+        print(f"  descent verify {len(world.verified_s)} times: at most "
+              f"{max(world.verified_s):.1f} s, {sum(world.verified_s):.1f} s in all")
     slowest = sorted(world.spent_s.items(), key=lambda pair: -pair[1])[:6]
     print("  most time for", ", ".join(f"{name or 'random'} {s:.1f} s" for name, s in slowest))
     if not world.verifies:
@@ -156,11 +163,14 @@ def main():
                         default=os.environ.get("DESCENT_BINARY", "build/points/descent"))
     parser.add_argument("--reference", help="what serves the reference; the same program")
     parser.add_argument("--points", default="none",
-                        help="all, quick, slow, none, or NAME*TIMES,NAME")
+                        help="all, none, or a list of quick, slow, history, NAME*TIMES")
     parser.add_argument("--rounds", type=int, default=1, help="how often each point")
     parser.add_argument("--kills", type=int, default=20, help="kills at random moments")
     parser.add_argument("--pause", type=int, help="ms between a point and the kill")
-    parser.add_argument("--sessions", help="NAME,NAME; all")
+    parser.add_argument("--sessions", help="NAME,NAME; plain: without history; all")
+    parser.add_argument("--promised", action="store_true",
+                        help="no limit makes history shorter than keep_steps")
+    parser.add_argument("--keep", action="store_true", help="leave the folder of a failure")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
     options = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="descent-kill-")
@@ -168,7 +178,7 @@ def main():
     print(f"kill_loop: --points {options.points} --rounds {options.rounds} "
           f"--kills {options.kills} --seed {options.seed}", flush=True)
     world = World(options.binary, folder, options.seed,
-                  options.sessions.split(",") if options.sessions else None)
+                  options.sessions.split(",") if options.sessions else None, options.promised)
     try:
         run(world, options)
     except (Broken, Down) as error:
@@ -182,7 +192,10 @@ def main():
             print(*world.errors, sep="\n")
             with open(world.server.log_path, errors="replace") as log:
                 print("the server's last words:", *log.read().splitlines()[-15:], sep="\n  ")
-        shutil.rmtree(folder, ignore_errors=True)
+        if options.keep and (failures or world.errors):
+            print("kept:", folder)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
     code = 1 if failures else 3 if world.errors else 0
     print(f"kill_loop: {'FAILED' if code else 'passed'} in {time.monotonic() - begun:.0f} s")
     sys.stdout.flush()

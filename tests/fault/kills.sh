@@ -16,15 +16,16 @@ world()
 
 case ${1:-} in
 short)
-    # What needs waiting waits beside the rest.
-    world --points slow --kills 0 --sessions sgd32,interval32,slices64,rare32,churn >"$folder/second" 2>&1 &
+    # What needs waiting waits beside the rest, with those who use history.
+    world --points slow,history --kills 6 --promised \
+        --sessions sgd32,slices64,rare32,churn,past32,late32,lapse64,back64 >"$folder/second" 2>&1 &
     second=$!
-    world --points quick --kills 24
+    world --points quick --kills 20 --sessions plain
     ;;
 long)
-    world --points all --rounds 3 --kills 130 >"$folder/second" 2>&1 &
+    world --points all --rounds 3 --kills 90 --promised >"$folder/second" 2>&1 &
     second=$!
-    world --points all --rounds 3 --kills 130
+    world --points all --rounds 3 --kills 90
     ;;
 *)
     echo "usage: $0 short|long" >&2

@@ -99,15 +99,16 @@ class Client(Actor):
         self.index += 1
         fields = self.draw_fields()
         status, receipt, life, arguments = self.deliver(fields)
-        self.session.note_told(receipt["step"],
-                               Told(self, self.index, fields, receipt if status else None, life))
+        rewound = self.session.rewound  # keys and seqs go back too
+        worker = (f"w{self.number}", self.seq) if self.names == "seq" else (None, None)
+        self.session.note_told(Told(self, self.index, fields, receipt, life, arguments, worker))
         self.at = receipt["step"]
         if status:
             self.sent.append((arguments, receipt, life))
             del self.sent[:-20]
-            if self.names != "match" and self.random.random() < 0.1:
+            if self.names != "match" and not rewound and self.random.random() < 0.1:
                 self.ask_again()
-            self.ask_twice = self.random.random() < 0.1
+            self.ask_twice = not rewound and self.random.random() < 0.1
         self.sleep(self.pace_s)
 
     def request(self, fields):
@@ -128,7 +129,7 @@ class Client(Actor):
 
     def deliver(self, fields):
         """(HTTP status, receipt, life, request). Status 0: taken, by the step the session is at."""
-        unsure = []
+        unsure, sure = [], self.session.sure and not self.session.rewound
         arguments = self.request(fields)
         if self.ask_twice and self.session.sure and self.names != "match":
             double = threading.Thread(target=self.send_second, args=arguments, daemon=True)
@@ -150,19 +151,24 @@ class Client(Actor):
                           f"{self.session.name}: If-Match {self.at}, but it stands at {now}")
                     before, self.at = self.at, now
                     if taken:
-                        return 0, {"step": before + 1}, self.wire.life, arguments
+                        return (0, {"lineage": 0, "step": before + 1}, self.wire.life,
+                                arguments)
                 self.at = now
                 arguments = self.request(fields)
             elif status == 409 and document["code"] == "stale_gradient":
                 self.at = document["current_step"]
                 arguments = self.request(fields)
             elif status == 409 and document["code"] in ("sequence_gap", "stale_sequence"):
-                # Only where acknowledged steps may be lost.
-                check(not self.session.sure, f"{self.session.name}: {document}")
+                # Only where acknowledged steps may be lost, or are left behind.
+                check(not sure, f"{self.session.name}: {document}")
                 self.seq = document["expected"] - 1
                 arguments = self.request(fields)
-            elif status == 422 and self.bases and not self.session.sure:
+            elif status == 422 and self.bases and not sure and "current_step" in document:
                 self.at = document["current_step"]
+                arguments = self.request(fields)
+            elif status == 422 and document["code"] == "idempotency_mismatch" and (
+                    self.session.rewound and self.names == "seq"):
+                self.seq += 1  # of a step that was left behind and came back
                 arguments = self.request(fields)
             else:
                 break
@@ -227,7 +233,7 @@ class Churner(Actor):
                   f"{own.name}: a new session gave {status} {data}")
         try:
             data, step = own.weights(self.wire)
-            check(step == 1 and data == (own.start - np.float32(0.5)).tobytes(),
+            check(step == (0, 1) and data == (own.start - np.float32(0.5)).tobytes(),
                   f"{own.name}: wrong bits")
         except Down:
             pass

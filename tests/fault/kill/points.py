@@ -12,8 +12,15 @@ PASSES = {
     "before_evict": 2, "after_evict": 2, "in_maintain": 1, "after_maintain": 1, "before_stop": 1,
     "after_save": 1, "before_trim": 2, "between_drops": 2, "after_drop": 6,
     "before_delete": 4, "after_delete": 4, "before_create": 4, "after_create": 4,
-    "after_slice": 6, "before_record": 4, "after_record": 4, "before_spec": 4, "after_spec": 4,
+    "before_record": 4, "after_record": 4, "before_spec": 4, "after_spec": 4,
+    "before_receipts": 6, "after_receipts": 6, "after_past": 12, "before_rewind": 3,
+    "in_rewind": 1, "after_rewind": 3, "in_fork": 12, "before_fork": 2, "before_import": 2,
+    "in_quarantine": 3, "after_quarantine": 3, "in_trim": 8,
+    "after_slice": 6,
 }
+# What only those pass who use history.
+HISTORY = {"after_past", "before_rewind", "in_rewind", "after_rewind", "in_fork", "before_fork",
+           "before_import", "in_quarantine", "after_quarantine"}
 # What is passed while nobody works, and when it is asked to stop.
 QUIET = {"in_maintain", "after_maintain"}
 IDLE = {"before_evict", "after_evict"}
@@ -29,17 +36,20 @@ def table():
 
 
 def chosen(words):
-    """The points to kill at by "all", "quick" (what needs no waiting), "slow" (the others), "none"
-    or "name*3,name"."""
+    """The points to kill at by "all", "none", or a list of "quick" (what needs no waiting), "slow"
+    (what does), "history" and "name*3"."""
     names = table() + [HALF]
     if words == "none":
         return []
     if words == "all":
         return names
-    if words in ("quick", "slow"):
-        return [name for name in names if (name in QUIET | IDLE) == (words == "slow")]
+    groups = {"slow": QUIET | IDLE, "history": HISTORY}
+    groups["quick"] = set(names) - groups["slow"] - HISTORY
     out = []
     for word in words.split(","):
+        if word in groups:
+            out += [name for name in names if name in groups[word]]
+            continue
         name, _, times = word.partition("*")
         if name not in names:
             raise SystemExit(f"there is no point {name}")

@@ -7,11 +7,15 @@ import threading
 import time
 
 from .clients import Churner, Client, Patcher, Reader
+from .past import Forker, Historian, Outlier, Rewinder
 from .server import Down, Server, Wire, check, failures
 from .sessions import INTERVAL, SLACK_S, STEP, Session, Told
 
 # Small limits, so that sessions leave memory and the journal is shortened all the time.
-OPTIONS = ("--idle-s", "1", "--history-bytes-max", "1048576")
+OPTIONS = ("--idle-s", "1", "--history-bytes-max")
+SMALL, LARGE = "1048576", "1073741824"
+KEEP_STEPS = 60
+HISTORY = ("past32", "late32", "lapse64", "back64")
 GROUPS = [{"tensors": ["b"], "lr_mult": 0.5, "weight_decay_mult": 0}]
 
 
@@ -35,6 +39,12 @@ def make_sessions():
         Session("slices64", {"name": "adam", "lr": 0.002}, "f8", {"w": (400_000,)},
                 {"mode": "checkpoint", "steps": 2}),
         Session("rare32", {"name": "adam", "lr": 0.002}, "f4", vector, STEP),
+        Session("past32", {"name": "sgd", "lr": 0.05, "momentum": 0.9}, "f4", vector, model="sgd",
+                ema={"decay": 0.9}, hash_every=1, gradient={"max_norm_ratio": 50}),
+        Session("late32", {"name": "dcasgd", "lr": 0.01, "momentum": 0.9}, "f4", {"w": (515,)},
+                hash_every=7),
+        Session("lapse64", {"name": "adam", "lr": 0.002}, "f8", matrix, INTERVAL, model="adam",
+                hash_every=7),
     ]
 
 
@@ -60,19 +70,35 @@ def make_clients(world, s):
         "every64": [client("every64", 14, "json", "key"), client("every64", 15, "raw", "seq")],
         "slices64": [client("slices64", 16, "raw", "seq", wire_dtype="bf16", pace_s=0.2)],
         "rare32": [client("rare32", 17, "raw", "key", pace_s=6)],
+        "past32": [client("past32", 41, "json", "key", cursor=True),
+                   client("past32", 42, "raw", "seq"),
+                   lambda: Rewinder(world, s["past32"], 43, 0.2),
+                   lambda: Forker(world, s["past32"], 44), lambda: Outlier(world, s["past32"], 45)],
+        "late32": [client("late32", 46, "raw", "key", bases=True),
+                   client("late32", 47, "json", "seq", bases=True),
+                   lambda: Rewinder(world, s["late32"], 48, 0.3),
+                   lambda: Forker(world, s["late32"], 49)],
+        "lapse64": [client("lapse64", 50, "raw", "key"), client("lapse64", 51, "raw", "seq"),
+                    lambda: Rewinder(world, s["lapse64"], 52, 0.5)],
+        "back64": [lambda: Rewinder(world, s["slices64"], 53, 0.5)],
         "churn": [lambda: Churner(world, None, 18), lambda: Churner(world, None, 19)],
     }
 
 
 class World:
-    def __init__(self, binary, folder, seed, only=None):
+    """`promised`: history is as long as keep_steps says, else as short as a small limit makes it."""
+
+    def __init__(self, binary, folder, seed, only=None, promised=False):
         self.binary, self.folder, self.seed = binary, folder, seed
-        self.server = Server(binary, folder, *OPTIONS)
+        self.promised = promised
+        self.server = Server(binary, folder, *OPTIONS, LARGE if promised else SMALL)
         self.stop, self.quiet = threading.Event(), threading.Event()
         self.errors = []  # tracebacks: mistakes of these scripts
         sessions = {session.name: session for session in make_sessions()}
         clients = make_clients(self, sessions)
         names = only or list(clients)
+        if names == ["plain"]:
+            names = [name for name in clients if name not in HISTORY]
         unknown = set(names) - set(clients)
         if unknown:
             raise SystemExit(f"no such session: {', '.join(sorted(unknown))}")
@@ -81,14 +107,18 @@ class World:
         for actor in self.actors:
             if isinstance(actor, Patcher):
                 actor.session.patched = True
+            if isinstance(actor, Rewinder):
+                actor.session.rewound = True
         quick = [x for x in self.sessions if x.name not in ("slices64", "rare32", "adam64")]
         large = [x for x in self.sessions if x.name in ("slices64", "adam64")]
         self.readers = ([Reader(self, quick, 31, 0.003)] if quick else []) + \
                        ([Reader(self, large, 32, 0.3)] if large else [])
+        self.readers += [Historian(self, self.sessions, 33)] if self.sessions else []
         self.lives = self.random_kills = 0
         self.orderly = False  # the life before ended as it should
         self.slowest_s = 0.0  # answer to a step
         self.spent_s = {}  # by point
+        self.verified_s = []
         self.begun_s, self.recovered_s = [], []
         self.main = None
         self.half = None  # a step whose reply was cut off
@@ -100,6 +130,8 @@ class World:
         check(self.server.start(), "the server did not start")
         self.main = Wire(self.server, direct=True)
         for session in self.sessions:
+            session.more.setdefault("history", {"keep_steps": KEEP_STEPS})
+            session.keep = KEEP_STEPS
             session.create(self.main)
         check(self.server.end(signal.SIGKILL) == -signal.SIGKILL, "the kill came too late")
 
@@ -123,7 +155,7 @@ class World:
             for session in self.sessions:
                 status, data, _ = self.main.once("GET", session.path())
                 check(status == 200, f"{session.name} is gone: {status} {data}")
-                session.note_begin(self.server.life, json.loads(data)["step"], died_at,
+                session.note_begin(self.server.life, self.moment_of(data), died_at,
                                    SLACK_S + self.slowest_s, self.orderly)
             self.orderly = False
         except Down:
@@ -136,19 +168,26 @@ class World:
         self.server.announce()
         return True
 
+    @staticmethod
+    def moment_of(view):
+        view = json.loads(view)
+        return view["lineage"], view["step"]
+
     def look_over(self):
         """What can be asked between two lives."""
         if not self.verifies:
             return
+        begun = time.monotonic()
         done = subprocess.run([self.binary, "verify", "--data", self.server.data],
                               capture_output=True, text=True, check=False)
         check(done.returncode == 0, f"descent verify: {done.returncode} {done.stdout[-500:]} "
               f"{done.stderr[-500:]}")
+        self.verified_s.append(time.monotonic() - begun)
 
     def await_steps(self, count, seconds):
         """Until so many steps more were acknowledged."""
         def told():
-            return sum(session.acknowledged for session in self.sessions if session.sure)
+            return sum(len(session.history) for session in self.sessions if session.sure)
 
         wanted, until = told() + count, time.monotonic() + seconds
         while told() < wanted and not self.trouble():
@@ -220,6 +259,6 @@ class World:
         check(status == 200, f"the step of a reply cut off: {status} {data[:300]}")
         check(answer["Idempotency-Replayed"] == "true", "a step was forgotten with its reply")
         receipt = json.loads(data)
-        client.session.note_told(receipt["step"], Told(client, index, fields, receipt,
-                                                       self.server.life))
+        client.session.note_told(Told(client, index, fields, receipt, self.server.life,
+                                      (path, body, headers)))
         client.replayed += 1
