@@ -8,7 +8,7 @@
 #include "api/commands.h"
 #include "service/session/engine.h"
 
-/* What is damaged in an open store, and, if nothing is, what does not lead where it should. */
+/* What is damaged in an open store, and what does not lead where it should. */
 static enum status examine(struct store *store, const struct store_watch *watch,
                            struct store_report *report, struct verify_report *replayed,
                            struct fault *fault)
@@ -16,11 +16,16 @@ static enum status examine(struct store *store, const struct store_watch *watch,
     enum status status = store_backend(store)->verify(store, watch, report, fault);
 
     *replayed = (struct verify_report){.sessions = 0};
-    if (status != STATUS_OK || report->findings > 0)
+    if (status != STATUS_OK)
         return status;
+    uint64_t damaged = report->findings;
     status = engine_verify(store, watch, replayed, fault);
     report->findings += replayed->findings;
-    return status;
+    if (status == STATUS_OK || damaged == 0)
+        return status;
+    watch->finding(watch->context, fault->detail); /* for that, nothing could be replayed */
+    report->findings++;
+    return STATUS_OK;
 }
 
 int command_verify(char *const *options)

@@ -150,6 +150,8 @@ static enum status check(struct step *step, bool *seen, struct outcome *out, str
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     step->event.step = session->admitted_step + 1;
     step->event.lineage = session->lineage;
+    step->event.told_step = session->state->told_step;
+    step->event.told = session->state->told[session->state->told_step % TOLD_MAX].hash;
     step->event.base_step = s != NULL && s->has_base_step ? s->base_step : session->admitted_step;
     return STATUS_OK;
 }

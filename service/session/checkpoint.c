@@ -315,7 +315,7 @@ static void pack_head(struct packer *packer, const struct session *session,
     struct checkpoint_head head = state_head(what->state, what->spec, session->plan);
     struct packer body = {0};
 
-    checkpoint_head_pack(&body, &head, &what->state->ledger);
+    checkpoint_head_pack(&body, &head, what->ledger != NULL ? what->ledger : &what->state->ledger);
     pack_u64(packer, body.used);
     pack_fixed(packer, body.data, body.used);
     packer->failed |= body.failed;

@@ -25,6 +25,7 @@ struct fork {
     struct plan *plan;
     struct state *state;
     struct tensor_note *notes;
+    bool norms_hold;            /* measured as the parent did: with the same rescale */
     struct event_place *events; /* of the parent after the revision, for a replay */
     size_t event_count;
     struct fork_outcome *outcome;
@@ -239,7 +240,7 @@ static enum status replay_one(struct fork *fork, const struct event_place *place
     struct buffer *read = NULL, *body = NULL;
     struct revision *next = NULL;
     struct step_line line;
-    struct event event;
+    struct event event, accepted;
     char *cursor = NULL;
     enum status status = session_read_event(fork->parent, place, head, chunk, &event, &read, fault);
 
@@ -252,7 +253,16 @@ static enum status replay_one(struct fork *fork, const struct event_place *place
                            (unsigned long long)place->lsn);
         goto done;
     }
+    accepted = event;
     adopt_event(fork, read, &event);
+    if (event.kind == EVENT_GRADIENT && fork->norms_hold &&
+        !event_norm_holds(&accepted, event.grad_norm)) {
+        status = fault_set(fault, STATUS_HISTORY_MISMATCH, "",
+                           "session %s: the gradient of step %llu in the journal is not the one "
+                           "that was accepted: its norm is another",
+                           fork->parent->id, (unsigned long long)accepted.step);
+        goto done;
+    }
     if (state->receipts.lines.used > REPLAY_LINES_MAX)
         receipts_close(&state->receipts);
     body = body_of(fork, read, &event);
@@ -344,7 +354,15 @@ static enum status list_events(struct fork *fork, uint64_t lineage, uint64_t ste
         if (event_steps(place->kind) && place->step > step &&
             line_of(rewinds, count, lineage, place->step) == place->lineage)
             fork->events[fork->event_count++] = *place;
+    fork->norms_hold = true;
+    for (const struct event_place *place = parent->events; place != NULL; place = place->next)
+        fork->norms_hold &= place->kind != EVENT_SPEC || place->step < step;
     free(rewinds);
+    for (size_t i = 0; i < fork->event_count; i++)
+        if (fork->events[i].step != step + 1 + i)
+            return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                             "session %s: the journal lacks step %llu; descent verify says more",
+                             parent->id, (unsigned long long)(step + 1 + i));
     return STATUS_OK;
 }
 
@@ -360,6 +378,7 @@ static enum status configure(struct fork *fork, const struct loaded *loaded, str
         (status = request->change(request->context, &fork->spec, fault)) != STATUS_OK)
         return status;
     PRE(fork->spec.dtype == loaded->spec.dtype);
+    fork->norms_hold &= fork->spec.gradient.rescale == loaded->spec.gradient.rescale;
     return engine_plan(fork->parent->engine, &fork->spec, fork->parent->layout, &fork->plan, fault);
 }
 

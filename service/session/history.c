@@ -73,12 +73,17 @@ static uint64_t oldest_step(const struct session *session, uint64_t lineage)
 static bool was_reached(const struct session *session, uint64_t lineage, uint64_t step)
 {
     uint64_t own = session_line(session, lineage, step);
-    bool known = false; /* how far that lineage came */
+    const struct checkpoint_place *oldest = session->checkpoints;
+    const struct event_place *rewind = beginning(session, own);
 
     if (own != lineage)
         return true; /* somebody went back to it, or to a step after it */
     if (own == session->lineage)
         return step <= session->step;
+    while (oldest != NULL && oldest->next != NULL)
+        oldest = oldest->next;
+    /* How far that lineage came: after the oldest checkpoint nothing is missing. */
+    bool known = rewind != NULL && oldest != NULL && oldest->lsn <= rewind->lsn;
     /* What tells of the end of a lineage goes last. */
     for (const struct event_place *place = session->events; place != NULL; place = place->next)
         if (place->lineage == own && place->kind != EVENT_REWIND) {

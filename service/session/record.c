@@ -69,6 +69,9 @@ void event_pack(struct packer *packer, const struct event *event)
         pack_u32(packer, event->nonfinite.of[i].tensor);
         pack_u32(packer, event->nonfinite.of[i].count);
     }
+    pack_u64(packer, event->told_step);
+    if (event->told_step > 0)
+        pack_fixed(packer, event->told.bytes, sizeof event->told.bytes);
 }
 
 static void unpack_nonfinite(struct unpacker *unpacker, struct nonfinite_counts *out)
@@ -111,7 +114,10 @@ enum status event_unpack(struct span record, struct event *out, struct fault *fa
         event.lineage = unpack_u64(&unpacker);
         event.origin = unpack_u64(&unpacker);
         unpack_nonfinite(&unpacker, &event.nonfinite);
+        if ((event.told_step = unpack_u64(&unpacker)) > 0)
+            unpack_fixed(&unpacker, event.told.bytes, sizeof event.told.bytes);
     }
+    event.format = unpacker.format;
     event.keyed &= !BUG(forget_key);
     event.seq = BUG(forget_seq) ? 0 : event.seq;
     event.lr = BUG(lose_override) ? (double)NAN : event.lr;

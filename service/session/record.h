@@ -40,6 +40,7 @@ struct event {
     uint64_t created_us;
     enum dtype wire;
     double grad_norm, clip_scale, loss, examples;
+    uint32_t format;                   /* that it was read from */
     double lr, momentum, beta1, beta2; /* NaN: not overridden */
     bool keyed;
     struct digest key, payload; /* payload: of a step with a key or a seq */
@@ -48,6 +49,8 @@ struct event {
     const char *cursor; /* NULL: none; in the record when read */
     size_t cursor_size;
     struct nonfinite_counts nonfinite; /* before they were replaced */
+    uint64_t told_step; /* the newest step whose state_hash was told by then; 0: none */
+    struct digest told;
 };
 
 /* Whether the event leads to a revision of its own. */

@@ -1,5 +1,6 @@
 /* Bringing a state back: a checkpoint, then every event after it, through the same event_apply as
  * live steps. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -194,6 +195,33 @@ static enum status replay_spec(struct replay *replay, const struct buffer *body,
     return status;
 }
 
+static enum status mismatch(const struct replay *replay, uint64_t step, struct fault *fault)
+{
+    return fault_set(fault, STATUS_HISTORY_MISMATCH, "",
+                     "session %s: the journal does not lead to the state_hash that was told at "
+                     "step %llu; descent verify says more, restore the folder from a backup",
+                     replay->session->id, (unsigned long long)step);
+}
+
+/* What an event says of its gradient and of the steps before it. */
+static enum status check_event(const struct replay *replay, const struct event *event,
+                               const struct event *measured, struct fault *fault)
+{
+    const struct state *state = replay->loaded.state;
+    const struct told *told = &state->told[event->told_step % TOLD_MAX];
+    unsigned long long step = event->step;
+
+    if (!event_norm_holds(event, measured->grad_norm))
+        return fault_set(fault, STATUS_HISTORY_MISMATCH, "",
+                         "session %s: the gradient of step %llu in the journal is not the one that "
+                         "was accepted: its norm is another; restore the folder from a backup",
+                         replay->session->id, step);
+    if (event->told_step > 0 && told->step == event->told_step &&
+        memcmp(&told->hash, &event->told, sizeof event->told) != 0)
+        return mismatch(replay, event->told_step, fault);
+    return STATUS_OK;
+}
+
 static enum status replay_step(struct replay *replay, const struct event *event,
                                struct buffer *body, struct fault *fault)
 {
@@ -204,6 +232,7 @@ static enum status replay_step(struct replay *replay, const struct event *event,
     struct revision *next;
     struct step_line line;
     struct event measured = *event;
+    enum status status;
     char *cursor = NULL;
 
     if (event->step != state->current->step + 1 ||
@@ -220,9 +249,15 @@ static enum status replay_step(struct replay *replay, const struct event *event,
         free(cursor);
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     }
-    if (applies && replay->notes != NULL) {
+    if (applies) {
         struct wire_gradient gradient = {body->data, event->wire, count};
         event_measure(&replay->loaded.spec, session->plan, &gradient, &measured, replay->notes);
+    }
+    status = check_event(replay, event, &measured, fault);
+    if (status != STATUS_OK) {
+        revision_release(next);
+        free(cursor);
+        return status;
     }
     notes_of_nonfinite(&event->nonfinite, session->layout, replay->notes);
     if (BUG(replay_twice))
@@ -259,11 +294,7 @@ static enum status check_hashes(struct replay *replay, const struct buffer *body
             continue;
         const char *member = receipts_differ(&told, &mine);
         if (member != NULL && strcmp(member, "state_hash") == 0)
-            status = fault_set(fault, STATUS_HISTORY_MISMATCH, "",
-                               "session %s: the journal does not lead to the state_hash that was "
-                               "told at step %llu; descent verify says more, restore the folder "
-                               "from a backup",
-                               replay->session->id, (unsigned long long)told.receipt.step);
+            status = mismatch(replay, told.receipt.step, fault);
     }
     free(readers);
     return status;

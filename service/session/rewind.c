@@ -19,11 +19,16 @@ static void keep_settings(struct spec *spec, const struct spec *now)
     memcpy(spec->labels, now->labels, sizeof spec->labels);
 }
 
-/* The new state in place of the old one, which is freed. Mutex held. */
+/* The new state in place of the old one, which is freed, but for the memory of exactly once: what was
+ * applied under a key is not applied again, though it was left behind. Mutex held. */
 static void put_state(struct session *session, struct loaded *loaded)
 {
     const struct revision *current = loaded->state->current;
 
+    struct ledger ledger = session->state->ledger;
+
+    session->state->ledger = loaded->state->ledger;
+    loaded->state->ledger = ledger;
     state_free(session->state);
     session->state = loaded->state;
     loaded->state = NULL;
@@ -42,6 +47,7 @@ static enum status go_back(struct session *session, struct loaded *loaded, uint6
     struct checkpoint what = {.state = loaded->state,
                               .spec = &loaded->spec,
                               .lineage = lineage,
+                              .ledger = &session->state->ledger,
                               .record = !BUG(rewind_forgets_record)};
     enum status status;
 

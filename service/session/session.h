@@ -25,6 +25,14 @@
 #include "service/session/sample.h"
 #include "storage/store.h"
 
+/* A hash that a receipt told. The event of a later step carries it into the journal, so that a replay
+ * has something to be held against before the next checkpoint. */
+enum { TOLD_MAX = 64 };
+struct told {
+    uint64_t step;
+    struct digest hash;
+};
+
 /* What leaves memory when a session is idle. Changed by the holder of the turn; `current`, `last`,
  * `cursor` and `ledger` under the mutex too, because readers look at them. */
 struct state {
@@ -40,9 +48,11 @@ struct state {
     struct ledger ledger;
     double norm_average; /* of the gradients' norms, over the last norm_count or NORMS_MAX */
     uint64_t norm_count;
-    struct receipts receipts; /* the ledger of steps since the newest checkpoint */
-    size_t note_count;        /* of each of its lines: tensors, or 0 when there are too many */
-    struct sample *sample;    /* of the last gradient; NULL: without notes */
+    struct told told[TOLD_MAX]; /* the newest hashes of receipts, by step modulo TOLD_MAX */
+    uint64_t told_step;         /* the newest; 0: none */
+    struct receipts receipts;   /* the ledger of steps since the newest checkpoint */
+    size_t note_count;          /* of each of its lines: tensors, or 0 when there are too many */
+    struct sample *sample;      /* of the last gradient; NULL: without notes */
 };
 
 struct event_place {
@@ -223,6 +233,10 @@ struct measure event_measure(const struct spec *spec, const struct plan *plan,
                              const struct wire_gradient *gradient, struct event *event,
                              struct tensor_note *notes);
 
+/* Whether an event that was read has the norm that its gradient was accepted with. A norm is rounded,
+ * and another version may sum in another order; that of another gradient differs by more. */
+bool event_norm_holds(const struct event *event, double norm);
+
 /* Notes for a step of the layout, with nothing counted. *out is NULL for too many tensors; false
  * when memory is out. */
 bool notes_new(const struct layout *layout, struct tensor_note **out);
@@ -302,6 +316,7 @@ struct checkpoint {
     struct state *state;          /* the session's own, or the one it is about to get */
     const struct spec *spec;      /* of the state */
     uint64_t lineage;             /* the newest, for the record */
+    const struct ledger *ledger;  /* of keys and workers; NULL: the state's */
     bool record;                  /* the session's record is stored in the same transaction */
     struct journal_entry *before; /* an event that goes before it, or NULL */
 };

@@ -272,6 +272,12 @@ struct measure event_measure(const struct spec *spec, const struct plan *plan,
     return measure;
 }
 
+bool event_norm_holds(const struct event *event, double norm)
+{
+    return event->format < 3 || !isfinite(event->grad_norm) ||
+           fabs(norm - event->grad_norm) <= 1e-9 * event->grad_norm;
+}
+
 /* The proposal is aligned as a buffer is. */
 size_t event_proposal_offset(size_t count, const struct event *event)
 {
@@ -487,6 +493,10 @@ void state_publish(struct state *state, const struct event *event, struct revisi
     const struct receipt *receipt = &line->receipt;
 
     receipts_add(&state->receipts, line);
+    if (receipt->hashed) {
+        state->told_step = receipt->step;
+        state->told[receipt->step % TOLD_MAX] = (struct told){receipt->step, receipt->state_hash};
+    }
     if (state->bases_max > 0) {
         keep_bases(state, state->bases_max - 1);
         memmove(state->base + 1, state->base, state->base_count * sizeof *state->base);

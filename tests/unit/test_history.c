@@ -578,6 +578,41 @@ START_TEST(a_gradient_far_too_large_is_refused_and_kept)
 }
 END_TEST
 
+/* What was applied once is not applied again on the next line. */
+START_TEST(exactly_once_holds_over_rewinds)
+{
+    struct spec spec = engines_spec(DTYPE_F32, "sgd");
+    uint64_t random = testing_seed() ^ 0x0ace;
+    struct session *session = engines_create(engine, "s", &spec, COUNT);
+    struct buffer *gradient = engines_gradient(DTYPE_F32, COUNT, &random);
+    struct submission keyed = engines_submission(gradient, DTYPE_F32), worked = keyed;
+    struct receipt receipt;
+    struct fault fault;
+    bool replayed;
+
+    keyed.key = "one";
+    worked.worker = "w";
+    worked.seq = 1;
+    ck_assert_int_eq(engines_submit(session, &keyed, NULL, NULL, &fault), STATUS_OK);
+    ck_assert_int_eq(engines_submit(session, &worked, NULL, NULL, &fault), STATUS_OK);
+    ck_assert_int_eq(rewind_to(session, 0, 0), STATUS_OK);
+    for (int round = 0; round < 2; round++) {
+        ck_assert_int_eq(engines_submit(session, &keyed, &receipt, &replayed, &fault), STATUS_OK);
+        ck_assert(replayed && receipt.step == 1 && receipt.lineage == 0);
+        ck_assert_int_eq(engines_submit(session, &worked, &receipt, &replayed, &fault), STATUS_OK);
+        ck_assert(replayed && receipt.step == 2 && receipt.lineage == 0);
+        session = reopen(session, "s");
+    }
+    ck_assert_uint_eq(engines_view(session).step, 0);
+    worked.seq = 2;
+    ck_assert_int_eq(engines_submit(session, &worked, &receipt, &replayed, &fault), STATUS_OK);
+    ck_assert(!replayed && receipt.step == 1 && receipt.lineage == 1);
+    buffer_release(gradient);
+    session_release(session);
+    verified();
+}
+END_TEST
+
 /* Finite numbers whose norm is not: the step is taken, and what comes after it is sound. */
 START_TEST(a_norm_may_overflow)
 {
@@ -622,6 +657,7 @@ Suite *suite_history(void)
     tcase_add_test(cases, what_is_not_kept_is_gone_and_says_so);
     tcase_add_test(cases, a_gradient_far_too_large_is_refused_and_kept);
     tcase_add_test(cases, a_norm_may_overflow);
+    tcase_add_test(cases, exactly_once_holds_over_rewinds);
     suite_add_tcase(suite, cases);
     return suite;
 }
