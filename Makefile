@@ -198,15 +198,15 @@ $(B)/tests/bits: $(LIB) $(B)/tests/bits.o $(B)/tests/lib/rules.o $(B)/tests/lib/
 
 # What a process that dies at any moment leaves behind; tests/fault/ says more.
 .PHONY: check-kill check-kill-long check-seeded
-check-kill: deps-check ## kill the server at every named point and at random moments under load: half a minute
+check-kill: deps-check ## kill the server at every named point and at random moments under load: 45 s
 	@$(MAKE) --no-print-directory FLAVOUR=points build/points/descent
 	@PYTHON=$(PYTHON) DESCENT_BINARY=$(CURDIR)/build/points/descent tests/fault/kills.sh short
 
-check-kill-long: deps-check ## the same with more than 500 kills: about five minutes
+check-kill-long: deps-check ## the same with more than 500 kills: about six minutes
 	@$(MAKE) --no-print-directory FLAVOUR=points build/points/descent
 	@PYTHON=$(PYTHON) DESCENT_BINARY=$(CURDIR)/build/points/descent tests/fault/kills.sh long
 
-check-seeded: deps-check ## break one promise after the other and see that a test notices: a minute
+check-seeded: deps-check ## break one promise after the other and see that a test notices: two minutes
 	@$(MAKE) --no-print-directory FLAVOUR=points build/points/descent build/points/tests/descent-tests
 	@$(PYTHON) tests/fault/seeded.py
 

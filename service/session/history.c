@@ -73,18 +73,13 @@ static uint64_t oldest_step(const struct session *session, uint64_t lineage)
 static bool was_reached(const struct session *session, uint64_t lineage, uint64_t step)
 {
     uint64_t own = session_line(session, lineage, step);
-    const struct checkpoint_place *oldest = session->checkpoints;
-    const struct event_place *rewind = beginning(session, own);
+    bool known = false; /* how far that lineage came */
 
     if (own != lineage)
         return true; /* somebody went back to it, or to a step after it */
     if (own == session->lineage)
         return step <= session->step;
-    while (oldest != NULL && oldest->next != NULL)
-        oldest = oldest->next;
-    /* How far that lineage came: after the oldest checkpoint nothing is missing. */
-    bool known = rewind != NULL && oldest != NULL && oldest->lsn <= rewind->lsn;
-    /* What tells of the end of a lineage goes last. */
+    /* What tells of the end of a lineage goes last; and all that follows a checkpoint is there. */
     for (const struct event_place *place = session->events; place != NULL; place = place->next)
         if (place->lineage == own && place->kind != EVENT_REWIND) {
             known = true;
@@ -93,8 +88,11 @@ static bool was_reached(const struct session *session, uint64_t lineage, uint64_
         }
     for (const struct checkpoint_place *place = session->checkpoints; place != NULL;
          place = place->next)
-        if (place->lineage == own && place->step >= step)
-            return true;
+        if (place->lineage == own) {
+            known = true;
+            if (place->step >= step)
+                return true;
+        }
     return !known; /* it may have been */
 }
 

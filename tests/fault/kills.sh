@@ -17,10 +17,10 @@ world()
 case ${1:-} in
 short)
     # What needs waiting waits beside the rest, with those who use history.
-    world --points slow,history --kills 6 --promised \
+    world --points slow,history --kills 4 --promised \
         --sessions sgd32,slices64,rare32,churn,past32,late32,lapse64,back64 >"$folder/second" 2>&1 &
     second=$!
-    world --points quick --kills 20 --sessions plain
+    world --points quick --kills 16 --sessions plain
     ;;
 long)
     world --points all --rounds 3 --kills 90 --promised >"$folder/second" 2>&1 &

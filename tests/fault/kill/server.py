@@ -107,6 +107,7 @@ class Wire:
     def __init__(self, server, direct=False):
         self.server, self.direct = server, direct
         self.connection, self.life = None, 0
+        self.cut_off = (0, 0.0)  # the life that ended under a request, and how long that had waited
 
     def close(self):
         if self.connection is not None:
@@ -114,15 +115,18 @@ class Wire:
         self.connection = None
 
     def once(self, method, path, body=None, headers=()):
+        begun = time.monotonic()
         try:
             if self.connection is None:
                 port, self.life = ((self.server.port, self.server.life) if self.direct
                                    else self.server.connect())
                 self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            begun = time.monotonic()
             self.connection.request(method, path, body, dict(headers))
             response = self.connection.getresponse()
             data = response.read()
         except (OSError, http.client.HTTPException) as error:
+            self.cut_off = (self.life, time.monotonic() - begun)
             self.close()
             time.sleep(0.005)
             raise Down(str(error)) from None
