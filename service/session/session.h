@@ -26,7 +26,8 @@
 #include "storage/store.h"
 
 /* What leaves memory when a session is idle. Changed by the holder of the turn; `current`, `last`,
- * `cursor` and `ledger` under the mutex too, because readers look at them. */
+ * `cursor`, `ledger` and the average of the norms under the mutex too, because readers and those who
+ * come to be admitted look at them. */
 struct state {
     struct revision *current;
     struct buffer *slot[SLOTS_MAX];   /* NULL where not needed */
