@@ -192,8 +192,8 @@ enum status engine_check_size(const struct engine *engine, const struct layout *
                               struct fault *fault);
 
 /* Whether a configuration that was stored later can be one of this session: what is fixed for its
- * life is the same. */
-bool session_fits(const struct session *session, const struct spec *spec);
+ * life is the same. Mutex not held. */
+bool session_fits(struct session *session, const struct spec *spec);
 
 /* What a state lacks under a configuration: starts empty. */
 struct addition {
