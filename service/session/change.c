@@ -120,7 +120,6 @@ enum status session_delete(struct engine *engine, struct session *session, struc
     uint64_t ticket;
 
     pthread_mutex_lock(&session->mutex);
-    session_await_readers(session);
     if ((status = session_admit_alone(session, &ticket, fault)) != STATUS_OK)
         goto done;
     pthread_mutex_unlock(&session->mutex);
@@ -130,7 +129,8 @@ enum status session_delete(struct engine *engine, struct session *session, struc
     pthread_mutex_lock(&session->mutex);
     session->deleted = status == STATUS_OK;
     session_end_turn(session, true, false);
-    session_await_readers(session); /* some came meanwhile: they walk the lists that go now */
+    /* Those who read walk the lists that go now. Not earlier: more would come for ever. */
+    session_await_readers(session);
 done:
     pthread_mutex_unlock(&session->mutex);
     if (status != STATUS_OK)

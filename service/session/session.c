@@ -82,14 +82,17 @@ enum dtype session_dtype(const struct session *session)
     return session->dtype;
 }
 
-bool session_fits(const struct session *session, const struct spec *spec)
+bool session_fits(struct session *session, const struct spec *spec)
 {
     const struct spec *own = &session->spec;
 
-    return spec->rule == own->rule && spec->dtype == own->dtype && spec->ema.on == own->ema.on &&
-           spec->groups.count == own->groups.count &&
-           spec->groups.pattern_bytes == own->groups.pattern_bytes &&
-           memcmp(spec->groups.patterns, own->groups.patterns, own->groups.pattern_bytes) == 0;
+    pthread_mutex_lock(&session->mutex); /* what is read of the past is read beside changes */
+    bool fits = spec->rule == own->rule && spec->dtype == own->dtype &&
+                spec->ema.on == own->ema.on && spec->groups.count == own->groups.count &&
+                spec->groups.pattern_bytes == own->groups.pattern_bytes &&
+                memcmp(spec->groups.patterns, own->groups.patterns, own->groups.pattern_bytes) == 0;
+    pthread_mutex_unlock(&session->mutex);
+    return fits;
 }
 
 static enum status gone(const struct session *session, struct fault *fault)

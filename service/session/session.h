@@ -34,7 +34,8 @@ struct told {
 };
 
 /* What leaves memory when a session is idle. Changed by the holder of the turn; `current`, `last`,
- * `cursor` and `ledger` under the mutex too, because readers look at them. */
+ * `cursor`, `ledger` and the average of the norms under the mutex too, because readers and those who
+ * come to be admitted look at them. */
 struct state {
     struct revision *current;
     struct buffer *slot[SLOTS_MAX];   /* NULL where not needed */
@@ -201,8 +202,8 @@ enum status engine_check_size(const struct engine *engine, const struct layout *
                               struct fault *fault);
 
 /* Whether a configuration that was stored later can be one of this session: what is fixed for its
- * life is the same. */
-bool session_fits(const struct session *session, const struct spec *spec);
+ * life is the same. Mutex not held. */
+bool session_fits(struct session *session, const struct spec *spec);
 
 /* What a state lacks under a configuration: starts empty. */
 struct addition {

@@ -397,7 +397,6 @@ static void apply_gradient(struct state *state, const struct plan *plan, const s
     advances(spec->dtype)->run(&advance);
     if (state->sample != NULL)
         sample_turn(state->sample, plan->layout, &advance.gradient, notes);
-    note_norm(state, event->grad_norm);
     state->updates++;
     receipt->kind = RECEIPT_APPLIED;
     receipt->lr = hyper[HYPER_LR];
@@ -497,6 +496,8 @@ void state_publish(struct state *state, const struct event *event, struct revisi
         state->told_step = receipt->step;
         state->told[receipt->step % TOLD_MAX] = (struct told){receipt->step, receipt->state_hash};
     }
+    if (event->kind == EVENT_GRADIENT)
+        note_norm(state, event->grad_norm); /* admission looks at it */
     if (state->bases_max > 0) {
         keep_bases(state, state->bases_max - 1);
         memmove(state->base + 1, state->base, state->base_count * sizeof *state->base);
