@@ -419,12 +419,14 @@ static enum status memory_checkpoint_read(struct store *store, uint64_t id, uint
                                     "The chunk of checkpoint %" PRIu64 " is not stored.", id);
 }
 
-static enum status memory_maintain(struct store *store, struct fault *fault)
+static enum status memory_maintain(struct store *store, bool *more, struct fault *fault)
 {
     if (memory_of(store)->inspect)
         return fault_set(fault, STATUS_STORAGE_FAILED, "",
                          "The memory was opened to be looked at only.");
-    return STATUS_OK; /* freed memory went back at once */
+    if (more != NULL)
+        *more = false; /* freed memory went back at once */
+    return STATUS_OK;
 }
 
 /* Nothing here can rot: only the sums. */

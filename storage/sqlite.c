@@ -75,21 +75,34 @@ done:
     return status;
 }
 
-/* Gives the end of the file back, a slice a time. Steady use fills free pages again, so some stay:
- * an eighth, and a slice. */
-static int vacuum_slice(struct sqlite_store *self)
+/* How long the file is, and whether more of it is free than should be. Steady use fills free pages
+ * again, so some stay: an eighth, and a slice. */
+static int count_pages(struct sqlite_store *self, int64_t *pages, bool *excess)
 {
-    char sql[48];
-    int64_t pages, unused;
-    int code = sqlite_file_number(&self->file, SQL_PAGES, &pages);
+    int64_t unused = 0;
+    int code = sqlite_file_number(&self->file, SQL_PAGES, pages);
 
     if (code == SQLITE_DONE)
         code = sqlite_file_number(&self->file, SQL_PAGES_FREE, &unused);
-    if (code != SQLITE_DONE || unused <= pages / 8 + VACUUM_SLICE)
+    *excess = code == SQLITE_DONE && unused > *pages / 8 + VACUUM_SLICE;
+    return code;
+}
+
+/* Gives a slice of the file's end back. No more of a file that does not get shorter. */
+static int vacuum_slice(struct sqlite_store *self, bool *more)
+{
+    char sql[48];
+    int64_t before = 0, after = 0;
+    int code = count_pages(self, &before, more);
+
+    if (code != SQLITE_DONE || !*more)
         return code;
     snprintf(sql, sizeof sql, "PRAGMA incremental_vacuum(%d)", VACUUM_SLICE);
-    code = sqlite3_exec(self->file.db, sql, NULL, NULL, NULL);
-    return code == SQLITE_OK ? SQLITE_DONE : code;
+    if ((code = sqlite3_exec(self->file.db, sql, NULL, NULL, NULL)) != SQLITE_OK)
+        return code;
+    code = count_pages(self, &after, more);
+    *more &= after < before;
+    return code;
 }
 
 /* The journal file is cut at a commit while there is a limit. Only here: at every commit it would
@@ -103,13 +116,14 @@ static int journal_limit(struct sqlite_store *self, int bytes)
     return code == SQLITE_OK ? SQLITE_DONE : code;
 }
 
-static enum status tidy(struct sqlite_store *self, struct fault *fault)
+static enum status tidy(struct sqlite_store *self, bool *more, struct fault *fault)
 {
     enum status status = sqlite_store_open(self, fault);
 
     if (status != STATUS_OK)
         return status;
-    status = sqlite_store_written(self, vacuum_slice(self), fault);
+    if (more != NULL)
+        status = sqlite_store_written(self, vacuum_slice(self, more), fault);
     POINT(in_maintain);
     if (status == STATUS_OK)
         status = sqlite_store_written(self, sqlite_file_run(&self->file, SQL_PROBE), fault);
@@ -125,18 +139,34 @@ static enum status tidy(struct sqlite_store *self, struct fault *fault)
     return status;
 }
 
-static enum status sqlite_maintain(struct store *store, struct fault *fault)
+/* Makes it whole if it must, and writable. */
+static enum status mend(struct sqlite_store *self, struct fault *fault)
+{
+    enum status status = self->broken ? heal(self, fault) : STATUS_OK;
+
+    return status == STATUS_OK ? tidy(self, NULL, fault) : status;
+}
+
+static enum status sqlite_maintain(struct store *store, bool *more, struct fault *fault)
 {
     struct sqlite_store *self = sqlite_store_of(store);
-    enum status status = STATUS_OK;
+    struct fault why;
+    enum status status;
+    bool left = false;
 
     if (self->inspect)
         return sqlite_store_looked_at(self, fault);
     turn_take(&self->turn);
-    if (self->broken)
-        status = heal(self, fault);
-    if (status == STATUS_OK)
-        status = tidy(self, fault);
+    if (self->broken || more == NULL) {
+        status = mend(self, fault);
+    } else if ((status = tidy(self, &left, &why)) != STATUS_OK) {
+        /* Space that cannot be given back is no reason to refuse what comes next. */
+        left = false;
+        if ((status = mend(self, fault)) == STATUS_OK)
+            log_warning("storage: no space was given back: %s", why.detail);
+    }
+    if (status == STATUS_OK && more != NULL)
+        *more = left;
     POINT(after_maintain);
     turn_pass(&self->turn);
     return status;

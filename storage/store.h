@@ -162,10 +162,11 @@ struct store_backend {
                                    unsigned char body[STORE_CHUNK_BYTES], size_t *size,
                                    struct fault *fault); /* absent: NOT_FOUND */
 
-    /* Housekeeping when there is time: folds logs back, gives space back, and after an I/O error
-     * reopens and checks. OK when the store can be written (a real small write was tried and is
-     * durable). */
-    enum status (*maintain)(struct store *store, struct fault *fault);
+    /* Housekeeping when there is time: after an I/O error reopens and checks, folds logs back, and
+     * unless `more` is NULL gives space back, one slice that takes about as long as a commit;
+     * *more: there is another, so call again. OK when the store can be written (a real small write
+     * was tried and is durable), also when the slice alone failed: *more is false then. */
+    enum status (*maintain)(struct store *store, bool *more, struct fault *fault);
 
     /* Reads everything and holds it against its checksums: every record, head, body and chunk; that
      * a sealed checkpoint and every event that has a first chunk have all of them; that no chunk is

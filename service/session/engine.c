@@ -225,7 +225,7 @@ enum status engine_ready(struct engine *engine, struct fault *fault)
         return status;
     /* The last write failed: whether the next would is found out by trying one of its size, for a
      * full disk often takes small ones. */
-    status = engine->store->backend->maintain(engine->store, fault);
+    status = engine->store->backend->maintain(engine->store, NULL, fault);
     return status == STATUS_OK ? engine_probe(engine, bytes, fault) : status;
 }
 

@@ -226,7 +226,7 @@ START_TEST(inspected_store_takes_no_writes)
     store = open_backend(_i, folder, STORE_INSPECT);
     FAILS(STORAGE_FAILED, CALL(begin, &fault));
     SAYS("looked at only");
-    FAILS(STORAGE_FAILED, CALL(maintain, &fault));
+    FAILS(STORAGE_FAILED, CALL(maintain, NULL, &fault));
     struct store_report report = verify(store);
     ck_assert_uint_eq(report.events, store->backend->durable ? 3 : 0);
     store_close(store);

@@ -174,7 +174,7 @@ static enum status faulty_checkpoint_read(struct store *store, uint64_t id, uint
         ->checkpoint_read(faulty(store)->inner, id, chunk, body, size, fault);
 }
 
-static enum status faulty_maintain(struct store *store, struct fault *fault)
+static enum status faulty_maintain(struct store *store, bool *more, struct fault *fault)
 {
     struct faulty_store *self = faulty(store);
 
@@ -185,7 +185,7 @@ static enum status faulty_maintain(struct store *store, struct fault *fault)
         self->broken = false;
     pthread_mutex_unlock(&self->mutex);
     return ill ? fault_set(fault, why, "", "a fault of the test")
-               : inner(self)->maintain(self->inner, fault);
+               : inner(self)->maintain(self->inner, more, fault);
 }
 
 static enum status faulty_verify(struct store *store, const struct store_watch *watch,
