@@ -66,9 +66,10 @@ static bool has_slot(const struct fork *fork, size_t k)
            slot_needed(&fork->spec.rule->slots[k], fork->spec.hyper);
 }
 
-/* Whether the old state can go on: one moment that starts at nothing beside another that is warm, or
- * under a count of steps that is not its own, would make steps many times too long. What is there
- * only under some hyperparameters, or starts as the weights, may start at any step. */
+/* Whether the old state can go on: one moment that starts at nothing beside another that is
+ * warm, or under a count of steps that is not its own, would make steps many times too long.
+ * What is there only under some hyperparameters, or starts as the weights, may start at any
+ * step. */
 static bool goes_on(const struct fork *fork, const struct state *from, const struct plan *old)
 {
     const struct optimizer *rule = fork->spec.rule;
@@ -86,8 +87,8 @@ static bool goes_on(const struct fork *fork, const struct state *from, const str
     return some || !any;
 }
 
-/* A scalar that the old rule does not have is as if the new one had been there from the start: `begin`
- * makes it, of steps so far back that none matters before them. */
+/* A scalar that the old rule does not have is as if the new one had been there from the
+ * start: `begin` makes it, of steps so far back that none matters before them. */
 static void carry_scalars(const struct fork *fork, const struct state *from,
                           const struct optimizer *old, struct state *to)
 {
@@ -183,7 +184,10 @@ static enum status build_state(struct fork *fork, struct loaded *loaded, struct 
         (status = state_lacks(to, fork->plan, &fork->spec, &added, fault)) != STATUS_OK)
         return status;
     state_fit(to, fork->plan, &fork->spec, &added);
-    if (fork->request->state == FORK_RESET)
+    bool nothing = fork->spec.rule != loaded->spec.rule;
+    for (size_t i = 0; i < fork->outcome->slot_count; i++)
+        nothing &= fork->outcome->slots[i].fate != FORK_SLOT_KEPT;
+    if (fork->request->state == FORK_RESET || nothing)
         fork->outcome->state = FORK_FRESH;
     else
         fork->outcome->state = fork->spec.rule == loaded->spec.rule ? FORK_KEPT : FORK_CONVERTED;
@@ -296,7 +300,13 @@ static enum status replay_all(struct fork *fork, struct fault *fault)
     if (chunk == NULL || !notes_new(fork->parent->layout, &fork->notes))
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     for (size_t i = 0; i < fork->event_count && status == STATUS_OK; i++)
-        status = replay_one(fork, &fork->events[i], chunk, fault);
+        if (fork->events[i].step != fork->state->current->step + 1)
+            status =
+                fault_set(fault, STATUS_STORAGE_FAILED, "",
+                          "session %s: the journal lacks step %llu; descent verify says more",
+                          fork->parent->id, (unsigned long long)fork->state->current->step + 1);
+        else
+            status = replay_one(fork, &fork->events[i], chunk, fault);
     free(chunk);
     return status;
 }
@@ -318,51 +328,32 @@ static enum status settle_parent(struct session *parent, struct fault *fault)
     return status;
 }
 
-/* As session_line, with the rewinds at hand: there may be many events. */
-static uint64_t line_of(const struct event_place *const *rewinds, size_t count, uint64_t lineage,
-                        uint64_t step)
-{
-    for (size_t i = count; i-- > 0;)
-        if (rewinds[i]->lineage == lineage && step <= rewinds[i]->step)
-            lineage = rewinds[i]->origin;
-    return lineage;
-}
-
 /* The parent's steps after the revision, on the line of that lineage; those at which another
  * revision took over end it. Mutex held. */
 static enum status list_events(struct fork *fork, uint64_t lineage, uint64_t step,
                                struct fault *fault)
 {
     struct session *parent = fork->parent;
-    const struct event_place **rewinds;
-    size_t count = 0;
+    struct rewinds rewinds = {.places = NULL};
+    enum status status;
 
     if (parent->spec.durability.mode == DURABILITY_CHECKPOINT)
         return fault_set(fault, STATUS_INVALID_FIELD, "/replay",
                          "this session journals no gradients (durability \"checkpoint\"): there "
                          "is nothing to replay");
     fork->events = malloc((parent->event_count + 1) * sizeof *fork->events);
-    rewinds = malloc((parent->event_count + 1) * sizeof *rewinds);
-    if (fork->events == NULL || rewinds == NULL) {
-        free(rewinds);
+    if (fork->events == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    }
-    for (const struct event_place *place = parent->events; place != NULL; place = place->next)
-        if (place->kind == EVENT_REWIND)
-            rewinds[count++] = place;
+    if ((status = rewinds_list(parent, &rewinds, fault)) != STATUS_OK)
+        return status;
     for (const struct event_place *place = parent->events; place != NULL; place = place->next)
         if (event_steps(place->kind) && place->step > step &&
-            line_of(rewinds, count, lineage, place->step) == place->lineage)
+            rewinds_line(&rewinds, lineage, place->step) == place->lineage)
             fork->events[fork->event_count++] = *place;
     fork->norms_hold = true;
     for (const struct event_place *place = parent->events; place != NULL; place = place->next)
         fork->norms_hold &= place->kind != EVENT_SPEC || place->step < step;
-    free(rewinds);
-    for (size_t i = 0; i < fork->event_count; i++)
-        if (fork->events[i].step != step + 1 + i)
-            return fault_set(fault, STATUS_STORAGE_FAILED, "",
-                             "session %s: the journal lacks step %llu; descent verify says more",
-                             parent->id, (unsigned long long)(step + 1 + i));
+    free(rewinds.places);
     return STATUS_OK;
 }
 

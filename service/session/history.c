@@ -24,12 +24,37 @@ static const struct event_place *beginning(const struct session *session, uint64
     return place;
 }
 
-uint64_t session_line(const struct session *session, uint64_t lineage, uint64_t step)
+/* The lineage whose step it is on the line that leads to (lineage, step). */
+static uint64_t line_of(const struct session *session, uint64_t lineage, uint64_t step)
 {
     const struct event_place *rewind;
 
     while ((rewind = beginning(session, lineage)) != NULL && step <= rewind->step)
         lineage = rewind->origin;
+    return lineage;
+}
+
+enum status rewinds_list(const struct session *session, struct rewinds *out, struct fault *fault)
+{
+    size_t count = 0;
+
+    for (const struct event_place *place = session->events; place != NULL; place = place->next)
+        count += place->kind == EVENT_REWIND;
+    *out = (struct rewinds){.places = malloc((count + 1) * sizeof *out->places)};
+    if (out->places == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    for (const struct event_place *place = session->events; place != NULL; place = place->next)
+        if (place->kind == EVENT_REWIND)
+            out->places[out->count++] = *place;
+    return STATUS_OK;
+}
+
+uint64_t rewinds_line(const struct rewinds *rewinds, uint64_t lineage, uint64_t step)
+{
+    /* Newest first: a rewind leads to a lineage that began before it. */
+    for (size_t i = rewinds->count; i-- > 0;)
+        if (rewinds->places[i].lineage == lineage && step <= rewinds->places[i].step)
+            lineage = rewinds->places[i].origin;
     return lineage;
 }
 
@@ -64,7 +89,7 @@ static uint64_t oldest_step(const struct session *session, uint64_t lineage)
 
     for (const struct checkpoint_place *place = session->checkpoints; place != NULL;
          place = place->next)
-        if (place->step < oldest && session_line(session, lineage, place->step) <= place->lineage)
+        if (place->step < oldest && line_of(session, lineage, place->step) <= place->lineage)
             oldest = place->step;
     return oldest;
 }
@@ -72,7 +97,7 @@ static uint64_t oldest_step(const struct session *session, uint64_t lineage)
 /* Whether there has ever been such a step, as far as can be told. */
 static bool was_reached(const struct session *session, uint64_t lineage, uint64_t step)
 {
-    uint64_t own = session_line(session, lineage, step);
+    uint64_t own = line_of(session, lineage, step);
     bool known = false; /* how far that lineage came */
 
     if (own != lineage)

@@ -19,8 +19,8 @@ static void keep_settings(struct spec *spec, const struct spec *now)
     memcpy(spec->labels, now->labels, sizeof spec->labels);
 }
 
-/* The new state in place of the old one, which is freed, but for the memory of exactly once: what was
- * applied under a key is not applied again, though it was left behind. Mutex held. */
+/* The new state in place of the old one, which is freed, but for the memory of exactly once:
+ * what was applied under a key is not applied again, though it was left behind. Mutex held. */
 static void put_state(struct session *session, struct loaded *loaded)
 {
     const struct revision *current = loaded->state->current;

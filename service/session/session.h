@@ -25,17 +25,17 @@
 #include "service/session/sample.h"
 #include "storage/store.h"
 
-/* A hash that a receipt told. The event of a later step carries it into the journal, so that a replay
- * has something to be held against before the next checkpoint. */
+/* A hash that a receipt told. The event of a later step carries it into the journal, so that
+ * a replay has something to be held against before the next checkpoint. */
 enum { TOLD_MAX = 64 };
 struct told {
     uint64_t step;
     struct digest hash;
 };
 
-/* What leaves memory when a session is idle. Changed by the holder of the turn; `current`, `last`,
- * `cursor`, `ledger` and the average of the norms under the mutex too, because readers and those who
- * come to be admitted look at them. */
+/* What leaves memory when a session is idle. Changed by the holder of the turn; `current`,
+ * `last`, `cursor`, `ledger` and the average of the norms under the mutex too, because
+ * readers and those who come to be admitted look at them. */
 struct state {
     struct revision *current;
     struct buffer *slot[SLOTS_MAX];   /* NULL where not needed */
@@ -234,8 +234,9 @@ struct measure event_measure(const struct spec *spec, const struct plan *plan,
                              const struct wire_gradient *gradient, struct event *event,
                              struct tensor_note *notes);
 
-/* Whether an event that was read has the norm that its gradient was accepted with. A norm is rounded,
- * and another version may sum in another order; that of another gradient differs by more. */
+/* Whether an event that was read has the norm that its gradient was accepted with. A norm is
+ * rounded, and another version may sum in another order; that of another gradient differs by
+ * more. */
 bool event_norm_holds(const struct event *event, double norm);
 
 /* Notes for a step of the layout, with nothing counted. *out is NULL for too many tensors; false
@@ -397,8 +398,17 @@ struct position {
 enum status session_settle(struct session *session, const struct moment_query *query,
                            struct position *out, struct fault *fault);
 
-/* The lineage whose step it is on the line that leads to (lineage, step). Mutex held. */
-uint64_t session_line(const struct session *session, uint64_t lineage, uint64_t step);
+/* The rewinds of a session, copied, so that many steps can be placed without its list. */
+struct rewinds {
+    struct event_place *places; /* malloc'ed */
+    size_t count;
+};
+
+/* INTERNAL when memory is out. Mutex held. */
+enum status rewinds_list(const struct session *session, struct rewinds *out, struct fault *fault);
+
+/* The lineage whose step it is on the line that leads to (lineage, step). */
+uint64_t rewinds_line(const struct rewinds *rewinds, uint64_t lineage, uint64_t step);
 
 /* The state at a moment (query NULL: now), read from what is stored, with the engine's `past` held
  * until session_leave_past. */
@@ -406,7 +416,8 @@ enum status session_enter_past(struct session *session, const struct moment_quer
                                struct loaded *out, struct fault *fault);
 void session_leave_past(struct session *session, struct loaded *loaded);
 
-/* Readers of what is stored. With the mutex held; SESSION_NOT_FOUND when deleted, for then it goes. */
+/* Readers of what is stored. With the mutex held; SESSION_NOT_FOUND when deleted, for then it
+ * goes. */
 enum status session_start_reading(struct session *session, struct fault *fault);
 void session_end_reading(struct session *session);
 

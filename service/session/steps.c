@@ -8,28 +8,16 @@
 
 /* Where lineages part, copied so that reading needs no lock. */
 struct lines {
-    struct event_place *rewinds;
-    size_t rewind_count;
+    struct rewinds rewinds;
     struct event_place *places; /* EVENT_RECEIPTS */
     size_t place_count;
     uint64_t lineage;
     struct packer tail; /* lines in memory */
 };
 
-static uint64_t line_of(const struct lines *lines, uint64_t step)
-{
-    uint64_t lineage = lines->lineage;
-
-    /* Newest first: a rewind leads to a lineage that began before it. */
-    for (size_t i = lines->rewind_count; i-- > 0;)
-        if (lines->rewinds[i].lineage == lineage && step <= lines->rewinds[i].step)
-            lineage = lines->rewinds[i].origin;
-    return lineage;
-}
-
 static void lines_close(struct lines *lines)
 {
-    free(lines->rewinds);
+    free(lines->rewinds.places);
     free(lines->places);
     packer_close(&lines->tail);
 }
@@ -48,16 +36,15 @@ static enum status list_lines(const struct session *session, const struct moment
                          (unsigned long long)out->lineage, (unsigned long long)session->lineage);
     for (const struct event_place *place = session->events; place != NULL; place = place->next)
         count++;
-    out->rewinds = malloc(count * sizeof *out->rewinds);
+    enum status status = rewinds_list(session, &out->rewinds, fault);
     out->places = malloc(count * sizeof *out->places);
     pack_fixed(&out->tail, tail->lines.data, tail->lines.used);
-    if (out->rewinds == NULL || out->places == NULL || out->tail.failed) {
+    if (status != STATUS_OK || out->places == NULL || out->tail.failed) {
         lines_close(out);
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     }
     for (const struct event_place *place = session->events; place != NULL; place = place->next) {
-        if (place->kind == EVENT_REWIND)
-            out->rewinds[out->rewind_count++] = *place;
+
         if (place->kind == EVENT_RECEIPTS && place->step >= from)
             out->places[out->place_count++] = *place;
     }
@@ -84,7 +71,7 @@ static enum status visit_block(struct visiting *work, const void *data, size_t s
     while (status == STATUS_OK && receipts_next(&work->reader, &line)) {
         uint64_t step = line.receipt.step;
         if (step >= work->from && step <= work->to &&
-            line_of(work->lines, step) == line.receipt.lineage)
+            rewinds_line(&work->lines->rewinds, work->lines->lineage, step) == line.receipt.lineage)
             status = work->visit(work->context, &line);
     }
     if (status == STATUS_OK && work->reader.unpacker.failed)
