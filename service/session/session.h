@@ -175,7 +175,7 @@ enum status session_admit_alone(struct session *session, uint64_t *ticket, struc
 void session_await_turn(struct session *session, uint64_t ticket);
 void session_end_turn(struct session *session, bool exclusive, bool failed);
 
-/* --- state.c --- */
+/* --- state.c, and event.c: what an event makes of a state --- */
 
 /* A revision with one reference and room for `bytes` of weights (0: none yet), and for as much of
  * their average. NULL when memory is out. */
