@@ -47,7 +47,8 @@ class History:
 
     def rewind(self, step, lineage=None):
         """Goes back to a step, under the next lineage; returns the session as `info` does. What is
-        left behind can be read, and gone back to, by its lineage.
+        left behind can be read, and gone back to, by its lineage. Keys and workers' numbers are
+        not taken back: they go on counting.
 
         Sent once only, for another worker may have stepped when it was repeated: after
         ConnectionFailed look at info()["lineage"]."""
@@ -55,7 +56,6 @@ class History:
         answer = self.client._send(
             "POST", self.path + "/rewind", None, headers, body, repeat=False
         )
-        self.seq = None  # this worker's is what it was then
         return wire.document_of(answer)
 
     def fork(self, step=None, lineage=None, id=None, worker=None, **options):
