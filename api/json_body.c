@@ -3,6 +3,18 @@
 
 #include "api/codec.h"
 
+/* Where nothing is done once for a key, or only at a revision, who asks for it must hear so. */
+static enum status check_promises(const struct request *request, struct fault *fault)
+{
+    static const char *const names[] = {"If-Match", "Idempotency-Key"};
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (request_header(request, names[i]) != NULL)
+            return fault_set(fault, STATUS_INVALID_REQUEST, "",
+                             "%s is not heeded at this address; leave it out", names[i]);
+    return STATUS_OK;
+}
+
 enum status json_body_read(struct request *request, const char *example, struct json_document *out,
                            struct fault *fault)
 {
@@ -13,7 +25,8 @@ enum status json_body_read(struct request *request, const char *example, struct 
     if (codec == NULL || codec->decode != NULL)
         return fault_set(fault, STATUS_UNSUPPORTED_MEDIA_TYPE, "",
                          "this is read as application/json; set Content-Type to it");
-    if ((status = request_query_end(request, fault)) != STATUS_OK)
+    if ((status = check_promises(request, fault)) != STATUS_OK ||
+        (status = request_query_end(request, fault)) != STATUS_OK)
         return status;
     if (request->body == NULL)
         return fault_set(fault, STATUS_INVALID_REQUEST, "",

@@ -27,6 +27,17 @@ static void write_base64(struct json_text *text, const char *key, struct span by
     text->used += BASE64_SIZE(bytes.size) + 1;
 }
 
+static bool write_checksum(struct json_text *text, const struct image *image)
+{
+    char out[DIGEST_TEXT_BYTES];
+    struct digest digest;
+
+    if (!state_checksum(image->record, image->head, &digest))
+        return false;
+    json_text_member_string(text, "checksum", digest_text(out, &digest));
+    return true;
+}
+
 /* The text of descent_state; NULL when memory is out. */
 static const char *write_state(struct arena *arena, const char *session, const struct image *image,
                                const char *prefix)
@@ -46,6 +57,8 @@ static const char *write_state(struct arena *arena, const char *session, const s
     json_text_member_string(&text, "prefix", prefix);
     write_base64(&text, "record", image->record);
     write_base64(&text, "head", image->head);
+    if (!write_checksum(&text, image))
+        return NULL;
     json_text_close(&text, '}');
     struct span json = json_text_end(&text);
     return json.data == NULL ? NULL : arena_copy(arena, json.data, json.size);

@@ -5,8 +5,9 @@
  *       has one number a parameter has the tensor's shape, the rest is flat.
  *   __metadata__.descent_state
  *       JSON text: format 1; session, step, lineage, state_hash, optimizer and dtype, for who looks
- *       at it; record and head, base64, all else that belongs to the state; prefix, which stands
- *       before "average/", "base/" and "slot/": "", but where a weight's own name is one of those.
+ *       at it, held against record and head at import; record and head, base64, all else that
+ *       belongs to the state; checksum, XXH3-128 of the bytes of both; prefix, which stands before
+ *       "average/", "base/" and "slot/": "", but where a weight's own name is one of those.
  */
 #ifndef DESCENT_API_STATE_FILE_H
 #define DESCENT_API_STATE_FILE_H

@@ -1,4 +1,4 @@
-/* The names that the vectors of a state have in a file. */
+/* The names that the vectors of a state have in a file, and the checksum of what is no vector. */
 #include "api/state_names.h"
 
 #include <stdbool.h>
@@ -6,6 +6,18 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+
+bool state_checksum(struct span record, struct span head, struct digest *out)
+{
+    struct hash *hash = hash_new();
+
+    if (hash == NULL)
+        return false;
+    hash_add(hash, record.data, record.size);
+    hash_add(hash, head.data, head.size);
+    *out = hash_end(hash);
+    return true;
+}
 
 size_t state_entries(const struct image *image)
 {

@@ -1,8 +1,12 @@
-/* The names that the vectors of a state have in a file; state_file.h says what they look like. */
+/* The names that the vectors of a state have in a file, and the checksum of what is no vector;
+ * state_file.h says what they look like. */
 #ifndef DESCENT_API_STATE_NAMES_H
 #define DESCENT_API_STATE_NAMES_H
 
+#include <stdbool.h>
+
 #include "service/core/arena.h"
+#include "service/core/hash.h"
 #include "service/session/engine.h"
 
 enum {
@@ -18,6 +22,9 @@ size_t state_entries(const struct image *image);
 /* The name of a tensor of a vector; the weights themselves have their own. */
 char *state_name(char out[STATE_NAME_BYTES], const char *prefix, const struct image_vector *vector,
                  const struct tensor *tensor);
+
+/* XXH3-128 of the bytes of the record and then the head; false when memory is out. */
+bool state_checksum(struct span record, struct span head, struct digest *out);
 
 /* The shortest of "", "state/", "state/state/" ... with which no name is a weight's own. In the
  * arena; NULL when memory is out. */

@@ -15,7 +15,8 @@
 
 struct about {
     uint64_t format, step, lineage;
-    const char *session, *state_hash, *optimizer, *dtype, *prefix;
+    bool has_step, has_lineage;
+    const char *session, *state_hash, *optimizer, *dtype, *prefix, *checksum;
     const json_t *record, *head;
 };
 
@@ -23,14 +24,15 @@ struct about {
 static const struct field fields[] = {
     {"format", FIELD_U64, PLACE(format)},
     {"session", FIELD_TEXT, PLACE(session)},
-    {"step", FIELD_U64, PLACE(step)},
-    {"lineage", FIELD_U64, PLACE(lineage)},
+    {"step", FIELD_U64, PLACE(step), .present = offsetof(struct about, has_step)},
+    {"lineage", FIELD_U64, PLACE(lineage), .present = offsetof(struct about, has_lineage)},
     {"state_hash", FIELD_TEXT, PLACE(state_hash)},
     {"optimizer", FIELD_TEXT, PLACE(optimizer)},
     {"dtype", FIELD_TEXT, PLACE(dtype)},
     {"prefix", FIELD_TEXT, PLACE(prefix), .max = STATE_PREFIX_BYTES - 1},
     {"record", FIELD_VALUE, PLACE(record)},
     {"head", FIELD_VALUE, PLACE(head)},
+    {"checksum", FIELD_TEXT, PLACE(checksum)},
     {.name = NULL},
 };
 
@@ -95,6 +97,68 @@ static enum status read_bytes(struct arena *arena, const char *name, const json_
     return STATUS_OK;
 }
 
+/* A member that must be there and say this. */
+static enum status check_member(const char *name, const char *told, const char *truth,
+                                struct fault *fault)
+{
+    char where[64];
+
+    if (told != NULL && strcmp(told, truth) == 0)
+        return STATUS_OK;
+    snprintf(where, sizeof where, WHERE "/%s", name);
+    if (told == NULL)
+        return fault_set(fault, STATUS_INVALID_FIELD, where,
+                         "%s must be there: send the file as it was exported", name);
+    return fault_set(fault, STATUS_INVALID_FIELD, where,
+                     "%s is not that of the record and the head, which is %s: send the file as it "
+                     "was exported",
+                     name, truth);
+}
+
+static enum status check_sum(const char *told, struct span record, struct span head,
+                             struct fault *fault)
+{
+    char text[DIGEST_TEXT_BYTES];
+    struct digest digest;
+
+    if (!state_checksum(record, head, &digest))
+        return out_of_memory(fault);
+    return check_member("checksum", told, digest_text(text, &digest), fault);
+}
+
+static const char *number(struct arena *arena, uint64_t value)
+{
+    return arena_format(arena, "%llu", (unsigned long long)value);
+}
+
+/* What is told in plain must be what the image has. */
+static enum status check_about(struct arena *arena, const struct about *about,
+                               const struct image *image, struct fault *fault)
+{
+    char hash[DIGEST_TEXT_BYTES];
+    const char *step = about->has_step ? number(arena, about->step) : NULL;
+    const char *lineage = about->has_lineage ? number(arena, about->lineage) : NULL;
+    const struct {
+        const char *name, *told, *truth;
+    } members[] = {
+        {"step", step, number(arena, image->moment.step)},
+        {"lineage", lineage, number(arena, image->moment.lineage)},
+        {"state_hash", about->state_hash, digest_text(hash, &image->state_hash)},
+        {"optimizer", about->optimizer, image->spec.rule->name},
+        {"dtype", about->dtype, dtype_name(image->spec.dtype)},
+    };
+
+    if (arena->failed)
+        return out_of_memory(fault);
+    for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
+        enum status status =
+            check_member(members[i].name, members[i].told, members[i].truth, fault);
+        if (status != STATUS_OK)
+            return status;
+    }
+    return STATUS_OK;
+}
+
 /* The image that the metadata tells of, and the prefix of its names. */
 static enum status read_about(struct engine *engine, struct arena *arena,
                               const struct json_document *document, struct image **out,
@@ -102,7 +166,6 @@ static enum status read_about(struct engine *engine, struct arena *arena,
 {
     struct about about = {.prefix = ""};
     struct span record, head;
-    char hash[DIGEST_TEXT_BYTES];
     enum status status;
 
     if ((status = check_format(document, fault)) != STATUS_OK)
@@ -113,18 +176,13 @@ static enum status read_about(struct engine *engine, struct arena *arena,
         return status;
     }
     if ((status = read_bytes(arena, "record", about.record, &record, fault)) != STATUS_OK ||
-        (status = read_bytes(arena, "head", about.head, &head, fault)) != STATUS_OK)
+        (status = read_bytes(arena, "head", about.head, &head, fault)) != STATUS_OK ||
+        (status = check_sum(about.checksum, record, head, fault)) != STATUS_OK)
         return status;
     if ((status = engine_image(engine, record, head, out, fault)) != STATUS_OK)
         return status;
     *prefix = about.prefix;
-    if (about.state_hash == NULL ||
-        strcmp(about.state_hash, digest_text(hash, &(*out)->state_hash)) == 0)
-        return STATUS_OK;
-    return fault_set(fault, STATUS_INVALID_FIELD, WHERE "/state_hash",
-                     "this is not the hash of the head, which is %s: send the file as it was "
-                     "exported",
-                     hash);
+    return check_about(arena, &about, *out, fault);
 }
 
 /* --- the vectors --- */

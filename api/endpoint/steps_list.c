@@ -45,6 +45,8 @@ struct reading {
     struct session *session; /* of a stream: retained */
     struct moment_query line;
     uint64_t next, oldest;
+    bool exact;             /* from `next` on or not at all; else from the oldest that is kept */
+    const char *from_where; /* for faults */
     bool tensors, as_lines;
     bool full; /* there are more lines, from `next` on */
     size_t count, count_max, bytes_max;
@@ -71,14 +73,31 @@ static enum status visit(void *context, const struct step_line *line)
     return STATUS_OK;
 }
 
+static enum status check_kept(const struct reading *reading, uint64_t from, struct fault *fault)
+{
+    if (!reading->exact || from >= reading->oldest)
+        return STATUS_OK;
+    fault_set(
+        fault, STATUS_HISTORY_GONE, reading->from_where,
+        "the line of step %llu is not kept any more; the oldest is that of step %llu. Without "
+        "from the listing begins there",
+        (unsigned long long)from, (unsigned long long)reading->oldest);
+    return fault_extra(fault, "oldest_step", reading->oldest);
+}
+
 static enum status read_lines(struct reading *reading, struct fault *fault)
 {
+    uint64_t from = reading->next;
+
     reading->full = false;
     reading->count = 0;
     enum status status = session_steps(reading->session, &reading->line, reading->next, STEP_MAX,
                                        visit, reading, &reading->oldest, fault);
     if (status != STATUS_OK && !reading->full)
         return status;
+    if ((status = check_kept(reading, from, fault)) != STATUS_OK)
+        return status;
+    reading->exact = true; /* a stream goes on without a gap, or is cut off */
     return reading->text.failed ? fault_set(fault, STATUS_INTERNAL, "", "out of memory")
                                 : STATUS_OK;
 }
@@ -222,6 +241,8 @@ static enum status list(struct request *request, struct session *session, bool *
         .session = session,
         .line = {.has_lineage = listing.has_lineage, .lineage = listing.lineage},
         .next = listing.from,
+        .exact = listing.has_from || listing.token != NULL,
+        .from_where = listing.token != NULL ? "/page_token" : "/from",
         .tensors = listing.tensors,
         .count_max = listing.page_size,
         .bytes_max = PAGE_BYTES};

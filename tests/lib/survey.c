@@ -90,19 +90,21 @@ static void add_text(struct survey *text, const char *more)
     add(text, more, strlen(more));
 }
 
-/* The record in the header of a session's exported state knows when the session was created. */
+/* The record in the header of a session's exported state knows when the session was created, and
+ * the checksum, behind it, is of the record too. */
 static void add_file(struct survey *text, const char *data, size_t size)
 {
-    static const char mark[] = "\\\"record\\\":\\\"";
-    const char *record = memmem(data, size, mark, sizeof mark - 1);
+    static const char *const marks[] = {"\\\"record\\\":\\\"", "\\\"checksum\\\":\\\""};
 
-    if (record != NULL) {
-        add(text, data, (size_t)(record - data));
-        size -= (size_t)(record - data) + sizeof mark - 1;
-        data = record + sizeof mark - 1;
-        size_t length = strcspn(data, "\\");
-        data += length;
-        size -= length;
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
+        const char *found = memmem(data, size, marks[i], strlen(marks[i]));
+        if (found == NULL)
+            break;
+        size_t before = (size_t)(found - data) + strlen(marks[i]);
+        size_t length = strcspn(data + before, "\\");
+        add(text, data, before);
+        data += before + length;
+        size -= before + length;
     }
     add(text, data, size);
 }

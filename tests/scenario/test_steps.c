@@ -178,6 +178,16 @@ static void check_pages(const struct remote *remote, const json_t *all, int size
     ck_assert_uint_eq(count, json_array_size(all));
 }
 
+/* A value that is refused is told its limits in full. */
+static void check_detail(const struct remote *remote, const char *method, const char *under,
+                         const char *json, const char *detail)
+{
+    struct answer answer = remote_send(remote, method, under, json, 422);
+
+    ck_assert_str_eq(answer_detail(&answer), detail);
+    answer_close(&answer);
+}
+
 START_TEST(pages_and_lines_are_the_whole)
 {
     struct remote remote = remote_create(server.port, "paged", "\"optimizer\": \"adam\"");
@@ -214,6 +224,14 @@ START_TEST(pages_and_lines_are_the_whole)
     remote_refused(&remote, "GET", "/steps?page_token=x", NULL, 422, "invalid_field");
     remote_refused(&remote, "GET", "/steps?tensors=maybe", NULL, 422, "invalid_field");
     remote_refused(&remote, "GET", "/steps?lineage=3", NULL, 404, "not_found");
+    check_detail(&remote, "GET", "/steps?from=-1", NULL,
+                 "from must be a whole number from 1 to 9007199254740991");
+    check_detail(&remote, "GET", "/steps?page_size=1001", NULL,
+                 "page_size is 1001; it must be at least 1 and at most 1000");
+    check_detail(&remote, "GET", "/hash?step=-1", NULL,
+                 "step must be a whole number from 0 to 9007199254740991");
+    check_detail(&remote, "POST", "/rewind", "{\"step\": -1}",
+                 "step must be a whole number from 0 to 9007199254740991");
     stop();
 }
 END_TEST

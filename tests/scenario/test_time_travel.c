@@ -1,6 +1,7 @@
 /* Past weights, hashes and rewinds, held against what was fetched when it was the present. */
 #include <check.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -152,6 +153,35 @@ START_TEST(a_past_revision_has_its_own_tag_and_forms)
 }
 END_TEST
 
+/* What neither heeds is refused, and nothing was done. */
+START_TEST(conditions_and_keys_are_refused)
+{
+    static const char *const headers[] = {"If-Match: \"0-3\"\r\n", "If-Match: *\r\n",
+                                          "Idempotency-Key: once\r\n"};
+    static const char *const verbs[] = {"rewind", "forks"};
+    struct remote remote = remote_create(server.port, "once", "\"optimizer\": \"adam\"");
+    char path[128];
+
+    remote_steps(&remote, 1, 3);
+    for (size_t i = 0; i < 6; i++) {
+        snprintf(path, sizeof path, "%s/%s", remote.path, verbs[i / 3]);
+        struct answer answer =
+            api_send(server.port, "POST", path, headers[i % 3], "{\"step\": 1}", 11);
+        answer_check_problem(&answer, 400, "invalid_request", path);
+        ck_assert_ptr_nonnull(strstr(answer_detail(&answer), "leave it out"));
+        answer_close(&answer);
+    }
+    struct answer answer = remote_send(&remote, "GET", "", NULL, 200);
+    ck_assert_int_eq(answer_number(&answer, "step"), 3);
+    ck_assert_int_eq(answer_number(&answer, "lineage"), 0);
+    answer_close(&answer);
+    answer = api_send(server.port, "GET", "/v1/sessions", "", NULL, 0);
+    ck_assert_uint_eq(json_array_size(json_object_get(answer.json, "sessions")), 1);
+    answer_close(&answer);
+    stop();
+}
+END_TEST
+
 /* The first step that is kept, as a refusal says it; -1 while step 1 is still there. */
 static json_int_t oldest_of(const struct remote *remote)
 {
@@ -166,6 +196,38 @@ static json_int_t oldest_of(const struct remote *remote)
     }
     answer_close(&answer);
     return oldest;
+}
+
+/* The ledger has lost its first lines: who asks for them hears so, in either form. */
+static void check_ledger(const struct remote *remote, json_int_t newest)
+{
+    static const char *const accepts[] = {"", "Accept: application/x-ndjson\r\n"};
+    struct answer answer = remote_send(remote, "GET", "/steps?page_size=1", NULL, 200);
+    json_int_t oldest = answer_number(&answer, "oldest_step");
+    const json_t *line = json_array_get(json_object_get(answer.json, "steps"), 0);
+    char under[32], path[128];
+
+    ck_assert_int_gt(oldest, 1);
+    ck_assert_int_eq(json_integer_value(json_object_get(line, "step")), oldest);
+    answer_close(&answer);
+    for (size_t i = 0; i < 4; i++) {
+        const char *name = i / 2 == 0 ? "from" : "page_token";
+        snprintf(path, sizeof path, "%s/steps?%s=%d", remote->path, name, (int)oldest - 1);
+        answer = api_send(remote->port, "GET", path, accepts[i % 2], NULL, 0);
+        answer_check_problem(&answer, 410, "history_gone", path);
+        ck_assert_str_eq(answer_pointer(&answer) + 1, name);
+        ck_assert_int_ge(answer_number(&answer, "oldest_step"), oldest);
+        answer_close(&answer);
+    }
+    snprintf(path, sizeof path, "%s/steps", remote->path);
+    answer = api_send(remote->port, "GET", path, accepts[1], NULL, 0);
+    ck_assert_uint_eq(answer.http.status, 200);
+    ck_assert_int_ge(strtol(strstr(answer.http.body, "\"step\":") + 7, NULL, 10), oldest);
+    answer_close(&answer);
+    snprintf(under, sizeof under, "/steps?from=%d", (int)newest);
+    answer = remote_send(remote, "GET", under, NULL, 200);
+    ck_assert_uint_eq(json_array_size(json_object_get(answer.json, "steps")), 1);
+    answer_close(&answer);
 }
 
 START_TEST(what_is_forgotten_is_gone_and_says_what_is_not)
@@ -189,9 +251,7 @@ START_TEST(what_is_forgotten_is_gone_and_says_what_is_not)
     ck_assert_int_gt(oldest, 1);
     ck_assert_int_le(oldest, steps - 4);
     check_past(&remote, (uint64_t)steps - 4, (uint64_t)steps, seen, "what must be kept");
-    struct answer answer = remote_send(&remote, "GET", "/steps?page_size=1", NULL, 200);
-    ck_assert_int_ge(answer_number(&answer, "oldest_step"), 1);
-    answer_close(&answer);
+    check_ledger(&remote, steps);
     remote_refused(&remote, "GET", "/hash?step=1", NULL, 410, "history_gone");
     remote_refused(&remote, "GET", "/state?step=1", NULL, 410, "history_gone");
     remote_refused(&remote, "POST", "/rewind", "{\"step\": 1}", 410, "history_gone");
@@ -309,6 +369,7 @@ Suite *suite_time_travel(void)
     tcase_add_loop_test(tests, the_past_is_what_was_seen, 0,
                         (int)(sizeof sessions / sizeof *sessions));
     tcase_add_test(tests, a_past_revision_has_its_own_tag_and_forms);
+    tcase_add_test(tests, conditions_and_keys_are_refused);
     tcase_add_test(tests, what_is_forgotten_is_gone_and_says_what_is_not);
     tcase_add_test(tests, a_rewind_begins_a_line_and_leaves_the_old_one_readable);
     tcase_add_test(tests, equal_histories_have_equal_hashes);

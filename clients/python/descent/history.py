@@ -20,16 +20,20 @@ class History:
 
     def hash(self, step=None, lineage=None):
         """The hash (32 hexadecimal digits) of weights and state, now or at a step: sessions with
-        the same hash go on to the same bits."""
+        the same hash have the same, and with the same configuration and seed go on to the same
+        bits."""
         answer = self.client._send("GET", self.path + "/hash", moment(step, lineage))
         return wire.document_of(answer)["state_hash"]
 
-    def steps(self, start=1, lineage=None, tensors=True, page_size=100):
-        """The ledger from step `start` on, one Receipt a step with worker, seq, bytes, created_at,
-        stages (milliseconds) and, unless `tensors` is False, norms of each tensor; fetched page by
-        page as the iteration goes. A rewind meanwhile does not change what comes, if `lineage`
-        says which line it is."""
-        query = moment(None, lineage, {"page_size": page_size, "from": start})
+    def steps(self, start=None, lineage=None, tensors=True, page_size=100):
+        """The ledger from step `start` on (None: from the oldest that is kept), one Receipt a step
+        with worker, seq, bytes, created_at, stages (milliseconds) and, unless `tensors` is False,
+        norms of each tensor; fetched page by page as the iteration goes. Steps that are not kept
+        any more, also when they go meanwhile, raise history_gone. A rewind meanwhile does not
+        change what comes, if `lineage` says which line it is."""
+        query = moment(None, lineage, {"page_size": page_size})
+        if start is not None:
+            query["from"] = start
         if not tensors:
             query["tensors"] = "false"
         while True:
@@ -43,7 +47,8 @@ class History:
 
     def rewind(self, step, lineage=None):
         """Goes back to a step, under the next lineage; returns the session as `info` does. What is
-        left behind can be read, and gone back to, by its lineage.
+        left behind can be read, and gone back to, by its lineage. Keys and workers' numbers are
+        not taken back: they go on counting.
 
         Sent once only, for another worker may have stepped when it was repeated: after
         ConnectionFailed look at info()["lineage"]."""
@@ -51,7 +56,6 @@ class History:
         answer = self.client._send(
             "POST", self.path + "/rewind", None, headers, body, repeat=False
         )
-        self.seq = None  # this worker's is what it was then
         return wire.document_of(answer)
 
     def fork(self, step=None, lineage=None, id=None, worker=None, **options):
@@ -62,7 +66,8 @@ class History:
         options   what is to be other than the parent's: optimizer={"lr": 0.01} changes
                   hyperparameters, optimizer="nadam", or with a "name" or "preset", is another rule;
                   schedule=, gradient=, labels=, ...; state="reset" begins the state anew;
-                  replay=True runs the gradients the parent took since through the fork
+                  replay=True runs the gradients the parent took since through the fork, under
+                  the fork's configuration
         """
         drawn = id or "py-" + secrets.token_hex(10)
         body = wire.json_bytes({**moment(step, lineage), "id": drawn, **options})

@@ -41,7 +41,7 @@ class History(Live):
         self.assertEqual((info["step"], info["lineage"]), (1, 1))
         self.same(session.parameters(), AFTER)
         self.assertEqual(session.hash(), before)
-        self.assertEqual(session.step(GRADIENT).step, 2)  # as the worker that it was then
+        self.assertEqual(session.step(GRADIENT).step, 2)  # its numbers go on
         self.assertEqual(session.hash(3, lineage=0), last)
         self.assertEqual(len(list(session.steps(lineage=0))), 3)
 
