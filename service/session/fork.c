@@ -291,8 +291,8 @@ static enum status settle_parent(struct session *parent, struct fault *fault)
     if (status != STATUS_OK)
         return status;
     pthread_mutex_lock(&parent->mutex);
-    bool waits = parent->spec.durability.mode == DURABILITY_INTERVAL &&
-                 parent->durable_step < parent->step;
+    bool waits =
+        parent->spec.durability.mode == DURABILITY_INTERVAL && parent->durable_step < parent->step;
     pthread_mutex_unlock(&parent->mutex);
     if (waits)
         status = session_save(parent, true, fault);
@@ -416,8 +416,8 @@ enum status session_fork(struct session *session, const struct fork_request *req
     }
     if (replays) {
         /* A rewind may come before the revision is read: both are of the line as it is now. */
-        named = (struct moment_query){
-            true, query->has_lineage ? query->lineage : session->lineage, query->step};
+        named = (struct moment_query){true, query->has_lineage ? query->lineage : session->lineage,
+                                      query->step};
         query = &named;
         status = list_events(&fork, named.lineage, named.step, fault);
     }

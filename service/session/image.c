@@ -199,9 +199,8 @@ static bool heads_fit(const struct session_record *record, const struct checkpoi
     return a->rule == b->rule && a->dtype == b->dtype && a->ema.on == b->ema.on &&
            a->groups.count == b->groups.count && head->hashed && texts_hold(record, head) &&
            head->step < STEP_MAX && record->parent_moment.step < STEP_MAX &&
-           record->parent_moment.lineage < STEP_MAX &&
-           head->updates <= head->step && head->lineage < STEP_MAX &&
-           head->base_count <= head->step;
+           record->parent_moment.lineage < STEP_MAX && head->updates <= head->step &&
+           head->lineage < STEP_MAX && head->base_count <= head->step;
 }
 
 static enum status read_records(struct image *image, struct span record, struct span head,

@@ -405,8 +405,8 @@ void session_await_readers(struct session *session);
 
 /* An event on its way to the journal. */
 struct journal_entry {
-    struct commit_item item; /* first */
-    struct session *session; /* retained */
+    struct commit_item item;   /* first */
+    struct session *session;   /* retained */
     struct event_place *place; /* NULL once it is on the session's list */
     uint64_t lsn;              /* once it landed; 0: not */
     struct packer head;

@@ -292,8 +292,8 @@ enum status spec_unpack(struct unpacker *unpacker, struct spec *out, struct faul
     if (labels.size > 0)
         memcpy(spec.labels, labels.data, labels.size);
     spec.label_bytes = labels.size;
-    if (!holds_texts(spec.labels, labels.size, 2 * spec.label_count) ||
-        !settings_hold(&spec) || !fits(spec.ema.decay, 0, 1) || !fits(spec.ema.eps, EMA_EPS_MIN, 1))
+    if (!holds_texts(spec.labels, labels.size, 2 * spec.label_count) || !settings_hold(&spec) ||
+        !fits(spec.ema.decay, 0, 1) || !fits(spec.ema.eps, EMA_EPS_MIN, 1))
         return damaged(fault);
     if ((status = unpack_groups(unpacker, &spec, fault)) != STATUS_OK)
         return status;

@@ -126,13 +126,13 @@ static enum status note_first(void *context, const struct step_line *line)
 }
 
 /* *oldest stays where there is none. */
-static enum status find_oldest(struct session *session, struct lines *lines,
-                               struct visiting *work, uint64_t *oldest, struct fault *fault)
+static enum status find_oldest(struct session *session, struct lines *lines, struct visiting *work,
+                               uint64_t *oldest, struct fault *fault)
 {
     struct first first = {.found = false};
 
-    *work = (struct visiting){
-        .lines = lines, .to = UINT64_MAX, .visit = note_first, .context = &first};
+    *work =
+        (struct visiting){.lines = lines, .to = UINT64_MAX, .visit = note_first, .context = &first};
     enum status status = visit_all(session, work, fault);
     if (first.found)
         *oldest = first.step;
