@@ -69,7 +69,7 @@ START_TEST(space_is_given_back_while_others_step)
     struct session *large;
     struct engine *engine = open_filled(&large, &random);
     struct session *small = engines_find(engine, "small");
-    uint64_t until = clock_monotonic_us() + 30000000;
+    uint64_t until = clock_monotonic_us() + 20000000;
 
     delete_session(engine, large);
     while (!is_small(NULL)) { /* never idle for as long as a slice takes */
