@@ -1,5 +1,5 @@
-/* From every rule to every other by a fork that keeps its state: what is kept is the same quantity, so
- * steps stay about as long as those of a fork that starts anew, and go downhill. */
+/* From every rule to every other by a fork that keeps its state: what is kept is the same
+ * quantity, so steps stay about as long as those of a fork that starts anew, and go downhill. */
 #include <check.h>
 #include <math.h>
 
