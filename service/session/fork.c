@@ -318,7 +318,7 @@ static enum status settle_parent(struct session *parent, struct fault *fault)
     return status;
 }
 
-/* As session_line, with the rewinds at hand: there may be many events. */
+/* As history.c finds it, with the rewinds at hand: there may be many events. */
 static uint64_t line_of(const struct event_place *const *rewinds, size_t count, uint64_t lineage,
                         uint64_t step)
 {

@@ -23,7 +23,8 @@ static const struct event_place *beginning(const struct session *session, uint64
     return place;
 }
 
-uint64_t session_line(const struct session *session, uint64_t lineage, uint64_t step)
+/* The lineage whose step it is on the line that leads to (lineage, step). */
+static uint64_t line_of(const struct session *session, uint64_t lineage, uint64_t step)
 {
     const struct event_place *rewind;
 
@@ -63,7 +64,7 @@ static uint64_t oldest_step(const struct session *session, uint64_t lineage)
 
     for (const struct checkpoint_place *place = session->checkpoints; place != NULL;
          place = place->next)
-        if (place->step < oldest && session_line(session, lineage, place->step) <= place->lineage)
+        if (place->step < oldest && line_of(session, lineage, place->step) <= place->lineage)
             oldest = place->step;
     return oldest;
 }
@@ -71,7 +72,7 @@ static uint64_t oldest_step(const struct session *session, uint64_t lineage)
 /* Whether there has ever been such a step, as far as can be told. */
 static bool was_reached(const struct session *session, uint64_t lineage, uint64_t step)
 {
-    uint64_t own = session_line(session, lineage, step);
+    uint64_t own = line_of(session, lineage, step);
 
     if (own == session->lineage)
         return step <= session->step;

@@ -385,9 +385,6 @@ enum status session_find(const struct session *session, const struct moment_quer
 enum status session_settle(struct session *session, const struct moment_query *query,
                            struct position *out, struct fault *fault);
 
-/* The lineage whose step it is on the line that leads to (lineage, step). Mutex held. */
-uint64_t session_line(const struct session *session, uint64_t lineage, uint64_t step);
-
 /* The state at a moment (query NULL: now), read from what is stored, with the engine's `past` held
  * until session_leave_past. */
 enum status session_enter_past(struct session *session, const struct moment_query *query,
