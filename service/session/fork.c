@@ -196,23 +196,41 @@ static enum status build_state(struct fork *fork, struct loaded *loaded, struct 
 
 /* --- replay of the parent's gradients --- */
 
+/* Overrides that the fork's rule would not have taken are left out. */
+static void fit_overrides(const struct spec *spec, struct event *event)
+{
+    double *const overrides[] = {&event->lr, &event->momentum, &event->beta1, &event->beta2};
+    const char *const names[] = {"lr", "momentum", "beta1", "beta2"};
+    const struct optimizer *rule = spec->rule;
+    double hyper[HYPERS_MAX];
+    char why[160];
+
+    for (size_t i = 0; i < 4; i++) {
+        size_t index = optimizer_hyper(rule, names[i]);
+        if (index == rule->hyper_count ||
+            (!isnan(*overrides[i]) &&
+             !hyper_allows(&rule->hypers[index], *overrides[i], why, sizeof why)))
+            *overrides[i] = (double)NAN;
+    }
+    event_overrides(spec, event, hyper);
+    for (size_t k = 0; k < rule->slot_count; k++)
+        if (slot_needed(&rule->slots[k], hyper) && !slot_needed(&rule->slots[k], spec->hyper))
+            event->momentum = event->beta1 = event->beta2 = (double)NAN;
+}
+
 /* A gradient as the fork would have taken it: under its own clipping, without what made the step
  * the parent's (key, seq) and overrides that its rule does not know. */
 static void adopt_event(struct fork *fork, const struct buffer *body, struct event *event)
 {
     const struct spec *spec = &fork->spec;
     struct wire_gradient gradient = {body->data, event->wire, fork->parent->layout->count};
-    double *const overrides[] = {&event->momentum, &event->beta1, &event->beta2};
-    const char *const names[] = {"momentum", "beta1", "beta2"};
 
     event->step = fork->state->current->step + 1;
     event->base_step = event->step - 1;
     event->lineage = 0;
     event->keyed = false;
     event->seq = 0;
-    for (size_t i = 0; i < 3; i++)
-        if (optimizer_hyper(spec->rule, names[i]) == spec->rule->hyper_count)
-            *overrides[i] = (double)NAN;
+    fit_overrides(spec, event);
     if (event->kind == EVENT_GRADIENT)
         event_measure(spec, fork->plan, &gradient, event, fork->notes);
     notes_of_nonfinite(&event->nonfinite, fork->parent->layout, fork->notes);

@@ -260,6 +260,9 @@ enum status engine_image(struct engine *engine, struct span record, struct span 
     status = state_of_head(contents->plan, &read, &ledger, &contents->state, fault);
     if (status == STATUS_STORAGE_FAILED)
         status = unreadable(fault);
+    if (status == STATUS_OK && read.slots != state_stored_slots(contents->state, contents->plan))
+        status = fault_set(fault, STATUS_INVALID_FIELD, "/__metadata__/descent_state",
+                           "this state cannot be restored: it has other slots than its rule");
     if (status == STATUS_OK)
         status = list_vectors(image, read.slots, fault);
 done:

@@ -289,6 +289,40 @@ START_TEST(a_replay_has_what_is_not_on_disk_yet)
 }
 END_TEST
 
+static enum status become_signum(void *context, struct spec *spec, struct fault *fault)
+{
+    (void)context;
+    (void)fault;
+    spec_set_rule(spec, optimizer_find("signum", spec->dtype));
+    engines_hyper(spec, "momentum", 0);
+    return STATUS_OK;
+}
+
+/* A rule without momentum keeps no state for the one that a step was told to have. */
+START_TEST(a_replay_leaves_out_what_its_rule_would_refuse)
+{
+    struct spec spec = engines_spec(DTYPE_F32, "sgd");
+    struct moment_query query = {false, 0, 0};
+    struct fork_request request = {
+        .id = "fork", .query = &query, .change = become_signum, .replay = true};
+    struct buffer *gradient = engines_constant(COUNT, 1);
+    struct submission submission = engines_submission(gradient, DTYPE_F32);
+    struct session *session, *fork;
+    struct fork_outcome outcome;
+    struct fault fault;
+
+    engines_hyper(&spec, "momentum", 0.9);
+    session = engines_create(engine, "s", &spec, COUNT);
+    submission.momentum = 0.5;
+    ck_assert_int_eq(engines_submit(session, &submission, NULL, NULL, &fault), STATUS_OK);
+    ck_assert_int_eq(session_fork(session, &request, &fork, &outcome, &fault), STATUS_OK);
+    ck_assert_uint_eq(outcome.replayed, 1);
+    session_release(fork);
+    session_release(session);
+    buffer_release(gradient);
+}
+END_TEST
+
 /* Asking for a step that has not come writes nothing. */
 START_TEST(asking_for_the_future_saves_nothing)
 {
@@ -363,6 +397,7 @@ Suite *suite_history_edges(void)
     tcase_add_test(cases, a_line_is_there_once_while_it_is_saved);
     tcase_add_test(cases, lines_do_not_pile_up_between_checkpoints);
     tcase_add_test(cases, a_replay_has_what_is_not_on_disk_yet);
+    tcase_add_test(cases, a_replay_leaves_out_what_its_rule_would_refuse);
     tcase_add_test(cases, asking_for_the_future_saves_nothing);
     tcase_add_test(cases, readers_do_not_put_a_deletion_off);
     suite_add_tcase(suite, cases);
