@@ -22,6 +22,8 @@ OPT.asan := -O1 -g -DDESCENT_SCALAR -fsanitize=address,undefined -fno-sanitize-r
 OPT.tsan := -O1 -g -DDESCENT_SCALAR -fsanitize=thread
 OPT.fuzz := -O1 -g -DDESCENT_SCALAR -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all
 OPT.cover := -O0 -g --coverage
+# Can be killed at named points and break promises on purpose (service/core/point.h): for tests/fault alone.
+OPT.points := -O1 -DDESCENT_SCALAR -DDESCENT_POINTS
 ifneq ($(filter clang fuzz,$(FLAVOUR)),)
 CC := clang
 CXX := clang++
@@ -46,9 +48,10 @@ say = @printf '  %-7s %s\n' $(1) $(2)
 REAL := $(wildcard service/kernel/*.c) $(wildcard service/optim/rules/*.c) service/optim/whole.c service/session/advance.c
 ONCE := $(filter-out $(REAL),$(wildcard service/*/*.c service/optim/schedules/*.c storage/*.c api/*.c api/endpoint/*.c api/codec/*.c))
 CXXS := $(wildcard api/codec/*.cc)
-TESTS := $(wildcard tests/main.c tests/lib/*.c tests/contract/*.c tests/unit/*.c tests/scenario/*.c)
+TESTS := $(wildcard tests/main.c tests/lib/*.c tests/contract/*.c tests/unit/*.c tests/scenario/*.c tests/fault/*.c)
 
-OBJ := $(REAL:%.c=$(B)/%.f32.o) $(REAL:%.c=$(B)/%.f64.o) $(ONCE:%.c=$(B)/%.o) $(CXXS:%.cc=$(B)/%.o)
+POINTS := $(if $(filter points,$(FLAVOUR)),tests/fault/kill/point.c)
+OBJ := $(POINTS:%.c=$(B)/%.o) $(REAL:%.c=$(B)/%.f32.o) $(REAL:%.c=$(B)/%.f64.o) $(ONCE:%.c=$(B)/%.o) $(CXXS:%.cc=$(B)/%.o)
 LIB := $(filter-out $(B)/api/main.o,$(OBJ))
 TESTOBJ := $(TESTS:%.c=$(B)/%.o)
 
@@ -173,6 +176,15 @@ check-tsan: deps-check ## the C tests under ThreadSanitizer
 check-clang: deps-check deps-clang ## build everything with clang, warnings are errors, and run the C tests
 	@$(MAKE) --no-print-directory FLAVOUR=clang check-suites
 
+.PHONY: check-fault check-fault-long
+check-fault: deps-check ## disks, power, memory and processes that fail: the short form, about a minute (FAULTS="names")
+	@$(MAKE) --no-print-directory build/descent $(B)/tests/descent-tests
+	@$(TESTING) DESCENT_TESTS=$(CURDIR)/$(B)/tests/descent-tests tests/fault/run.sh short $(FAULTS)
+
+check-fault-long: deps-check ## the long form, about half an hour
+	@$(MAKE) --no-print-directory build/descent $(B)/tests/descent-tests
+	@$(TESTING) DESCENT_TESTS=$(CURDIR)/$(B)/tests/descent-tests tests/fault/run.sh long $(FAULTS)
+
 # The same bits with and without vector clones, and from another compiler: a digest of a long run over every rule.
 check-scalar: deps-check deps-clang ## compare the bits of vector, scalar and clang builds; C tests of the scalar build
 	@for flavour in release scalar clang; do $(MAKE) --no-print-directory FLAVOUR=$$flavour build/$$flavour/tests/bits || exit 1; done
@@ -183,6 +195,20 @@ check-scalar: deps-check deps-clang ## compare the bits of vector, scalar and cl
 $(B)/tests/bits: $(LIB) $(B)/tests/bits.o $(B)/tests/lib/rules.o $(B)/tests/lib/testing.o
 	$(call say,LINK,$@)
 	$(Q)$(CXX) $(COMMON) -o $@ $^ $(LDLIBS)
+
+# What a process that dies at any moment leaves behind; tests/fault/ says more.
+.PHONY: check-kill check-kill-long check-seeded
+check-kill: deps-check ## kill the server at every named point and at random moments under load: 45 s
+	@$(MAKE) --no-print-directory FLAVOUR=points build/points/descent
+	@PYTHON=$(PYTHON) DESCENT_BINARY=$(CURDIR)/build/points/descent tests/fault/kills.sh short
+
+check-kill-long: deps-check ## the same with more than 500 kills: about six minutes
+	@$(MAKE) --no-print-directory FLAVOUR=points build/points/descent
+	@PYTHON=$(PYTHON) DESCENT_BINARY=$(CURDIR)/build/points/descent tests/fault/kills.sh long
+
+check-seeded: deps-check ## break one promise after the other and see that a test notices: two minutes
+	@$(MAKE) --no-print-directory FLAVOUR=points build/points/descent build/points/tests/descent-tests
+	@$(PYTHON) tests/fault/seeded.py
 
 BENCHOBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/bench/*.c))
 -include $(BENCHOBJ:.o=.d)

@@ -37,3 +37,17 @@ bool base64_read(const char *text, size_t length, unsigned char *out, size_t siz
     }
     return true;
 }
+
+void base64_write(const unsigned char *data, size_t size, char *out)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+    for (size_t i = 0; i < size; i += 3) {
+        size_t bytes = size - i < 3 ? size - i : 3;
+        uint32_t group = 0;
+        for (size_t k = 0; k < 3; k++)
+            group = group << 8 | (k < bytes ? data[i + k] : 0u);
+        for (size_t k = 0; k < 4; k++)
+            *out++ = k <= bytes ? digits[group >> (18 - 6 * k) & 63] : '=';
+    }
+}

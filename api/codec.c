@@ -173,25 +173,31 @@ static struct opinion read_accept(const char *accept, const struct codec *codec)
     return opinion;
 }
 
-const struct codec *codec_negotiate(const char *accept, bool *explicit_name)
+size_t media_negotiate(const char *accept, const struct codec *const *offers, size_t count,
+                       bool *explicit_name)
 {
-    const struct codec *best = NULL;
+    size_t best = count;
     struct opinion best_opinion = {FIT_NONE, 0};
 
     *explicit_name = false;
     if (accept == NULL || *skip_spaces(accept) == '\0')
-        return codecs[0];
-    for (size_t i = 0; i < CODEC_COUNT; i++) {
-        struct opinion opinion = read_accept(accept, codecs[i]);
+        return 0;
+    for (size_t i = 0; i < count; i++) {
+        struct opinion opinion = read_accept(accept, offers[i]);
         if (opinion.quality > best_opinion.quality ||
             (opinion.quality == best_opinion.quality && opinion.quality > 0 &&
              opinion.fit > best_opinion.fit)) {
-            best = codecs[i];
+            best = i;
             best_opinion = opinion;
         }
     }
     *explicit_name = best_opinion.fit == FIT_EXACT;
     return best;
+}
+
+const struct codec *codec_negotiate(const char *accept, bool *explicit_name)
+{
+    return codec_at(media_negotiate(accept, codecs, CODEC_COUNT, explicit_name));
 }
 
 static char media_types[256];

@@ -85,6 +85,11 @@ const struct codec *codec_find(const char *content_type);
  * just matched by a wildcard. NULL: none fits. */
 const struct codec *codec_negotiate(const char *accept, bool *explicit_name);
 
+/* The same among other offers, of which only the types are looked at: its index, or `count` when
+ * none fits. */
+size_t media_negotiate(const char *accept, const struct codec *const *offers, size_t count,
+                       bool *explicit_name);
+
 /* "application/json, application/vnd.safetensors, ..." for 406 and 415. Static. */
 const char *codec_media_types(void);
 

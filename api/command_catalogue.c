@@ -71,23 +71,7 @@ static int there_is_none(const char *kind, const char *name)
     return 1;
 }
 
-int command_optimizers(const char *name)
-{
-    const struct optimizer *rule;
-
-    if (name == NULL) {
-        for (size_t i = 0; (rule = optimizer_at(i, DTYPE_F32)) != NULL; i++)
-            printf("%-14s %s\n", rule->name, rule->summary);
-        return 0;
-    }
-    if ((rule = optimizer_find(name, DTYPE_F32)) != NULL) {
-        print_rule(rule);
-        return 0;
-    }
-    return preset_find(name) != NULL ? command_presets(name) : there_is_none("optimizer", name);
-}
-
-int command_presets(const char *name)
+static int show_presets(const char *name)
 {
     const struct preset *preset;
 
@@ -102,7 +86,23 @@ int command_presets(const char *name)
     return 0;
 }
 
-int command_schedules(const char *name)
+static int show_optimizers(const char *name)
+{
+    const struct optimizer *rule;
+
+    if (name == NULL) {
+        for (size_t i = 0; (rule = optimizer_at(i, DTYPE_F32)) != NULL; i++)
+            printf("%-14s %s\n", rule->name, rule->summary);
+        return 0;
+    }
+    if ((rule = optimizer_find(name, DTYPE_F32)) != NULL) {
+        print_rule(rule);
+        return 0;
+    }
+    return preset_find(name) != NULL ? show_presets(name) : there_is_none("optimizer", name);
+}
+
+static int show_schedules(const char *name)
 {
     const struct schedule *schedule;
 
@@ -118,4 +118,30 @@ int command_schedules(const char *name)
     for (size_t i = 0; i < schedule->hyper_count; i++)
         print_hyper(&schedule->hypers[i]);
     return 0;
+}
+
+/* One name or none; a preset is an entry among the optimizers too. */
+static int show(char *const *options, const char *command, int (*print)(const char *name))
+{
+    char what[64];
+
+    if (options[0] == NULL || options[1] == NULL)
+        return print(options[0]);
+    snprintf(what, sizeof what, "%s takes one name", command);
+    return command_usage(what);
+}
+
+int command_optimizers(char *const *options)
+{
+    return show(options, "optimizers", show_optimizers);
+}
+
+int command_presets(char *const *options)
+{
+    return show(options, "presets", show_presets);
+}
+
+int command_schedules(char *const *options)
+{
+    return show(options, "schedules", show_schedules);
 }

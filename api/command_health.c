@@ -11,10 +11,11 @@
 
 enum { TIMEOUT_S = 5 };
 
-int command_health(const struct config *config)
+static int ask(const struct config *config)
 {
     static const char expected[] = "HTTP/1.1 200 ";
-    static const char ask[] = "GET /readyz HTTP/1.1\r\nHost: health\r\nConnection: close\r\n\r\n";
+    static const char request[] =
+        "GET /readyz HTTP/1.1\r\nHost: health\r\nConnection: close\r\n\r\n";
     char answer[512] = "";
     size_t used = 0;
     ssize_t got = 0;
@@ -25,7 +26,7 @@ int command_health(const struct config *config)
         fprintf(stderr, "descent: %s\n", fault.detail);
         return 1;
     }
-    if (send(fd, ask, sizeof ask - 1, MSG_NOSIGNAL) == (ssize_t)sizeof ask - 1)
+    if (send(fd, request, sizeof request - 1, MSG_NOSIGNAL) == (ssize_t)sizeof request - 1)
         while (used < sizeof expected - 1 &&
                (got = recv(fd, answer + used, sizeof answer - 1 - used, 0)) > 0)
             used += (size_t)got;
@@ -37,4 +38,18 @@ int command_health(const struct config *config)
     fprintf(stderr, "descent: %s is not ready: %s\n", config->listen,
             used > 0 ? answer : "no answer");
     return 1;
+}
+
+int command_health(char *const *options)
+{
+    struct config config;
+    struct fault fault;
+
+    if (config_read(options, &config, &fault) != STATUS_OK) {
+        fprintf(stderr, "descent: %s\n", fault.detail);
+        return EXIT_USAGE;
+    }
+    int code = ask(&config);
+    config_close(&config);
+    return code;
 }

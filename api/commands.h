@@ -1,16 +1,16 @@
-/* The commands of the binary besides `serve`. Each returns the exit status. */
+/* The commands of the binary besides `serve`: the table commands.def. */
 #ifndef DESCENT_API_COMMANDS_H
 #define DESCENT_API_COMMANDS_H
 
-struct config;
+enum { EXIT_USAGE = 2 };
 
-/* `descent optimizers [NAME]` and the like: print a catalogue, or one entry; name may be NULL. A
- * preset is an entry among the optimizers too. */
-int command_optimizers(const char *name);
-int command_presets(const char *name);
-int command_schedules(const char *name);
+/* Each gets what stands behind its name on the command line, ending with NULL, and returns the exit
+ * status: 0, 1 when it failed (a line on stderr says why), EXIT_USAGE. */
+#define COMMAND(file, name, arguments, meaning) int command_##name(char *const *options);
+#include "api/commands.def"
+#undef COMMAND
 
-/* `descent health`: asks a running server's /readyz; 0 when it is ready. */
-int command_health(const struct config *config);
+/* A mistake on the command line: says so and returns EXIT_USAGE. */
+int command_usage(const char *what);
 
 #endif

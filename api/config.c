@@ -262,6 +262,17 @@ enum log_level config_log_level(const struct config *config)
     return LOG_OFF;
 }
 
+char *config_store_url(const struct config *config)
+{
+    const char *scheme = strcmp(config->data, "memory:") == 0 ? "" : "sqlite:";
+    size_t size = strlen(scheme) + strlen(config->data) + 1;
+    char *url = malloc(size);
+
+    if (url != NULL)
+        snprintf(url, size, "%s%s", scheme, config->data);
+    return url;
+}
+
 void config_help(FILE *out)
 {
     char name[ENVIRONMENT_BYTES];

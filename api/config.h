@@ -28,6 +28,10 @@ void config_close(struct config *config);
 /* The level that config->log names. */
 enum log_level config_log_level(const struct config *config);
 
+/* The URL of config->data for store_open: "memory:" as it is, a folder as sqlite. The caller frees
+ * it. NULL when memory is out. */
+char *config_store_url(const struct config *config);
+
 /* Every option: flag, environment name, default, range, unit, meaning. */
 void config_help(FILE *out);
 

@@ -3,6 +3,7 @@
 #define DESCENT_API_ENDPOINT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "service/core/arena.h"
@@ -24,7 +25,7 @@ enum method {
     METHOD_OTHER
 };
 
-enum { QUERY_MAX = 32, HEADERS_MAX = 64, PATH_PARAMETERS_MAX = 4, REPLY_HEADERS_MAX = 20 };
+enum { QUERY_MAX = 32, HEADERS_MAX = 64, PATH_PARAMETERS_MAX = 4, REPLY_HEADERS_MAX = 24 };
 
 struct header {
     const char *name; /* as it came; compared without case */
@@ -48,9 +49,21 @@ struct request {
     struct header headers[HEADERS_MAX];
     size_t header_count;
     struct buffer *body; /* the whole body; NULL when there was none */
+    double receive_ms;   /* from the end of the header to the end of the body */
     const struct config *config;
     const struct route *route;
 };
+
+/* A body that is made while it is sent. `read` fills out with the bytes from `at` on, at most
+ * `capacity`, in order and from one thread at a time; 0: that was all; negative: the reply is cut
+ * off, so that the client sees that something is missing. `close` is called once, in any case. */
+struct stream {
+    void *context;
+    uint64_t size; /* bytes, STREAM_OPEN: not known before the end */
+    ptrdiff_t (*read)(void *context, uint64_t at, void *out, size_t capacity);
+    void (*close)(void *context); /* NULL: there is no stream */
+};
+#define STREAM_OPEN UINT64_MAX
 
 /* What to send: head, then size bytes of buffer from offset, then tail. Spans live in the request's
  * arena. */
@@ -63,7 +76,8 @@ struct reply {
     struct buffer *buffer; /* owned reference or NULL */
     size_t offset, size;
     struct span tail;
-    bool ranges; /* a single Range may be cut from it (Accept-Ranges: bytes) */
+    bool ranges;          /* a single Range may be cut from it (Accept-Ranges: bytes) */
+    struct stream stream; /* in place of head, buffer and tail, which are empty then */
 };
 
 struct route {

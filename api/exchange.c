@@ -245,6 +245,29 @@ bool exchange_receive(struct exchange *exchange, const void *data, size_t size)
                      transfer_deadline(exchange, exchange->started_us, exchange->body_used));
 }
 
+static void release_reply(struct exchange *exchange)
+{
+    const struct stream *stream = &exchange->reply.stream;
+
+    buffer_release(exchange->reply.buffer);
+    if (stream->close != NULL)
+        stream->close(stream->context);
+}
+
+/* Where memory ran out there may be no ETag, or a preference that nobody read: an answer that lacks
+ * something is not sent, whatever it says. */
+static void distrust(struct exchange *exchange)
+{
+    struct fault fault;
+
+    if (!exchange->arena.failed || exchange->reply.http >= 500)
+        return;
+    release_reply(exchange);
+    fault_set(&fault, STATUS_INTERNAL, "",
+              "the server ran out of memory while it answered; look whether it was done");
+    exchange->reply = reply_fault(&exchange->request, &fault);
+}
+
 bool exchange_serve(struct exchange *exchange)
 {
     struct request *request = &exchange->request;
@@ -254,7 +277,9 @@ bool exchange_serve(struct exchange *exchange)
             buffer_shrink(request->body, exchange->body_used);
         if (!watch_set(&exchange->watched, WATCH_NONE, 0))
             return false;
+        request->receive_ms = (double)(clock_monotonic_us() - exchange->started_us) / 1e3;
         exchange->reply = request->route->serve(exchange->commons->engine, request);
+        distrust(exchange);
         /* Now, not when the reply has gone: who hears it may send the next body at once. */
         release_body(exchange);
     }
@@ -287,9 +312,24 @@ bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], si
         reply_header(reply, "Cache-Control", "no-store");
     reply_header(reply, "Request-Id", exchange->id);
     *count = range_cut(reply, &range, parts);
-    log_reply(exchange, range.size);
+    bool known = reply->stream.close != NULL && reply->stream.size != STREAM_OPEN;
+    log_reply(exchange, known ? reply->stream.size : range.size);
     return watch_set(&exchange->watched, WATCH_SILENT,
                      transfer_deadline(exchange, clock_monotonic_us(), range.size));
+}
+
+ptrdiff_t exchange_read(struct exchange *exchange, uint64_t at, void *out, size_t capacity)
+{
+    const struct stream *stream = &exchange->reply.stream;
+
+    if (!watch_set(&exchange->watched, WATCH_NONE, 0))
+        return -1;
+    ptrdiff_t size = stream->read(stream->context, at, out, capacity);
+    /* Every piece earns the time that the client may take for it. */
+    if (!watch_set(&exchange->watched, WATCH_SILENT,
+                   transfer_deadline(exchange, clock_monotonic_us(), capacity)))
+        return -1;
+    return size;
 }
 
 void exchange_begin(struct exchange *exchange, const char *target)
@@ -320,7 +360,7 @@ static void clear(struct exchange *exchange)
 
 void exchange_reset(struct exchange *exchange)
 {
-    buffer_release(exchange->reply.buffer);
+    release_reply(exchange);
     release_body(exchange);
     arena_reset(&exchange->arena);
     if (exchange->counted)

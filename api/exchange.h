@@ -79,6 +79,10 @@ bool exchange_serve(struct exchange *exchange);
  * as at most three spans that live until exchange_reset. False: expired, cut it. */
 bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], size_t *count);
 
+/* The next piece of a reply that is a stream: its bytes in out, 0 at the end, negative: cut the
+ * connection. */
+ptrdiff_t exchange_read(struct exchange *exchange, uint64_t at, void *out, size_t capacity);
+
 /* The reply has gone, or never will: frees what belonged to the request and waits for the next. */
 void exchange_reset(struct exchange *exchange);
 

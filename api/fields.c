@@ -1,6 +1,7 @@
 /* JSON and query strings to structs and back, by declaration. */
 #include "api/fields.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +42,15 @@ static enum status unknown_field(const struct field *fields, const char *name, s
     return field_fault(fault, STATUS_UNKNOWN_FIELD, name, detail);
 }
 
+/* Whole numbers in full: 1000 and not 1e+03. */
+static const char *plain_text(char out[NUMBER_BYTES], double value)
+{
+    if (fabs(value) >= 1e15 || value != trunc(value))
+        return number_text(out, value);
+    snprintf(out, NUMBER_BYTES, "%.0f", value);
+    return out;
+}
+
 static enum status check_number(const struct field *field, double value, struct fault *fault)
 {
     char detail[200], text[NUMBER_BYTES], min[NUMBER_BYTES], max[NUMBER_BYTES];
@@ -51,9 +61,9 @@ static enum status check_number(const struct field *field, double value, struct 
         (field->min_open ? value > field->min : value >= field->min))
         return STATUS_OK;
     snprintf(detail, sizeof detail, "%s is %s; it must be %s %s and %s %s", field->name,
-             number_text(text, value), field->min_open ? "more than" : "at least",
-             number_text(min, field->min), field->max_open ? "less than" : "at most",
-             number_text(max, field->max));
+             plain_text(text, value), field->min_open ? "more than" : "at least",
+             plain_text(min, field->min), field->max_open ? "less than" : "at most",
+             plain_text(max, field->max));
     return field_fault(fault, STATUS_INVALID_FIELD, field->name, detail);
 }
 
@@ -108,21 +118,35 @@ static enum status wrong_type(const struct field *field, const char *wanted, str
     return field_fault(fault, STATUS_INVALID_FIELD, field->name, detail);
 }
 
+static enum status not_whole(const struct field *field, struct fault *fault)
+{
+    char wanted[100], min[NUMBER_BYTES], max[NUMBER_BYTES];
+
+    if (field->max == 0)
+        snprintf(wanted, sizeof wanted, "a whole number from 0 to %" PRIu64, UINT64_MAX);
+    else
+        snprintf(wanted, sizeof wanted, "a whole number from %s to %s", plain_text(min, field->min),
+                 plain_text(max, field->max));
+    return wrong_type(field, wanted, fault);
+}
+
 static enum status read_number(const struct json_document *document, const json_t *value,
                                const struct field *field, void *place, struct fault *fault)
 {
     struct fault inner;
     enum status status;
-    double number;
 
+    if (field->kind == FIELD_U64) {
+        if (!json_is_number(value) || json_u64(document, value, place, &inner) != STATUS_OK)
+            return not_whole(field, fault);
+        return check_number(field, (double)*(uint64_t *)place, fault);
+    }
     if (!json_is_number(value))
-        return wrong_type(field, field->kind == FIELD_U64 ? "a whole number" : "a number", fault);
-    status = field->kind == FIELD_U64 ? json_u64(document, value, place, &inner)
-                                      : json_f64(document, value, place, &inner);
+        return wrong_type(field, "a number", fault);
+    status = json_f64(document, value, place, &inner);
     if (status != STATUS_OK)
         return field_fault(fault, status, field->name, inner.detail);
-    number = field->kind == FIELD_U64 ? (double)*(uint64_t *)place : *(double *)place;
-    return check_number(field, number, fault);
+    return check_number(field, *(double *)place, fault);
 }
 
 static enum status read_value(struct arena *arena, const struct json_document *document,
@@ -135,6 +159,8 @@ static enum status read_value(struct arena *arena, const struct json_document *d
     if (json_is_null(value) && field->nullable) {
         if (field->kind == FIELD_F64)
             *(double *)place = (double)NAN;
+        else if (field->kind == FIELD_U64)
+            *(uint64_t *)place = 0;
         else
             *(const char **)place = NULL;
         return STATUS_OK;
@@ -204,8 +230,9 @@ enum status fields_read(struct arena *arena, const struct json_document *documen
 /* The others are for JSON alone: in a query their names are as unknown as any. */
 static bool in_query(const struct field *field)
 {
-    return !field->json_only && (field->kind == FIELD_F64 || field->kind == FIELD_U64 ||
-                                 field->kind == FIELD_TEXT || field->kind == FIELD_CHOICE);
+    return !field->json_only &&
+           (field->kind == FIELD_F64 || field->kind == FIELD_U64 || field->kind == FIELD_FLAG ||
+            field->kind == FIELD_TEXT || field->kind == FIELD_CHOICE);
 }
 
 static enum status read_query_value(const struct field *field, const char *text, void *out,
@@ -224,7 +251,7 @@ static enum status read_query_value(const struct field *field, const char *text,
         return check_number(field, number, fault);
     case FIELD_U64:
         if (*text == '\0' || strspn(text, "0123456789") != strlen(text) || strlen(text) > 19)
-            return wrong_type(field, "a whole number", fault);
+            return not_whole(field, fault);
         *(uint64_t *)place = strtoull(text, &stop, 10);
         return check_number(field, (double)*(uint64_t *)place, fault);
     case FIELD_TEXT:
@@ -232,6 +259,10 @@ static enum status read_query_value(const struct field *field, const char *text,
     case FIELD_CHOICE:
         return store_choice(field, text, place, fault);
     case FIELD_FLAG:
+        if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
+            return wrong_type(field, "true or false", fault);
+        *(bool *)place = text[0] == 't';
+        return STATUS_OK;
     case FIELD_OBJECT:
     case FIELD_VALUE:
         break;

@@ -16,7 +16,7 @@ struct request;
 
 enum field_kind {
     FIELD_F64,    /* double; nullable ones hold NaN for null */
-    FIELD_U64,    /* uint64_t */
+    FIELD_U64,    /* uint64_t; nullable ones hold 0 for null */
     FIELD_FLAG,   /* bool */
     FIELD_TEXT,   /* const char *, in the arena; NULL for null or absent */
     FIELD_CHOICE, /* int, an index into choices */
@@ -49,8 +49,9 @@ enum status fields_read(struct arena *arena, const struct json_document *documen
                         const json_t *object, const struct field *fields, void *out,
                         struct fault *fault);
 
-/* Reads the same fields from the query of a request: numbers, texts and choices that are not
- * json_only. What has the name of another stays unread, so that request_query_end refuses it. */
+/* Reads the same fields from the query of a request: numbers, flags (true or false), texts and
+ * choices that are not json_only. What has the name of another stays unread, so that
+ * request_query_end refuses it. */
 enum status fields_read_query(struct request *request, const struct field *fields, void *out,
                               struct fault *fault);
 

@@ -132,6 +132,25 @@ void json_text_f64(struct json_text *text, double value)
         text->used += (size_t)(number_write_f64(end, value) - end);
 }
 
+void json_text_member_f32(struct json_text *text, const char *key, float value)
+{
+    json_text_key(text, key);
+    if (!isfinite(value)) {
+        json_text_null(text);
+        return;
+    }
+    begin_value(text);
+    char *end = json_text_reserve(text, NUMBER_TEXT_BYTES);
+    if (end != NULL)
+        text->used += (size_t)(number_write_f32(end, value) - end);
+}
+
+void json_text_line(struct json_text *text)
+{
+    put_byte(text, '\n');
+    text->comma = false;
+}
+
 void json_text_u64(struct json_text *text, uint64_t value)
 {
     char digits[24];

@@ -32,9 +32,13 @@ void json_text_bool(struct json_text *text, bool value);
 void json_text_null(struct json_text *text);
 void json_text_raw(struct json_text *text, struct span json); /* one value, already JSON */
 
+/* The end of a line: what follows is a document of its own (application/x-ndjson). */
+void json_text_line(struct json_text *text);
+
 /* A member of an object: key and value. */
 void json_text_member_string(struct json_text *text, const char *key, const char *value);
 void json_text_member_f64(struct json_text *text, const char *key, double value);
+void json_text_member_f32(struct json_text *text, const char *key, float value);
 void json_text_member_u64(struct json_text *text, const char *key, uint64_t value);
 void json_text_member_bool(struct json_text *text, const char *key, bool value);
 

@@ -13,36 +13,41 @@
 #include "api/config.h"
 #include "api/server.h"
 #include "service/core/log.h"
+#include "service/core/point.h"
 #include "service/core/version.h"
 #include "service/session/engine.h"
 #include "storage/store.h"
 
-enum { EXIT_USAGE = 2, DESCRIPTORS_SPARE = 256 };
+enum { DESCRIPTORS_SPARE = 256 };
+
+static const struct {
+    const char *name, *arguments, *meaning;
+    int (*run)(char *const *options);
+} commands[] = {
+#define COMMAND(file, name, arguments, meaning) {#name, arguments, meaning, command_##name},
+#include "api/commands.def"
+#undef COMMAND
+};
+
+enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
 
 static void print_help(FILE *out)
 {
     fprintf(out,
             "descent %s: an optimizer service over HTTP\n"
             "\n"
-            "  descent serve [OPTIONS]       serve until SIGTERM\n"
-            "  descent optimizers [NAME]     print the catalogue of optimizers, or one of them\n"
-            "  descent presets [NAME]        the same of optimizers of other frameworks\n"
-            "  descent schedules [NAME]      the same of learning-rate schedules\n"
-            "  descent health [OPTIONS]      ask the server at --listen whether it is ready\n"
-            "  descent --version\n"
-            "  descent --help\n"
-            "\n"
-            "Options, as `--name value` or `--name=value`. Flags win over the environment, that "
-            "over the\n"
-            "file of --config, that over the default.\n",
+            "  descent serve [OPTIONS]\n      serve until SIGTERM\n",
             DESCENT_VERSION);
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        fprintf(out, "  descent %s %s\n      %s\n", commands[i].name, commands[i].arguments,
+                commands[i].meaning);
+    fprintf(out, "  descent --version\n"
+                 "  descent --help\n"
+                 "\n"
+                 "Options, as `--name value` or `--name=value`. Flags win over the environment, "
+                 "that over the\n"
+                 "file of --config, that over the default.\n");
     config_help(out);
-}
-
-static int usage(const char *what)
-{
-    fprintf(stderr, "descent: %s; `descent --help` shows what there is\n", what);
-    return EXIT_USAGE;
 }
 
 static int fail(const struct fault *fault)
@@ -67,23 +72,11 @@ static void raise_descriptors(uint64_t connections_max)
             (unsigned long long)limit.rlim_cur, (unsigned long long)connections_max);
 }
 
-/* The URL of config->data: "memory:" as it is, a folder as sqlite. NULL when memory is out. */
-static char *store_url(const struct config *config)
-{
-    const char *scheme = strcmp(config->data, "memory:") == 0 ? "" : "sqlite:";
-    size_t size = strlen(scheme) + strlen(config->data) + 1;
-    char *url = malloc(size);
-
-    if (url != NULL)
-        snprintf(url, size, "%s%s", scheme, config->data);
-    return url;
-}
-
 static enum status open_engine(const struct config *config, struct engine **out,
                                struct fault *fault)
 {
     struct store *store = NULL;
-    char *url = store_url(config);
+    char *url = config_store_url(config);
 
     if (url == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
@@ -153,6 +146,7 @@ static int run(const struct config *config, const sigset_t *signals)
         engine_close(engine);
         return fail(&fault);
     }
+    POINT(before_greeting);
     printf("descent listening on http://%s\n", server_address(server));
     fflush(stdout);
 
@@ -166,43 +160,29 @@ static int run(const struct config *config, const sigset_t *signals)
         fflush(stdout);
         _exit(EXIT_FAILURE);
     }
+    POINT(before_stop);
     engine_close(engine);
     log_info("stopped");
     return EXIT_SUCCESS;
 }
 
-static int command_serve(const struct config *config)
-{
-    sigset_t signals;
-
-    log_set_level(config_log_level(config));
-    catch_signals(&signals);
-    raise_descriptors(config->connections_max);
-    return run(config, &signals);
-}
-
-static int with_config(char *const *arguments, int (*command)(const struct config *))
+static int command_serve(char *const *options)
 {
     struct config config;
     struct fault fault;
+    sigset_t signals;
 
-    if (config_read(arguments, &config, &fault) != STATUS_OK) {
+    if (config_read(options, &config, &fault) != STATUS_OK) {
         fprintf(stderr, "descent: %s\n", fault.detail);
         return EXIT_USAGE;
     }
-    int code = command(&config);
+    log_set_level(config_log_level(&config));
+    catch_signals(&signals);
+    raise_descriptors(config.connections_max);
+    int code = run(&config, &signals);
     config_close(&config);
     return code;
 }
-
-static const struct {
-    const char *name;
-    int (*print)(const char *name);
-} catalogues[] = {
-    {"optimizers", command_optimizers},
-    {"presets", command_presets},
-    {"schedules", command_schedules},
-};
 
 int main(int count, char **arguments)
 {
@@ -215,22 +195,17 @@ int main(int count, char **arguments)
         }
     }
     if (command == NULL)
-        return usage("no command");
+        return command_usage("no command");
     if (strcmp(command, "--version") == 0) {
         printf("descent %s\n", DESCENT_VERSION);
         return EXIT_SUCCESS;
     }
     if (strcmp(command, "serve") == 0)
-        return with_config(arguments + 2, command_serve);
-    if (strcmp(command, "health") == 0)
-        return with_config(arguments + 2, command_health);
+        return command_serve(arguments + 2);
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        if (strcmp(command, commands[i].name) == 0)
+            return commands[i].run(arguments + 2);
     char what[120];
-    for (size_t i = 0; i < sizeof catalogues / sizeof *catalogues; i++) {
-        if (strcmp(command, catalogues[i].name) != 0)
-            continue;
-        snprintf(what, sizeof what, "%s takes one name", command);
-        return count > 3 ? usage(what) : catalogues[i].print(arguments[2]);
-    }
     snprintf(what, sizeof what, "there is no command \"%.80s\"", command);
-    return usage(what);
+    return command_usage(what);
 }

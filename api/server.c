@@ -25,9 +25,11 @@
 #include "api/router.h"
 #include "service/core/clock.h"
 #include "service/core/log.h"
+#include "service/core/point.h"
 
 enum {
     JOINED_BYTES_MAX = 16384,      /* what is copied rather than sent apart */
+    STREAM_BYTES = 256 * 1024,     /* of a stream, in one piece */
     CONNECTION_BYTES = 128 * 1024, /* half of it is the largest piece of a body in one call */
     STOP_POLL_MS = 5,
 };
@@ -99,33 +101,31 @@ static void read_header(struct exchange *exchange, struct MHD_Connection *connec
 /* --- sending --- */
 
 /* Small pieces become one: libmicrohttpd sends one in the same system call as the header, several
- * by another. */
-static bool join(struct arena *arena, struct span *parts, size_t *count)
+ * by another. Without memory they stay apart. */
+static void join(struct arena *arena, struct span *parts, size_t *count)
 {
     size_t total = 0, used = 0;
 
     for (size_t i = 0; i < *count; i++)
         total += parts[i].size;
     if (*count < 2 || total > JOINED_BYTES_MAX)
-        return true;
+        return;
     char *joined = arena_take(arena, total);
     if (joined == NULL)
-        return false;
+        return;
     for (size_t i = 0; i < *count; i++) {
         memcpy(joined + used, parts[i].data, parts[i].size);
         used += parts[i].size;
     }
     parts[0] = span_of(joined, total);
     *count = 1;
-    return true;
 }
 
 static struct MHD_Response *make_response(struct arena *arena, struct span *parts, size_t count)
 {
     struct MHD_IoVec pieces[RANGE_PARTS];
 
-    if (!join(arena, parts, &count))
-        return NULL;
+    join(arena, parts, &count);
     if (count == 0)
         return MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
     if (count == 1)
@@ -134,6 +134,28 @@ static struct MHD_Response *make_response(struct arena *arena, struct span *part
     for (size_t i = 0; i < count; i++)
         pieces[i] = (struct MHD_IoVec){.iov_base = parts[i].data, .iov_len = parts[i].size};
     return MHD_create_response_from_iovec(pieces, (unsigned)count, NULL, NULL);
+}
+
+static ssize_t read_stream(void *context, uint64_t at, char *out, size_t capacity)
+{
+    ptrdiff_t size = exchange_read(context, at, out, capacity);
+
+    if (size > 0)
+        return size;
+    return size == 0 ? MHD_CONTENT_READER_END_OF_STREAM : MHD_CONTENT_READER_END_WITH_ERROR;
+}
+
+static struct MHD_Response *make_stream(struct exchange *exchange)
+{
+    uint64_t size = exchange->reply.stream.size;
+    struct MHD_Response *response = MHD_create_response_from_callback(
+        size == STREAM_OPEN ? MHD_SIZE_UNKNOWN : size, STREAM_BYTES, read_stream, exchange, NULL);
+
+    /* To HEAD libmicrohttpd sends the last chunk of what has none, which the client would take for
+     * the next answer; without chunks it ends by closing the connection. */
+    if (response != NULL && size == STREAM_OPEN && exchange->request.method == METHOD_HEAD)
+        MHD_set_response_options(response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
+    return response;
 }
 
 /* Queues exchange->reply. Its bytes live until `completed`. */
@@ -145,7 +167,9 @@ static enum MHD_Result queue_reply(struct exchange *exchange, struct MHD_Connect
 
     if (!exchange_send(exchange, parts, &count))
         return MHD_NO;
-    struct MHD_Response *response = make_response(&exchange->arena, parts, count);
+    struct MHD_Response *response = reply->stream.close != NULL
+                                        ? make_stream(exchange)
+                                        : make_response(&exchange->arena, parts, count);
     enum MHD_Result result = response != NULL ? MHD_YES : MHD_NO;
     if (result == MHD_YES && reply->media_type != NULL)
         result = MHD_add_response_header(response, "Content-Type", reply->media_type);
@@ -201,7 +225,9 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection, 
         return MHD_NO;
     if (received > 0)
         return exchange_receive(exchange, data, received) ? MHD_YES : MHD_NO;
-    return exchange_serve(exchange) ? queue_reply(exchange, connection) : MHD_NO;
+    bool served = exchange_serve(exchange);
+    POINT(before_reply);
+    return served ? queue_reply(exchange, connection) : MHD_NO;
 }
 
 static void completed(void *context, struct MHD_Connection *connection, void **request_context,
@@ -216,6 +242,7 @@ static void completed(void *context, struct MHD_Connection *connection, void **r
     if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK)
         log_debug("%s %.200s was cut off (%d) %s", method_name(exchange->request.method),
                   exchange->request.path, (int)code, exchange->id);
+    POINT(after_reply);
     exchange_reset(exchange);
 }
 

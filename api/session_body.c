@@ -8,9 +8,12 @@
 #include "api/parameters_json.h"
 #include "api/session_json.h"
 #include "api/spec_json.h"
+#include "api/state_file.h"
 #include "api/tensors_body.h"
 
 struct creation {
+    struct session *session; /* NULL: what follows makes it */
+    bool created;
     struct spec spec;
     struct layout *layout;
     struct buffer *weights;
@@ -96,8 +99,8 @@ static enum status read_safetensors(struct request *request, struct creation *cr
     return status;
 }
 
-static enum status read_body(struct request *request, struct creation *creation,
-                             struct fault *fault)
+static enum status read_body(struct engine *engine, struct request *request, const char *id,
+                             struct creation *creation, struct fault *fault)
 {
     const char *type = request_header(request, "Content-Type");
     const struct codec *codec = codec_find(type == NULL ? "application/json" : type);
@@ -110,8 +113,14 @@ static enum status read_body(struct request *request, struct creation *creation,
                          "the body is empty; send {\"optimizer\": ..., \"parameters\": ...}");
     if (codec != NULL && strcmp(codec->name, "json") == 0)
         return read_json(request, creation, fault);
-    if (codec != NULL && strcmp(codec->name, "safetensors") == 0)
-        return read_safetensors(request, creation, fault);
+    if (codec != NULL && strcmp(codec->name, "safetensors") == 0) {
+        bool is_state;
+        if ((status = state_is_file(request, &is_state, fault)) != STATUS_OK)
+            return status;
+        return is_state ? state_restore(engine, request, id, &creation->session, &creation->created,
+                                        fault)
+                        : read_safetensors(request, creation, fault);
+    }
     return fault_set(fault, STATUS_UNSUPPORTED_MEDIA_TYPE, "",
                      "a session is created from application/json or application/vnd.safetensors; "
                      "set Content-Type to one of them");
@@ -119,23 +128,21 @@ static enum status read_body(struct request *request, struct creation *creation,
 
 struct reply session_create_reply(struct engine *engine, struct request *request, const char *id)
 {
-    struct creation creation = {.layout = NULL};
-    struct session *session;
+    struct creation creation = {.session = NULL};
     struct reply reply;
     struct fault fault;
-    bool created;
-    enum status status = read_body(request, &creation, &fault);
+    enum status status = read_body(engine, request, id, &creation, &fault);
 
-    if (status == STATUS_OK) {
+    if (status == STATUS_OK && creation.session == NULL) {
         struct session_request wanted = {.id = id,
                                          .spec = &creation.spec,
                                          .layout = creation.layout,
                                          .weights = creation.weights};
-        status = engine_create(engine, &wanted, &session, &created, &fault);
+        status = engine_create(engine, &wanted, &creation.session, &creation.created, &fault);
     }
     if (status == STATUS_OK) {
-        reply = session_reply(request, session, created ? 201 : 200);
-        session_release(session);
+        reply = session_reply(request, creation.session, creation.created ? 201 : 200);
+        session_release(creation.session);
     } else {
         reply = reply_fault(request, &fault);
     }

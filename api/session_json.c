@@ -41,8 +41,12 @@ static const struct field receipt_fields[] = {
 
 void receipt_write(struct json_text *text, const struct receipt *receipt)
 {
+    char hash[DIGEST_TEXT_BYTES];
+
     PRE(receipt->kind != RECEIPT_NONE);
     fields_write(text, receipt_fields, receipt);
+    if (receipt->hashed)
+        json_text_member_string(text, "state_hash", digest_text(hash, &receipt->state_hash));
 }
 
 /* "durable_step" as "Descent-Durable-Step", in the arena. */
@@ -70,6 +74,8 @@ static const char *header_number(struct arena *arena, double value)
 
 void receipt_headers(struct arena *arena, struct reply *reply, const struct receipt *receipt)
 {
+    char hash[DIGEST_TEXT_BYTES];
+
     for (const struct field *field = receipt_fields; field->name != NULL; field++) {
         const void *place = (const char *)receipt + field->offset;
         const char *name = header_name(arena, field->name), *value = NULL;
@@ -82,6 +88,9 @@ void receipt_headers(struct arena *arena, struct reply *reply, const struct rece
         if (name != NULL)
             reply_header(reply, name, value);
     }
+    if (receipt->hashed)
+        reply_header(reply, "Descent-State-Hash",
+                     arena_copy(arena, digest_text(hash, &receipt->state_hash), sizeof hash - 1));
 }
 
 /* --- sessions --- */
@@ -103,13 +112,26 @@ static void write_tensors(struct json_text *text, const struct layout *layout)
     json_text_close(text, ']');
 }
 
-void session_write(struct json_text *text, const struct session *session,
-                   const struct session_view *view, bool brief)
+static void write_parent(struct json_text *text, const struct session_view *view)
+{
+    json_text_key(text, "parent");
+    if (view->parent[0] == '\0') {
+        json_text_null(text);
+        return;
+    }
+    json_text_open(text, '{');
+    json_text_member_string(text, "id", view->parent);
+    json_text_member_u64(text, "step", view->parent_moment.step);
+    json_text_member_u64(text, "lineage", view->parent_moment.lineage);
+    json_text_close(text, '}');
+}
+
+void session_members_write(struct json_text *text, const struct session *session,
+                           const struct session_view *view, bool brief)
 {
     const struct layout *layout = session_layout(session);
     char time[32];
 
-    json_text_open(text, '{');
     json_text_member_string(text, "id", view->id);
     json_text_member_string(text, "created_at", clock_format(time, view->created_us));
     json_text_member_u64(text, "step", view->step);
@@ -117,8 +139,7 @@ void session_write(struct json_text *text, const struct session *session,
     json_text_member_u64(text, "lineage", view->lineage);
     json_text_member_u64(text, "parameter_count", layout->count);
     spec_write(text, &view->spec);
-    json_text_key(text, "parent");
-    json_text_null(text);
+    write_parent(text, view);
     if (!brief) {
         write_tensors(text, layout);
         json_text_member_string(text, "cursor", view->has_cursor ? view->cursor : NULL);
@@ -131,7 +152,21 @@ void session_write(struct json_text *text, const struct session *session,
             json_text_close(text, '}');
         }
     }
+}
+
+void session_write(struct json_text *text, const struct session *session,
+                   const struct session_view *view, bool brief)
+{
+    json_text_open(text, '{');
+    session_members_write(text, session, view, brief);
     json_text_close(text, '}');
+}
+
+char *digest_text(char out[DIGEST_TEXT_BYTES], const struct digest *digest)
+{
+    for (size_t i = 0; i < sizeof digest->bytes; i++)
+        snprintf(out + 2 * i, 3, "%02x", digest->bytes[i]);
+    return out;
 }
 
 const char *etag_text(struct arena *arena, uint64_t lineage, uint64_t step)
@@ -186,4 +221,20 @@ enum status request_session(struct engine *engine, const struct request *request
         return fault_set(fault, STATUS_SESSION_NOT_FOUND, "",
                          "no session can have this id; ids are [a-z0-9][a-z0-9_-]{0,63}");
     return engine_find(engine, request->path_parameters[0], out, fault);
+}
+
+struct reply session_serve(struct engine *engine, struct request *request,
+                           enum status (*serve)(struct request *request, struct session *session,
+                                                struct reply *reply, struct fault *fault))
+{
+    struct session *session;
+    struct reply reply;
+    struct fault fault;
+
+    if (request_session(engine, request, &session, &fault) != STATUS_OK)
+        return reply_fault(request, &fault);
+    if (serve(request, session, &reply, &fault) != STATUS_OK)
+        reply = reply_fault(request, &fault);
+    session_release(session);
+    return reply;
 }

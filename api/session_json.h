@@ -10,6 +10,10 @@
 void session_write(struct json_text *text, const struct session *session,
                    const struct session_view *view, bool brief);
 
+/* Its members alone, into the object that is open. */
+void session_members_write(struct json_text *text, const struct session *session,
+                           const struct session_view *view, bool brief);
+
 /* 200 or 201 with the session. */
 struct reply session_reply(struct request *request, struct session *session, unsigned http);
 
@@ -25,6 +29,15 @@ const char *etag_text(struct arena *arena, uint64_t lineage, uint64_t step);
 /* If-Match: absent or "*" is no condition; else a list of tags, of which those that name no
  * revision never match. */
 void precondition_read(const struct request *request, struct precondition *out);
+
+/* 32 lower-case hex digits into out, which is what it returns. */
+enum { DIGEST_TEXT_BYTES = 33 };
+char *digest_text(char out[DIGEST_TEXT_BYTES], const struct digest *digest);
+
+/* Serves what is about the session {id}: `serve` fills the reply, or fails and there is none. */
+struct reply session_serve(struct engine *engine, struct request *request,
+                           enum status (*serve)(struct request *request, struct session *session,
+                                                struct reply *reply, struct fault *fault));
 
 /* {id} of the path, retained. */
 enum status request_session(struct engine *engine, const struct request *request,

@@ -16,7 +16,7 @@ static const char *const aggregations[] = {"async", NULL};
 struct spec_body {
     struct spec spec;
     int aggregation;
-    const json_t *parameters, *optimizer, *schedule, *groups, *ema, *labels;
+    const json_t *parameters, *optimizer, *schedule, *groups, *ema, *labels, *unread;
 };
 
 #define PLACE(member) .offset = offsetof(struct spec_body, member)
@@ -27,6 +27,8 @@ static const struct field gradient_fields[] = {
      .nullable = true},
     {"clip_norm", FIELD_F64, PLACE(spec.gradient.clip_norm), .min_open = true, .max = 1e300,
      .nullable = true},
+    {"max_norm_ratio", FIELD_F64, PLACE(spec.gradient.max_norm_ratio), .min = 1, .min_open = true,
+     .max = 1e300, .nullable = true},
     {"nonfinite", FIELD_CHOICE, PLACE(spec.gradient.nonfinite), .choices = nonfinites},
     {.name = NULL},
 };
@@ -51,6 +53,7 @@ static const struct field history_fields[] = {
         {"aggregation", FIELD_OBJECT, .fields = aggregation_fields},                               \
         {"durability", FIELD_OBJECT, .fields = durability_fields},                                 \
         {"history", FIELD_OBJECT, .fields = history_fields},                                       \
+        {"hash_every", FIELD_U64, PLACE(spec.hash_every), .max = 1e9, .nullable = true},           \
     {                                                                                              \
         "labels", FIELD_VALUE, PLACE(labels)                                                       \
     }
@@ -68,6 +71,17 @@ static const struct field patch_fields[] = {
     CHANGEABLE_FIELDS,
     {.name = NULL},
 };
+
+/* What a fork has besides is for its endpoint. */
+static const struct field fork_fields[] = {
+    CHANGEABLE_FIELDS,
+    {"step", FIELD_VALUE, PLACE(unread)},
+    {"lineage", FIELD_VALUE, PLACE(unread)},
+    {"id", FIELD_VALUE, PLACE(unread)},
+    {"state", FIELD_VALUE, PLACE(unread)},
+    {"replay", FIELD_VALUE, PLACE(unread)},
+    {.name = NULL},
+};
 /* What GET shows of it as plain fields. */
 static const struct field shown_fields[] = {
     {"dtype", FIELD_CHOICE, PLACE(spec.dtype), .choices = dtypes},
@@ -75,6 +89,7 @@ static const struct field shown_fields[] = {
     {"aggregation", FIELD_OBJECT, .fields = aggregation_fields},
     {"durability", FIELD_OBJECT, .fields = durability_fields},
     {"history", FIELD_OBJECT, .fields = history_fields},
+    {"hash_every", FIELD_U64, PLACE(spec.hash_every)},
     {"seed", FIELD_U64, PLACE(spec.seed)},
     {.name = NULL},
 };
@@ -184,6 +199,35 @@ enum status spec_patch(struct arena *arena, const struct json_document *document
             STATUS_OK ||
         (body.optimizer != NULL &&
          (status = optimizer_patch(document, body.optimizer, &body.spec, fault)) != STATUS_OK) ||
+        (status = schedule_read(document, body.schedule, &body.spec, fault)) != STATUS_OK ||
+        (status = read_labels(body.labels, &body.spec, fault)) != STATUS_OK ||
+        (status = check_spec(&body.spec, fault)) != STATUS_OK)
+        return status;
+    *spec = body.spec;
+    return STATUS_OK;
+}
+
+/* A rule's name or a preset makes it another rule, with its defaults. */
+static enum status fork_optimizer(const struct json_document *document, const json_t *value,
+                                  struct spec *spec, struct fault *fault)
+{
+    bool named = json_object_get(value, "name") != NULL || json_object_get(value, "preset") != NULL;
+
+    if (value == NULL)
+        return STATUS_OK;
+    return json_is_object(value) && !named ? optimizer_patch(document, value, spec, fault)
+                                           : optimizer_read(document, value, spec, fault);
+}
+
+enum status spec_fork(struct arena *arena, const struct json_document *document, struct spec *spec,
+                      struct fault *fault)
+{
+    struct spec_body body = {.spec = *spec};
+    enum status status;
+
+    if ((status = fields_read(arena, document, document->root, fork_fields, &body, fault)) !=
+            STATUS_OK ||
+        (status = fork_optimizer(document, body.optimizer, &body.spec, fault)) != STATUS_OK ||
         (status = schedule_read(document, body.schedule, &body.spec, fault)) != STATUS_OK ||
         (status = read_labels(body.labels, &body.spec, fault)) != STATUS_OK ||
         (status = check_spec(&body.spec, fault)) != STATUS_OK)

@@ -17,6 +17,11 @@ enum status spec_read(struct arena *arena, const struct json_document *document,
 enum status spec_patch(struct arena *arena, const struct json_document *document, struct spec *spec,
                        struct fault *fault);
 
+/* Applies the document of a fork to *spec, its parent's: as spec_patch, but "optimizer" with a name
+ * or a preset replaces the rule. Members that are no configuration are passed over. */
+enum status spec_fork(struct arena *arena, const struct json_document *document, struct spec *spec,
+                      struct fault *fault);
+
 /* All of it as members of the object that is open. */
 void spec_write(struct json_text *text, const struct spec *spec);
 

@@ -222,13 +222,21 @@ enum status answer_weights(struct request *request, const struct session *sessio
 
 /* --- receipts --- */
 
-static struct reply receipt_reply(struct request *request, const struct receipt *receipt)
+static void write_receipt(struct json_text *text, const struct receipt *receipt, bool dry_run)
+{
+    json_text_open(text, '{');
+    receipt_write(text, receipt);
+    if (dry_run)
+        json_text_member_bool(text, "dry_run", true);
+}
+
+static struct reply receipt_reply(struct request *request, const struct receipt *receipt,
+                                  bool dry_run)
 {
     struct json_text text;
 
     json_text_init(&text, request->arena);
-    json_text_open(&text, '{');
-    receipt_write(&text, receipt);
+    write_receipt(&text, receipt, dry_run);
     json_text_close(&text, '}');
     return reply_json(200, json_text_end(&text));
 }
@@ -236,15 +244,14 @@ static struct reply receipt_reply(struct request *request, const struct receipt 
 /* The receipt with the weights. False when they cannot be written, for instance for want of memory.
  */
 static bool weights_reply(struct request *request, const struct session *session,
-                          const struct outcome *outcome, const struct answer_form *form,
-                          struct reply *reply)
+                          const struct outcome *outcome, bool dry_run,
+                          const struct answer_form *form, struct reply *reply)
 {
     struct json_text text;
     struct fault fault;
 
     json_text_init(&text, request->arena);
-    json_text_open(&text, '{');
-    receipt_write(&text, &outcome->receipt);
+    write_receipt(&text, &outcome->receipt, dry_run);
     json_text_member_u64(&text, "parameters_step", outcome->revision->step);
     json_text_key(&text, "parameters");
     *reply = (struct reply){.http = 200};
@@ -255,25 +262,29 @@ static bool weights_reply(struct request *request, const struct session *session
     reply_header(reply, "Vary", "Accept");
     if (form->codec->binary)
         receipt_headers(request->arena, reply, &outcome->receipt);
+    if (form->codec->binary && dry_run)
+        reply_header(reply, "Descent-Dry-Run", "true");
     return true;
 }
 
 struct reply outcome_reply(struct request *request, const struct session *session,
-                           const struct outcome *outcome, const struct answer_form *form)
+                           const struct outcome *outcome, bool dry_run,
+                           const struct answer_form *form)
 {
     bool weights = form != NULL;
     struct reply reply;
 
     /* The step stands, so its receipt must go out; a preference may be left unmet. */
     if (weights)
-        weights = weights_reply(request, session, outcome, form, &reply);
+        weights = weights_reply(request, session, outcome, dry_run, form, &reply);
     if (!weights)
-        reply = receipt_reply(request, &outcome->receipt);
+        reply = receipt_reply(request, &outcome->receipt, dry_run);
     /* The tag names the weights that are sent: those of a replayed step may be gone. */
-    reply_header(
-        &reply, "ETag",
-        weights ? etag_text(request->arena, outcome->revision->lineage, outcome->revision->step)
-                : etag_text(request->arena, outcome->receipt.lineage, outcome->receipt.step));
+    if (!dry_run)
+        reply_header(
+            &reply, "ETag",
+            weights ? etag_text(request->arena, outcome->revision->lineage, outcome->revision->step)
+                    : etag_text(request->arena, outcome->receipt.lineage, outcome->receipt.step));
     if (outcome->replayed)
         reply_header(&reply, "Idempotency-Replayed", "true");
     revision_release(outcome->revision);

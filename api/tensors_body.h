@@ -37,9 +37,10 @@ enum status answer_weights(struct request *request, const struct session *sessio
                            struct buffer *values, struct span opening, struct reply *reply,
                            struct fault *fault);
 
-/* 200 with a receipt, and with the weights where Prefer asked for them (form is then not NULL).
- * Takes the outcome's revision. */
+/* 200 with a receipt, and with the weights where Prefer asked for them (form is then not NULL). Of
+ * a dry run it says so, and names no revision. Takes the outcome's revision. */
 struct reply outcome_reply(struct request *request, const struct session *session,
-                           const struct outcome *outcome, const struct answer_form *form);
+                           const struct outcome *outcome, bool dry_run,
+                           const struct answer_form *form);
 
 #endif

@@ -25,7 +25,7 @@ static void folder_sync(const char *folder, const char *below)
     }
 }
 
-static enum status folder_make(const char *folder, struct fault *fault)
+enum status lockfile_folder(const char *folder, struct fault *fault)
 {
     if (mkdir(folder, 0700) == 0) {
         folder_sync(folder, "/..");
@@ -64,7 +64,7 @@ enum status lockfile_take(const char *folder, bool create, int *descriptor, stru
     if ((size_t)snprintf(path, sizeof path, "%s/descent.lock", folder) >= sizeof path)
         return fault_set(fault, STATUS_STORAGE_FAILED, "",
                          "The path of the storage folder is too long.");
-    if (create && (status = folder_make(folder, fault)) != STATUS_OK)
+    if (create && (status = lockfile_folder(folder, fault)) != STATUS_OK)
         return status;
     lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (lock < 0)
@@ -89,6 +89,26 @@ done:
     if (lock >= 0)
         close(lock);
     return status;
+}
+
+enum status lockfile_share(const char *folder, int *descriptor, struct fault *fault)
+{
+    char path[PATH_MAX];
+
+    if ((size_t)snprintf(path, sizeof path, "%s/descent.lock", folder) >= sizeof path)
+        return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                         "The path of the storage folder is too long.");
+    int lock = open(path, O_RDONLY | O_CLOEXEC);
+    if (lock < 0 && errno != ENOENT)
+        return fault_set(fault, STATUS_STORAGE_FAILED, "", "%s cannot be read: %s.", path,
+                         strerror(errno));
+    if (lock >= 0 && flock(lock, LOCK_SH | LOCK_NB) != 0) {
+        enum status status = refused(lock, folder, fault);
+        close(lock);
+        return status;
+    }
+    *descriptor = lock;
+    return STATUS_OK;
 }
 
 void lockfile_release(int take_descriptor)

@@ -44,6 +44,7 @@ struct memory_store {
     size_t change_count, change_capacity;
     uint64_t lsn_last, lsn_before;
     bool open, spoiled;
+    bool inspect; /* takes no writes */
 };
 
 extern const struct store_backend store_memory;
@@ -208,7 +209,9 @@ static enum status memory_begin(struct store *store, struct fault *fault)
 {
     struct memory_store *self = memory_of(store);
 
-    (void)fault; /* nothing can go wrong */
+    if (self->inspect)
+        return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                         "The memory was opened to be looked at only.");
     turn_take(&self->turn);
     self->open = true;
     self->spoiled = false;
@@ -416,11 +419,40 @@ static enum status memory_checkpoint_read(struct store *store, uint64_t id, uint
                                     "The chunk of checkpoint %" PRIu64 " is not stored.", id);
 }
 
-static enum status memory_maintain(struct store *store, struct fault *fault)
+static enum status memory_maintain(struct store *store, bool *more, struct fault *fault)
 {
-    (void)memory_of(store);
+    if (memory_of(store)->inspect)
+        return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                         "The memory was opened to be looked at only.");
+    if (more != NULL)
+        *more = false; /* freed memory went back at once */
+    return STATUS_OK;
+}
+
+/* Nothing here can rot: only the sums. */
+static enum status memory_verify(struct store *store, const struct store_watch *watch,
+                                 struct store_report *report, struct fault *fault)
+{
+    struct memory_store *self = memory_of(store);
+    struct store_report sum = {0};
+
+    (void)watch;
     (void)fault;
-    return STATUS_OK; /* freed memory went back at once */
+    turn_take(&self->turn);
+    sum.sessions = self->sessions.count;
+    sum.checkpoints = self->checkpoints.count;
+    for (size_t i = 0; i < self->sessions.count; i++)
+        sum.bytes += self->sessions.items[i]->value.session.record.size;
+    for (size_t i = 0; i < self->chunks.count; i++)
+        sum.bytes += self->chunks.items[i]->value.body.size;
+    for (size_t i = 0; i < self->journal.count; i++) {
+        const struct store_event *event = &self->journal.items[i]->value.event;
+        sum.events += event->chunk == 0;
+        sum.bytes += event->head.size + event->body.size;
+    }
+    turn_pass(&self->turn);
+    *report = sum;
+    return STATUS_OK;
 }
 
 /* --- open and close
@@ -431,12 +463,12 @@ static enum status memory_open(const struct store_options *options, struct store
 {
     struct memory_store *self = calloc(1, sizeof *self);
 
-    (void)options;
     if (self == NULL || !turn_init(&self->turn)) {
         free(self);
         return fault_set(fault, STATUS_INTERNAL, "", "The server is out of memory.");
     }
     self->store.backend = &store_memory;
+    self->inspect = options->use == STORE_INSPECT;
     *out = &self->store;
     return STATUS_OK;
 }
@@ -475,4 +507,5 @@ const struct store_backend store_memory = {
     .event_read = memory_event_read,
     .checkpoint_read = memory_checkpoint_read,
     .maintain = memory_maintain,
+    .verify = memory_verify,
 };

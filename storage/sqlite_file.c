@@ -26,12 +26,16 @@
  */
 #include "storage/sqlite_file.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "service/core/contract.h"
 #include "service/core/embed.h"
+#include "service/core/log.h"
+#include "service/core/point.h"
 #include "storage/sqlite_vfs.h"
 
 EMBED(schema_0001, "storage/schema/0001_initial.sql");
@@ -42,7 +46,8 @@ static const char *const migrations[] = {
 enum {
     SCHEMA_VERSION = sizeof migrations / sizeof *migrations,
     APPLICATION_ID = 0x6473636E, /* "dscn" */
-    BUSY_MS = 5000               /* an outside reader (a backup) may hold up a commit this long */
+    WAIT_MS_MAX = 25,            /* between two tries, as SQLite's own handler begins */
+    WAIT_MS_SAID = 5000          /* a wait that is worth a line in the log */
 };
 
 /* Only for a new file: on an old one the second is a write, and opening must not write before all
@@ -90,6 +95,12 @@ enum status sqlite_file_fault(const struct sqlite_file *file, int code, struct f
         return fault_set(fault, STATUS_STORAGE_FAILED, "",
                          "%s is damaged (%s). Restore it from a backup.", path,
                          sqlite3_errstr(code));
+    case SQLITE_ERROR: /* of statements that never change: what they name is not there, or the
+                          format is unknown */
+        return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                         "%s is damaged: its schema is not what it was (%s). Restore it from a "
+                         "backup.",
+                         path, sqlite3_errstr(code));
     case SQLITE_CANTOPEN:
         return fault_set(fault, STATUS_STORAGE_FAILED, "",
                          "%s cannot be opened: %s. It must exist and be writable by this user.",
@@ -156,6 +167,24 @@ int sqlite_file_counter(struct sqlite_file *file, uint32_t *out)
     return SQLITE_DONE;
 }
 
+/* Who holds the file is a backup, as a rule, and ends: waits up to SQLITE_WAIT_S. Sums the sleeps
+ * that were asked for; they are not shorter. */
+static int wait_for_others(void *unused, int tries)
+{
+    int delay = tries + 1 < WAIT_MS_MAX ? tries + 1 : WAIT_MS_MAX;
+    int64_t waited = tries < WAIT_MS_MAX ? (int64_t)tries * (tries + 1) / 2
+                                         : WAIT_MS_MAX * (WAIT_MS_MAX + 1) / 2 +
+                                               (int64_t)(tries - WAIT_MS_MAX) * WAIT_MS_MAX;
+
+    (void)unused;
+    if (waited >= (int64_t)SQLITE_WAIT_S * 1000)
+        return 0;
+    if (waited < WAIT_MS_SAID && waited + delay >= WAIT_MS_SAID)
+        log_warning("the database is in use by another program, perhaps a backup: waiting for it");
+    sqlite3_sleep(delay);
+    return 1;
+}
+
 /* One number from a statement that is not worth keeping. */
 static int number_once(sqlite3 *db, const char *sql, int64_t *out)
 {
@@ -197,6 +226,7 @@ static int migrate_once(sqlite3 *db, int64_t version)
              APPLICATION_ID, version + 1);
     if (code == SQLITE_OK)
         code = sqlite3_exec(db, migrations[version], NULL, NULL, NULL);
+    POINT(in_migration);
     if (code == SQLITE_OK)
         code = sqlite3_exec(db, stamp, NULL, NULL, NULL);
     if (code == SQLITE_OK)
@@ -206,8 +236,9 @@ static int migrate_once(sqlite3 *db, int64_t version)
     return code;
 }
 
-/* Is it ours, and not of the future? Then brings it up to date. */
-static enum status migrate(struct sqlite_file *file, struct fault *fault)
+/* Is it ours, and not of the future? Then brings it up to date, or asks that it is. */
+static enum status recognize(struct sqlite_file *file, enum sqlite_file_mode mode,
+                             struct fault *fault)
 {
     int64_t version = 0, application = 0, tables = 0;
     int code = number_once(file->db, "PRAGMA user_version", &version);
@@ -219,15 +250,24 @@ static enum status migrate(struct sqlite_file *file, struct fault *fault)
     if (code != SQLITE_OK)
         return sqlite_file_fault(file, code, fault);
     bool fresh = tables == 0 && version == 0 && application == 0;
+    if (fresh && mode >= SQLITE_FILE_INSPECT)
+        return fault_set(fault, STATUS_STORAGE_FAILED, "", "%s is empty.", file->path);
     if (!fresh && application != APPLICATION_ID)
         return fault_set(fault, STATUS_STORAGE_FAILED, "",
                          "%s is the database of another program. Move it away, or name another "
                          "folder.",
                          file->path);
+    if (mode == SQLITE_FILE_COPY)
+        return STATUS_OK;
     if (version < 0 || version > SCHEMA_VERSION)
         return fault_set(fault, STATUS_STORAGE_FAILED, "",
                          "%s was made by a newer descent (schema %" PRId64 ", this one knows up to "
                          "%d). Run that version, or name another folder.",
+                         file->path, version, SCHEMA_VERSION);
+    if (mode == SQLITE_FILE_INSPECT && version < SCHEMA_VERSION)
+        return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                         "%s was made by an older descent (schema %" PRId64 ", now %d). Start the "
+                         "server on it once, which brings it up to date.",
                          file->path, version, SCHEMA_VERSION);
     if (fresh)
         code = sqlite3_exec(file->db, settings_new, NULL, NULL, NULL);
@@ -236,8 +276,22 @@ static enum status migrate(struct sqlite_file *file, struct fault *fault)
     return code == SQLITE_OK ? STATUS_OK : sqlite_file_fault(file, code, fault);
 }
 
-enum status sqlite_file_open(struct sqlite_file *file, const char *folder, bool create,
-                             struct fault *fault)
+enum status sqlite_file_there(const char *folder, struct fault *fault)
+{
+    char path[PATH_MAX];
+
+    if ((size_t)snprintf(path, sizeof path, "%s/descent.db", folder) >= sizeof path)
+        return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                         "The path of the storage folder is too long.");
+    if (access(path, F_OK) == 0)
+        return STATUS_OK;
+    return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                     "There is no database in %s: %s/descent.db: %s.", folder, folder,
+                     strerror(errno));
+}
+
+enum status sqlite_file_open(struct sqlite_file *file, const char *folder,
+                             enum sqlite_file_mode mode, struct fault *fault)
 {
     enum status status = STATUS_OK;
 
@@ -249,20 +303,25 @@ enum status sqlite_file_open(struct sqlite_file *file, const char *folder, bool 
     int code = sqlite_vfs_register();
     if (code == SQLITE_OK)
         code = sqlite3_open_v2(file->path, &file->db,
-                               SQLITE_OPEN_READWRITE | (create ? SQLITE_OPEN_CREATE : 0) |
+                               SQLITE_OPEN_READWRITE |
+                                   (mode == SQLITE_FILE_CREATE ? SQLITE_OPEN_CREATE : 0) |
                                    SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE,
                                SQLITE_VFS_NAME);
     if (code == SQLITE_OK && sqlite3_db_readonly(file->db, "main") == 1)
         code = SQLITE_READONLY;
     if (code == SQLITE_OK)
-        code = sqlite3_busy_timeout(file->db, BUSY_MS);
+        code = sqlite3_busy_handler(file->db, wait_for_others, NULL);
     if (code == SQLITE_OK)
         code = sqlite3_exec(file->db, settings, NULL, NULL, NULL);
     if (code == SQLITE_OK)
         code = journal_set(file->db);
-    if (code == SQLITE_OK && (status = migrate(file, fault)) != STATUS_OK)
+    if (code == SQLITE_OK && mode >= SQLITE_FILE_INSPECT)
+        code = sqlite3_exec(file->db, "PRAGMA query_only = ON", NULL, NULL, NULL);
+    if (code == SQLITE_OK && BUG(skip_sync))
+        code = sqlite3_exec(file->db, "PRAGMA synchronous = OFF", NULL, NULL, NULL);
+    if (code == SQLITE_OK && (status = recognize(file, mode, fault)) != STATUS_OK)
         goto done;
-    for (size_t i = 0; i < SQL_COUNT && code == SQLITE_OK; i++)
+    for (size_t i = 0; i < SQL_COUNT && code == SQLITE_OK && mode != SQLITE_FILE_COPY; i++)
         code = sqlite3_prepare_v3(file->db, statements[i], -1, SQLITE_PREPARE_PERSISTENT,
                                   &file->statement[i], NULL);
     if (code != SQLITE_OK)

@@ -23,10 +23,27 @@ struct sqlite_file {
     sqlite3_stmt *statement[SQL_COUNT];
 };
 
-/* Opens FOLDER/descent.db and migrates it; the caller holds the folder's lock. On failure nothing
- * stays open. */
-enum status sqlite_file_open(struct sqlite_file *file, const char *folder, bool create,
-                             struct fault *fault);
+/* A server's commit waits for an outside reader (a backup) so long before it fails: the copy of a
+ * backup holds it for less, so that no backup, however large, can fail a commit. At 100 MB/s that
+ * is a copy of 150 GB. */
+enum { SQLITE_WAIT_S = 1800, SQLITE_BACKUP_S = 1500 };
+
+enum { SQLITE_PAGE_BYTES = 32768 };
+
+enum sqlite_file_mode {
+    SQLITE_FILE_CREATE,   /* a new one, or as EXISTING */
+    SQLITE_FILE_EXISTING, /* brought to the newest schema */
+    SQLITE_FILE_INSPECT,  /* of the newest schema; statements that write fail */
+    SQLITE_FILE_COPY      /* of any schema, not even an unknown one is refused; no statements */
+};
+
+/* OK when FOLDER/descent.db is there; the fault says what is not. */
+enum status sqlite_file_there(const char *folder, struct fault *fault);
+
+/* Opens FOLDER/descent.db; the caller holds the folder's lock unless it means to COPY. On failure
+ * nothing stays open. */
+enum status sqlite_file_open(struct sqlite_file *file, const char *folder,
+                             enum sqlite_file_mode mode, struct fault *fault);
 void sqlite_file_close(struct sqlite_file *file);
 
 /* The status and the sentence for a result code of SQLite. Call it before anything else touches the

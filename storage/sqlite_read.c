@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "service/core/point.h"
 #include "storage/sqlite_row.h"
 
 static enum status damaged(struct sqlite_store *self, const char *what, uint64_t number,
@@ -33,40 +34,22 @@ static enum status visit_session(struct sqlite_store *self, sqlite3_stmt *row,
 static enum status visit_checkpoint(struct sqlite_store *self, sqlite3_stmt *row,
                                     const struct store_visitor *visitor, struct fault *fault)
 {
-    struct store_checkpoint checkpoint = {
-        .id = row_number(row, 0),
-        .session = sqlite3_column_int64(row, 1),
-        .lsn = row_number(row, 2),
-        .step = row_number(row, 3),
-        .chunks = (uint32_t)row_number(row, 4),
-        .bytes = row_number(row, 5),
-    };
+    struct store_checkpoint checkpoint = row_checkpoint(row);
 
-    if (row_checksum_checkpoint(&checkpoint) != row_number(row, 6))
+    if (!row_checkpoint_good(row, &checkpoint))
         return damaged(self, "The record of checkpoint", checkpoint.id, fault);
     return visitor->checkpoint(visitor->context, &checkpoint);
-}
-
-static struct store_event event_of(sqlite3_stmt *row)
-{
-    return (struct store_event){
-        .lsn = row_number(row, 0),
-        .session = sqlite3_column_int64(row, 1),
-        .step = row_number(row, 2),
-        .kind = (uint32_t)row_number(row, 3),
-        .chunk = (uint32_t)row_number(row, 4),
-        .chunks = (uint32_t)row_number(row, 5),
-    };
 }
 
 static enum status visit_event(struct sqlite_store *self, sqlite3_stmt *row,
                                const struct store_visitor *visitor, struct fault *fault)
 {
-    struct store_event event = event_of(row);
+    struct store_event event = row_event(row);
 
-    (void)self;
-    (void)fault; /* the checksum includes head and body: event_read checks it */
-    return visitor->event(visitor->context, &event);
+    /* The row's checksum includes head and body: event_read checks it. */
+    if (!row_kind_valid(&event, row_number(row, 3)))
+        return damaged(self, "The record of the event at lsn", event.lsn, fault);
+    return event.chunk == 0 ? visitor->event(visitor->context, &event) : STATUS_OK;
 }
 
 static enum status scan_rows(struct sqlite_store *self, enum sqlite_statement statement,
@@ -130,13 +113,13 @@ enum status sqlite_event_read(struct store *store, uint64_t lsn,
     enum status status = read_row(self, &binding, "The event at lsn", lsn, fault);
     if (status != STATUS_OK)
         goto done;
-    struct store_event found = event_of(binding.statement);
+    struct store_event found = row_event(binding.statement);
     if (!row_span(binding.statement, 7, &found.head) ||
         !row_span(binding.statement, 8, &found.body)) {
         status = sqlite_file_fault(&self->file, SQLITE_NOMEM, fault);
         goto done;
     }
-    if (row_checksum_event(&found) != row_number(binding.statement, 6) ||
+    if ((row_checksum_event(&found) != row_number(binding.statement, 6) && !BUG(no_checksum)) ||
         found.head.size > STORE_HEAD_BYTES || found.body.size > STORE_CHUNK_BYTES) {
         status = damaged(self, "The event at lsn", lsn, fault);
         goto done;
@@ -170,7 +153,8 @@ enum status sqlite_checkpoint_read(struct store *store, uint64_t id, uint32_t ch
         goto done;
     if (!row_span(binding.statement, 1, &found))
         status = sqlite_file_fault(&self->file, SQLITE_NOMEM, fault);
-    else if (row_checksum_chunk(place, found) != row_number(binding.statement, 0) ||
+    else if ((row_checksum_chunk(place, found) != row_number(binding.statement, 0) &&
+              !BUG(no_checksum)) ||
              found.size > STORE_CHUNK_BYTES)
         status = damaged(self, "Checkpoint", id, fault);
     if (status != STATUS_OK)

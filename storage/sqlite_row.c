@@ -53,6 +53,20 @@ uint64_t row_checksum_event(const struct store_event *event)
                         bytes_checksum(event->body));
 }
 
+uint64_t row_kind(const struct store_event *event)
+{
+    uint64_t sum = ROW_CHECKSUM(event->lsn, (uint64_t)event->session, event->step, event->kind,
+                                event->chunk, event->chunks) >>
+                   32;
+
+    return (sum > 0 ? sum : 1) << 32 | event->kind;
+}
+
+bool row_kind_valid(const struct store_event *event, uint64_t column)
+{
+    return event->kind > 0 && (column >> 32 == 0 || column == row_kind(event));
+}
+
 uint64_t row_checksum_session(const struct store_session *session)
 {
     return ROW_CHECKSUM((uint64_t)session->key, bytes_checksum(span_text(session->id)),
@@ -70,9 +84,14 @@ uint64_t row_checksum_chunk(uint64_t place, struct span body)
     return ROW_CHECKSUM(place, bytes_checksum(body));
 }
 
+bool row_place_exists(uint64_t id)
+{
+    return id > 0 && id >> (63 - ROW_CHUNK_BITS) == 0;
+}
+
 uint64_t row_place(uint64_t id, uint32_t chunk)
 {
-    PRE(id > 0 && id >> (63 - ROW_CHUNK_BITS) == 0 && chunk <= ROW_CHUNK_LAST);
+    PRE(row_place_exists(id) && chunk <= ROW_CHUNK_LAST);
     return id << ROW_CHUNK_BITS | chunk;
 }
 
@@ -93,4 +112,43 @@ bool row_span(sqlite3_stmt *row, int column, struct span *out)
 
     *out = span_of(data, (size_t)size);
     return size == 0 || data != NULL;
+}
+
+struct store_event row_event(sqlite3_stmt *row)
+{
+    return (struct store_event){
+        .lsn = row_number(row, 0),
+        .session = sqlite3_column_int64(row, 1),
+        .step = row_number(row, 2),
+        .kind = (uint32_t)row_number(row, 3),
+        .chunk = (uint32_t)row_number(row, 4),
+        .chunks = (uint32_t)row_number(row, 5),
+    };
+}
+
+struct store_checkpoint row_checkpoint(sqlite3_stmt *row)
+{
+    return (struct store_checkpoint){
+        .id = row_number(row, 0),
+        .session = sqlite3_column_int64(row, 1),
+        .lsn = row_number(row, 2),
+        .step = row_number(row, 3),
+        .chunks = (uint32_t)row_number(row, 4),
+        .bytes = row_number(row, 5),
+    };
+}
+
+bool row_is_unsealed(sqlite3_stmt *row)
+{
+    bool zeros = true;
+
+    for (int column = 2; column <= 7; column++)
+        zeros = zeros && sqlite3_column_int64(row, column) == 0;
+    return zeros;
+}
+
+bool row_checkpoint_good(sqlite3_stmt *row, const struct store_checkpoint *checkpoint)
+{
+    return sqlite3_column_int64(row, 7) == 1 &&
+           row_checksum_checkpoint(checkpoint) == row_number(row, 6);
 }

@@ -25,6 +25,16 @@ void row_bind_bytes(struct row_binding *binding, struct span bytes);
 
 uint64_t row_number(sqlite3_stmt *row, int column);
 
+/* The columns of a journal row, without its blobs; of a checkpoint's record. In the order of the
+ * statements that read them. */
+struct store_event row_event(sqlite3_stmt *row);
+struct store_checkpoint row_checkpoint(sqlite3_stmt *row);
+
+/* Whether a checkpoint's record is one of being written; whether a sealed one is as it was sealed.
+ */
+bool row_is_unsealed(sqlite3_stmt *row);
+bool row_checkpoint_good(sqlite3_stmt *row, const struct store_checkpoint *checkpoint);
+
 /* A blob of the row, in SQLite's memory until the next step. False when memory ran out. */
 bool row_span(sqlite3_stmt *row, int column, struct span *out);
 
@@ -32,11 +42,20 @@ bool row_span(sqlite3_stmt *row, int column, struct span *out);
 uint64_t row_place(uint64_t id, uint32_t chunk);
 uint64_t row_lsn(uint64_t lsn);
 
+/* Whether a checkpoint may have this id, as row_place demands. */
+bool row_place_exists(uint64_t id);
+
 /* The XXH3-64 of a row: its numbers, and the XXH3-64 of each of its blobs, as little-endian words.
  */
 uint64_t row_checksum_event(const struct store_event *event);
 uint64_t row_checksum_session(const struct store_session *session);
 uint64_t row_checksum_checkpoint(const struct store_checkpoint *checkpoint);
 uint64_t row_checksum_chunk(uint64_t place, struct span body);
+
+/* What stands in the journal's column kind: the kind, and above it 32 bits of a checksum of the
+ * row's numbers, so that a scan need not read head and body to know whose an event is. Rows written
+ * before there was one have 0 there. row_kind_valid: the numbers are those that were written. */
+uint64_t row_kind(const struct store_event *event);
+bool row_kind_valid(const struct store_event *event, uint64_t column);
 
 #endif

@@ -16,6 +16,7 @@ struct sqlite_store {
     uint64_t lsn_last;   /* the highest so far, this transaction included */
     uint64_t lsn_before; /* the same at begin */
     uint32_t counter;    /* the file's change counter at begin */
+    bool inspect;        /* opened to be looked at only */
     bool open;           /* a transaction is open */
     bool spoiled;        /* a write of this transaction failed: it can only be rolled back */
     bool
@@ -40,6 +41,9 @@ enum status sqlite_store_written(struct sqlite_store *self, int code, struct fau
 
 /* A call that no correct caller makes: spoils the transaction. */
 enum status sqlite_store_misuse(struct sqlite_store *self, struct fault *fault, const char *what);
+
+/* The refusal of a write to a store that was opened with STORE_INSPECT. */
+enum status sqlite_store_looked_at(const struct sqlite_store *self, struct fault *fault);
 
 /* OK while the epoch in `file` is ours. */
 enum status sqlite_store_owned(const struct sqlite_store *self, struct sqlite_file *file,
@@ -73,5 +77,20 @@ enum status sqlite_event_read(struct store *store, uint64_t lsn,
 enum status sqlite_checkpoint_read(struct store *store, uint64_t id, uint32_t chunk,
                                    unsigned char body[STORE_CHUNK_BYTES], size_t *size,
                                    struct fault *fault);
+
+/* sqlite_verify.c */
+enum status sqlite_verify(struct store *store, const struct store_watch *watch,
+                          struct store_report *report, struct fault *fault);
+/* The same of a file that is no store, opened in any mode but COPY. */
+enum status sqlite_file_verify(struct sqlite_file *file, const struct store_watch *watch,
+                               struct store_report *report, struct fault *fault);
+
+/* sqlite_care.c */
+enum status sqlite_backup(const char *folder, const char *to, const struct store_watch *watch,
+                          uint64_t *bytes, struct fault *fault);
+enum status sqlite_restore(const char *folder, const char *from, const struct store_watch *watch,
+                           struct store_report *report, struct fault *fault);
+enum status sqlite_compact(const char *folder, const struct store_watch *watch, uint64_t *before,
+                           uint64_t *after, struct fault *fault);
 
 #endif

@@ -7,6 +7,7 @@
 #include "storage/sqlite_store.h"
 
 #include "service/core/contract.h"
+#include "service/core/point.h"
 
 struct sqlite_store *sqlite_store_of(struct store *store)
 {
@@ -61,6 +62,12 @@ static void settle(struct sqlite_store *self)
     }
 }
 
+enum status sqlite_store_looked_at(const struct sqlite_store *self, struct fault *fault)
+{
+    return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                     "%s was opened to be looked at only and takes no writes.", self->file.path);
+}
+
 enum status sqlite_store_owned(const struct sqlite_store *self, struct sqlite_file *file,
                                struct fault *fault)
 {
@@ -69,7 +76,7 @@ enum status sqlite_store_owned(const struct sqlite_store *self, struct sqlite_fi
 
     if (code != SQLITE_DONE)
         return sqlite_file_fault(file, code, fault);
-    if (epoch != self->epoch)
+    if (epoch != self->epoch && !BUG(no_fence))
         return fault_set(fault, STATUS_STORAGE_FAILED, "",
                          "%s was taken over by another process. Stop this one.", file->path);
     return STATUS_OK;
@@ -103,7 +110,7 @@ enum status sqlite_store_end(struct sqlite_store *self, struct fault *fault)
                                             fault)) != STATUS_OK) {
         sqlite_store_undo(self);
         settle(self);
-        return status;
+        return BUG(ignore_commit_error) ? STATUS_OK : status;
     }
     if (status != STATUS_OK)
         sqlite_store_undo(self);
@@ -116,6 +123,8 @@ enum status sqlite_begin(struct store *store, struct fault *fault)
     struct sqlite_store *self = sqlite_store_of(store);
     enum status status;
 
+    if (self->inspect)
+        return sqlite_store_looked_at(self, fault);
     turn_take(&self->turn);
     if (self->broken)
         status = fault_set(fault, STATUS_STORAGE_FAILED, "",

@@ -70,7 +70,7 @@ enum status sqlite_event_append(struct store *store, const struct store_event *e
     row_bind_number(&binding, event->lsn);
     row_bind_number(&binding, (uint64_t)event->session);
     row_bind_number(&binding, event->step);
-    row_bind_number(&binding, event->kind);
+    row_bind_number(&binding, row_kind(event));
     row_bind_number(&binding, event->chunk);
     row_bind_number(&binding, event->chunks);
     row_bind_number(&binding, row_checksum_event(event));

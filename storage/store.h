@@ -82,9 +82,32 @@ struct store_visitor {
     enum status (*event)(void *context, const struct store_event *event);
 };
 
+/* STORE_INSPECT looks at what is there, for offline checks: it takes the folder as STORE_SERVE
+ * does, but needs an existing database of the present schema, raises no epoch, drops no unsealed
+ * checkpoint, and begin and maintain fail. All it may write is what a crash left to be rolled back.
+ */
+enum store_use { STORE_SERVE, STORE_INSPECT };
+
 struct store_options {
     const char *folder; /* where the files live; unused by "memory" */
-    bool create;        /* make the folder and the database when absent */
+    bool create;        /* make the folder and the database when absent; not with STORE_INSPECT */
+    enum store_use use;
+};
+
+/* How long work on a whole store goes; either may be NULL. Called by the thread that asked. */
+struct store_watch {
+    void *context;
+    /* `doing` is a constant word or two; bytes, done <= total. Several times a second. */
+    void (*progress)(void *context, const char *doing, uint64_t done, uint64_t total);
+    void (*finding)(void *context, const char *sentence); /* damage: what is wrong, and where */
+};
+
+/* What a store holds, and how much of it is damaged. */
+struct store_report {
+    uint64_t sessions, checkpoints,
+        events;     /* checkpoints: sealed; events: with their first chunk */
+    uint64_t bytes; /* of records, heads, bodies and chunks */
+    uint64_t findings;
 };
 
 struct store;
@@ -139,14 +162,53 @@ struct store_backend {
                                    unsigned char body[STORE_CHUNK_BYTES], size_t *size,
                                    struct fault *fault); /* absent: NOT_FOUND */
 
-    /* Housekeeping when there is time: folds logs back, gives space back, and after an I/O error
-     * reopens and checks. OK when the store can be written (a real small write was tried and is
-     * durable). */
-    enum status (*maintain)(struct store *store, struct fault *fault);
+    /* Housekeeping when there is time: after an I/O error reopens and checks, folds logs back, and
+     * unless `more` is NULL gives space back, one slice that takes about as long as a commit;
+     * *more: there is another, so call again. OK when the store can be written (a real small write
+     * was tried and is durable), also when the slice alone failed: *more is false then. */
+    enum status (*maintain)(struct store *store, bool *more, struct fault *fault);
+
+    /* Reads everything and holds it against its checksums: every record, head, body and chunk; that
+     * a sealed checkpoint and every event that has a first chunk have all of them; that no chunk is
+     * without its checkpoint; and the medium's own structure. Goes on after a finding. OK when it
+     * came to the end, whatever it found; the store is taken for all that time. */
+    enum status (*verify)(struct store *store, const struct store_watch *watch,
+                          struct store_report *report, struct fault *fault);
+
+    /* Care of a folder that no store_open of this process holds; see store_backup, store_restore
+     * and store_compact below. NULL when nothing is kept. */
+    enum status (*backup)(const char *folder, const char *to, const struct store_watch *watch,
+                          uint64_t *bytes, struct fault *fault);
+    enum status (*restore)(const char *folder, const char *from, const struct store_watch *watch,
+                           struct store_report *report, struct fault *fault);
+    enum status (*compact)(const char *folder, const struct store_watch *watch, uint64_t *before,
+                           uint64_t *after, struct fault *fault);
 };
 
 /* Opens by URL: "sqlite:FOLDER", "memory:", or a bare folder (sqlite). */
 enum status store_open(const char *url, bool create, struct store **out, struct fault *fault);
+
+/* Opens what is there to look at it: STORE_INSPECT. */
+enum status store_inspect(const char *url, struct store **out, struct fault *fault);
+
+/* Copies the database into the folder `to` (made when absent, one level), as of one moment, whether
+ * or not a server uses it. Commits of that server wait until the copy is whole; a copy that takes
+ * longer than they can wait is given up. `to` gets the whole copy or none, durably, and must hold
+ * no database. *bytes: its size. */
+enum status store_backup(const char *url, const char *to, const struct store_watch *watch,
+                         uint64_t *bytes, struct fault *fault);
+
+/* Puts the database of the folder `from` in place, where none may be, after the copy has passed
+ * verify (damage: STATUS_STORAGE_FAILED, and *report is written too). Brings an older schema up to
+ * date. Neither folder may be in use; `from` is only read. All or nothing, durably. */
+enum status store_restore(const char *url, const char *from, const struct store_watch *watch,
+                          struct store_report *report, struct fault *fault);
+
+/* Writes the database anew without its gaps and puts it in the old one's place once it has passed
+ * verify. The folder must not be in use. Interrupted at any time, the old or the new one is there,
+ * whole. Sizes in bytes. */
+enum status store_compact(const char *url, const struct store_watch *watch, uint64_t *before,
+                          uint64_t *after, struct fault *fault);
 
 /* The verbs, dispatched. See above for what each promises. */
 void store_close(struct store *take_store);

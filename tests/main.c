@@ -10,6 +10,7 @@
 #include "tests/lib/testing.h"
 
 #define SUITE(name) Suite *suite_##name(void);
+#define FAULT SUITE
 #include "tests/suites.def"
 #undef SUITE
 

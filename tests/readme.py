@@ -35,12 +35,14 @@ def check(condition, words, output):
 def main():
     curls = [re.sub(r"^make serve.*\n", "", block, flags=re.MULTILINE) for block in blocks("sh") if "curl " in block]
     pythons = blocks("python")
-    check(len(curls) == 3 and len(pythons) == 1, "README.md has other blocks than this test knows", "")
+    check(len(curls) == 4 and len(pythons) == 1, "README.md has other blocks than this test knows", "")
 
     output = run(["bash", "-c"], SHELL + "".join(curls))
     check("\n304\n" in output, "what did not change is not a 304", output)
     check('"name":"lamb"' in output, "there is no session of lamb", output)
     check('"average":"ema"' in output, "there is no average", output)
+    check('"lineage":1' in output and '"state_hash"' in output, "there is no past", output)
+    check('"off_policy":true' in output and '"converted"' in output, "there are no forks", output)
 
     output = run([sys.executable, "-c"], pythons[0])
     loss = float(output.split()[0])

@@ -6,8 +6,10 @@
 #include "api/router.h"
 #include "api/session_json.h"
 #include "api/tensors_body.h"
+#include "service/core/clock.h"
 
 #define PLACE(member) .offset = offsetof(struct gradient_body, member)
+#define DRY_RUN "dry_run"
 
 struct gradient_body {
     uint64_t base_step;
@@ -75,7 +77,7 @@ static enum status read_key(const struct request *request, const char **key, str
 }
 
 /* What makes two requests the same step: media type, query and body; not what the answer should
- * look like. */
+ * look like, nor whether it was tried before. */
 static enum status digest_payload(const struct request *request, struct digest *out,
                                   struct fault *fault)
 {
@@ -87,6 +89,8 @@ static enum status digest_payload(const struct request *request, struct digest *
     if (type != NULL)
         hash_add(hash, type, strlen(type) + 1);
     for (size_t i = 0; i < request->query_count; i++) {
+        if (strcmp(request->query[i].name, DRY_RUN) == 0)
+            continue;
         hash_add(hash, request->query[i].name, strlen(request->query[i].name) + 1);
         hash_add(hash, request->query[i].value, strlen(request->query[i].value) + 1);
     }
@@ -96,9 +100,19 @@ static enum status digest_payload(const struct request *request, struct digest *
     return STATUS_OK;
 }
 
-static enum status submit(struct request *request, struct session *session, struct outcome *outcome,
-                          struct fault *fault)
+/* A query parameter beside a body of any type. */
+static enum status read_dry_run(struct request *request, bool *dry_run, struct fault *fault)
 {
+    static const struct field about[] = {{DRY_RUN, FIELD_FLAG, .offset = 0}, {.name = NULL}};
+
+    *dry_run = false;
+    return fields_read_query(request, about, dry_run, fault);
+}
+
+static enum status submit(struct request *request, struct session *session, bool dry_run,
+                          struct outcome *outcome, struct fault *fault)
+{
+    uint64_t started_us = clock_monotonic_us();
     double nothing = (double)NAN;
     struct gradient_body body = {.loss = nothing,
                                  .examples = 1,
@@ -106,7 +120,7 @@ static enum status submit(struct request *request, struct session *session, stru
                                  .momentum = nothing,
                                  .beta1 = nothing,
                                  .beta2 = nothing};
-    struct submission submission = {0};
+    struct submission submission = {.dry_run = dry_run, .receive_ms = request->receive_ms};
     struct tensors tensors;
     enum status status;
 
@@ -134,6 +148,7 @@ static enum status submit(struct request *request, struct session *session, stru
     submission.momentum = body.momentum;
     submission.beta1 = body.beta1;
     submission.beta2 = body.beta2;
+    submission.decode_ms = (double)(clock_monotonic_us() - started_us) / 1e3;
     status = session_submit(session, &submission, outcome, fault);
 done:
     buffer_release(tensors.buffer);
@@ -148,6 +163,7 @@ struct reply serve_gradients_submit(struct engine *engine, struct request *reque
     struct answer_form form;
     struct outcome outcome;
     struct fault fault;
+    bool dry_run;
     enum status status = request_session(engine, request, &session, &fault);
 
     if (status != STATUS_OK)
@@ -155,10 +171,12 @@ struct reply serve_gradients_submit(struct engine *engine, struct request *reque
     if (weights)
         status = answer_form_read(request, session, false, &form, &fault);
     if (status == STATUS_OK)
-        status = submit(request, session, &outcome, &fault);
-    struct reply reply = status == STATUS_OK
-                             ? outcome_reply(request, session, &outcome, weights ? &form : NULL)
-                             : reply_fault(request, &fault);
+        status = read_dry_run(request, &dry_run, &fault);
+    if (status == STATUS_OK)
+        status = submit(request, session, dry_run, &outcome, &fault);
+    struct reply reply = status == STATUS_OK ? outcome_reply(request, session, &outcome, dry_run,
+                                                             weights ? &form : NULL)
+                                             : reply_fault(request, &fault);
     session_release(session);
     return reply;
 }

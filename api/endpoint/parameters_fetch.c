@@ -1,9 +1,10 @@
-/* GET /v1/sessions/{id}/parameters: the current weights, straight from the revision's memory, or
- * their moving average. */
+/* GET /v1/sessions/{id}/parameters: the weights of now or of a past step, straight from the
+ * revision's memory, or their moving average. */
 #include <inttypes.h>
 #include <string.h>
 
 #include "api/average.h"
+#include "api/moment.h"
 #include "api/router.h"
 #include "api/session_json.h"
 #include "api/tensors_body.h"
@@ -66,10 +67,12 @@ static enum status answer(struct request *request, struct session *session,
 }
 
 static enum status fetch(struct request *request, struct session *session,
-                         const struct answer_form *form, struct reply *reply, struct fault *fault)
+                         const struct answer_form *form, const struct moment_query *query,
+                         struct reply *reply, struct fault *fault)
 {
     struct revision *revision;
-    enum status status = session_revision(session, &revision, fault);
+    enum status status = query == NULL ? session_revision(session, &revision, fault)
+                                       : session_revision_at(session, query, &revision, fault);
 
     if (status != STATUS_OK)
         return status;
@@ -90,6 +93,8 @@ static enum status fetch(struct request *request, struct session *session,
 
 struct reply serve_parameters_fetch(struct engine *engine, struct request *request)
 {
+    const struct moment_query *query;
+    struct moment_choice choice;
     struct session *session;
     struct answer_form form;
     struct reply reply;
@@ -99,8 +104,9 @@ struct reply serve_parameters_fetch(struct engine *engine, struct request *reque
     if (status != STATUS_OK)
         return reply_fault(request, &fault);
     if ((status = answer_form_read(request, session, true, &form, &fault)) == STATUS_OK &&
+        (status = moment_read(request, &choice, &query, &fault)) == STATUS_OK &&
         (status = request_query_end(request, &fault)) == STATUS_OK)
-        status = fetch(request, session, &form, &reply, &fault);
+        status = fetch(request, session, &form, query, &reply, &fault);
     session_release(session);
     return status == STATUS_OK ? reply : reply_fault(request, &fault);
 }

@@ -66,8 +66,9 @@ struct reply serve_parameters_replace(struct engine *engine, struct request *req
     if (status != STATUS_OK)
         return reply_fault(request, &fault);
     status = replace(request, session, &outcome, &fault);
-    struct reply reply = status == STATUS_OK ? outcome_reply(request, session, &outcome, NULL)
-                                             : reply_fault(request, &fault);
+    struct reply reply = status == STATUS_OK
+                             ? outcome_reply(request, session, &outcome, false, NULL)
+                             : reply_fault(request, &fault);
     session_release(session);
     return reply;
 }

@@ -1,4 +1,4 @@
-/* The arena: a list of malloc'ed blocks, each at least 8 KiB. */
+/* The arena: a list of malloc'ed blocks, each at least arena_block_bytes. */
 #include "service/core/arena.h"
 
 #include <stdint.h>
@@ -8,7 +8,9 @@
 
 #include "service/core/contract.h"
 
-enum { BLOCK_BYTES = 8192, ALIGNMENT = 16 };
+enum { ALIGNMENT = 16 };
+
+size_t arena_block_bytes = 8192;
 
 struct arena_block {
     struct arena_block *next;
@@ -36,7 +38,8 @@ void arena_reset(struct arena *arena)
 {
     struct arena_block *kept = arena->blocks;
 
-    if (kept == NULL || kept->next != NULL || kept->capacity > BLOCK_BYTES) {
+    arena->failed = false;
+    if (kept == NULL || kept->next != NULL || kept->capacity > arena_block_bytes) {
         arena_close(arena);
         return;
     }
@@ -45,14 +48,18 @@ void arena_reset(struct arena *arena)
 
 void *arena_take(struct arena *arena, size_t size)
 {
-    if (size > SIZE_MAX / 2)
+    if (size > SIZE_MAX / 2) {
+        arena->failed = true;
         return NULL;
+    }
     size = (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     if (arena->blocks == NULL || arena->blocks->capacity - arena->used < size) {
-        size_t capacity = size > BLOCK_BYTES ? size : BLOCK_BYTES;
+        size_t capacity = size > arena_block_bytes ? size : arena_block_bytes;
         struct arena_block *block = malloc(sizeof *block + capacity);
-        if (block == NULL)
+        if (block == NULL) {
+            arena->failed = true;
             return NULL;
+        }
         *block = (struct arena_block){.next = arena->blocks, .capacity = capacity};
         arena->blocks = block;
         arena->used = 0;

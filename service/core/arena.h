@@ -4,6 +4,7 @@
 #define DESCENT_CORE_ARENA_H
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 struct arena_block;
@@ -11,7 +12,12 @@ struct arena_block;
 struct arena {
     struct arena_block *blocks; /* newest first */
     size_t used;                /* bytes used of the newest */
+    bool failed;                /* memory was out since arena_init or arena_reset */
 };
+
+/* What a block holds at least. Tests make it small before any thread starts, so that every piece is
+ * an allocation that can fail. */
+extern size_t arena_block_bytes;
 
 void arena_init(struct arena *arena);
 void arena_close(struct arena *arena);

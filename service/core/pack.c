@@ -18,36 +18,49 @@ struct span packer_span(const struct packer *packer)
     return span_of(packer->data, packer->used);
 }
 
-void pack_fixed(struct packer *packer, const void *data, size_t size)
+bool packer_reserve(struct packer *packer, size_t size)
+{
+    if (packer->capacity - packer->used >= size)
+        return true;
+    size_t capacity = (packer->used + size) * 2 + 64;
+    unsigned char *grown = realloc(packer->data, capacity);
+    if (grown == NULL)
+        return false;
+    packer->data = grown;
+    packer->capacity = capacity;
+    return true;
+}
+
+/* Inline: where the size is known, as that of a number is, the copy is one store. */
+static inline void put(struct packer *packer, const void *data, size_t size)
 {
     if (packer->failed || size == 0)
         return;
-    if (packer->capacity - packer->used < size) {
-        size_t capacity = (packer->used + size) * 2 + 64;
-        unsigned char *grown = realloc(packer->data, capacity);
-        if (grown == NULL) {
-            packer->failed = true;
-            return;
-        }
-        packer->data = grown;
-        packer->capacity = capacity;
+    if (!packer_reserve(packer, size)) {
+        packer->failed = true;
+        return;
     }
     memcpy(packer->data + packer->used, data, size);
     packer->used += size;
+}
+
+void pack_fixed(struct packer *packer, const void *data, size_t size)
+{
+    put(packer, data, size);
 }
 
 void pack_u32(struct packer *packer, uint32_t value)
 {
     uint32_t little = htole32(value);
 
-    pack_fixed(packer, &little, sizeof little);
+    put(packer, &little, sizeof little);
 }
 
 void pack_u64(struct packer *packer, uint64_t value)
 {
     uint64_t little = htole64(value);
 
-    pack_fixed(packer, &little, sizeof little);
+    put(packer, &little, sizeof little);
 }
 
 void pack_f64(struct packer *packer, double value)

@@ -17,6 +17,9 @@ struct packer {
 };
 
 void packer_close(struct packer *packer);
+/* Room for `size` bytes more, so that packing them cannot fail; false when memory is out, which
+ * fails nothing else. */
+bool packer_reserve(struct packer *packer, size_t size);
 struct span packer_span(const struct packer *packer);
 
 void pack_u32(struct packer *packer, uint32_t value);
@@ -30,7 +33,8 @@ void pack_fixed(struct packer *packer, const void *data, size_t size); /* no len
 struct unpacker {
     const unsigned char *data;
     size_t size, used;
-    bool failed; /* the record was too short */
+    bool failed;     /* the record was too short */
+    uint32_t format; /* of the record, where its reader has set it */
 };
 
 uint32_t unpack_u32(struct unpacker *unpacker);

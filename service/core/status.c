@@ -54,6 +54,7 @@ enum status fault_set(struct fault *fault, enum status status, const char *where
                       const char *detail, ...)
 {
     if (fault != NULL) {
+        char words[sizeof fault->detail]; /* the arguments may be the fault's own words */
         va_list arguments;
         fault->status = status;
         fault->extra_name = NULL;
@@ -61,9 +62,10 @@ enum status fault_set(struct fault *fault, enum status status, const char *where
         snprintf(fault->where, sizeof fault->where, "%s", where);
         mend_utf8(fault->where);
         va_start(arguments, detail);
-        vsnprintf(fault->detail, sizeof fault->detail, detail, arguments);
+        vsnprintf(words, sizeof words, detail, arguments);
         va_end(arguments);
-        mend_utf8(fault->detail);
+        mend_utf8(words);
+        memcpy(fault->detail, words, strlen(words) + 1);
     }
     return status;
 }

@@ -125,5 +125,6 @@ bool slot_needed(const struct slot *slot, const double *hyper)
 
 size_t slot_extent(const struct slot *slot, const struct tensor *tensor)
 {
-    return slot->extent == NULL ? tensor->count : slot->extent(tensor);
+    /* One without elements may have rows all the same. */
+    return slot->extent == NULL || tensor->count == 0 ? tensor->count : slot->extent(tensor);
 }

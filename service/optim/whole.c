@@ -88,25 +88,34 @@ struct pass {
     const void *context;
     size_t segment;
     size_t sum_count;
+    struct tally_run run; /* of an update: its sums are moved and size */
     double sums[WHOLE_SEGMENTS][WHOLE_SUMS_MAX];
+    struct tally_edge edges[WHOLE_SEGMENTS];
 };
 
 /* The average and the norms, beside the weights while they are in cache. */
 static void finish_block(const struct whole *whole, const real *next, const real *last,
-                         size_t start, size_t count, double *sums)
+                         size_t start, size_t count, struct tally_walk *tally)
 {
-    double moved, size;
+    size_t at = whole->piece.start + start, end = at + count;
 
     if (whole->average != NULL)
         REAL(vector_average)
     (real_at(whole->next_average, start), real_at(whole->average, start), next,
      (real)whole->average_rest, count);
-    REAL(reduce_update)(next, last, count, &moved, &size);
-    sums[0] += moved;
-    sums[1] += size;
+    while (at < end) {
+        size_t some = tally_piece(tally, at, end);
+        double moved, size;
+        REAL(reduce_update)(next, last, some, &moved, &size);
+        at += some;
+        next += some;
+        last += some;
+        tally_add(tally, at, moved, size);
+    }
 }
 
-static void run_block(const struct pass *pass, size_t start, size_t count, double *sums)
+static void run_block(const struct pass *pass, size_t start, size_t count, double *sums,
+                      struct tally_walk *tally)
 {
     const struct whole *whole = pass->whole;
     const struct optimizer *rule = whole->rule;
@@ -133,7 +142,7 @@ static void run_block(const struct pass *pass, size_t start, size_t count, doubl
             sums[k] += own[k];
     } else {
         pass->update(&piece, pass->context);
-        finish_block(whole, piece.next_param, last, start, count, sums);
+        finish_block(whole, piece.next_param, last, start, count, tally);
     }
 }
 
@@ -142,16 +151,24 @@ static void run_segment(void *context, size_t index)
     struct pass *pass = context;
     size_t start = index * pass->segment, end = start + pass->segment;
     double sums[WHOLE_SUMS_MAX] = {0};
+    struct tally_walk tally;
 
     if (end > pass->whole->count)
         end = pass->whole->count;
+    if (pass->update != NULL)
+        tally_begin(&tally, &pass->run, pass->whole->piece.start + start, &pass->edges[index]);
     for (; start < end; start += WHOLE_BLOCK)
-        run_block(pass, start, end - start < WHOLE_BLOCK ? end - start : WHOLE_BLOCK, sums);
+        run_block(pass, start, end - start < WHOLE_BLOCK ? end - start : WHOLE_BLOCK, sums, &tally);
+    if (pass->update != NULL) {
+        tally_end(&tally);
+        sums[0] = tally.all.one;
+        sums[1] = tally.all.two;
+    }
     for (size_t k = 0; k < WHOLE_SUMS_MAX; k++)
         pass->sums[index][k] = sums[k];
 }
 
-static void run_pass(struct pass *pass, double *sums)
+static size_t run_pass(struct pass *pass, double *sums)
 {
     size_t segments;
 
@@ -163,6 +180,7 @@ static void run_pass(struct pass *pass, double *sums)
         for (size_t i = 0; i < segments; i++)
             sums[k] += pass->sums[i][k];
     }
+    return segments;
 }
 
 void REAL(whole_reduce)(const struct whole *whole,
@@ -180,6 +198,14 @@ void REAL(whole_reduce)(const struct whole *whole,
     run_pass(&pass, sums);
 }
 
+static void write_note(void *context, size_t index, struct tally_sums sums)
+{
+    struct tensor_note *notes = context;
+
+    notes[index].update_norm = (float)sqrt(sums.one);
+    notes[index].weight_norm = (float)sqrt(sums.two);
+}
+
 void REAL(whole_update)(struct whole *whole,
                         void (*task)(const struct piece *piece, const void *context),
                         const void *context)
@@ -192,7 +218,12 @@ void REAL(whole_update)(struct whole *whole,
     pass.update = task;
     pass.context = context;
     pass.sum_count = 2;
-    run_pass(&pass, sums);
+    pass.run = (struct tally_run){.tensors = whole->tensors,
+                                  .count = whole->tensor_count,
+                                  .note = whole->notes == NULL ? NULL : write_note,
+                                  .context = whole->notes};
+    size_t segments = run_pass(&pass, sums);
+    tally_join(&pass.run, pass.edges, segments);
     whole->moved = sums[0];
     whole->size = sums[1];
 }

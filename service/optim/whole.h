@@ -20,6 +20,8 @@
 
 #include "service/kernel/real.h"
 #include "service/optim/optimizer.h"
+#include "service/optim/tally.h"
+#include "service/tensor/note.h"
 
 enum { WHOLE_BLOCK = 8192, WHOLE_SEGMENTS = 1024, WHOLE_SUMS_MAX = 4 };
 
@@ -32,9 +34,11 @@ struct wire_gradient {
 
 struct whole {
     const struct optimizer *rule;
-    const struct tensor *tensor; /* grain tensor: its shape; else NULL */
-    size_t count;                /* > 0 */
-    bool adapt;                  /* false: the group wants no layer-wise rate */
+    const struct tensor *tensor;  /* grain tensor: its shape; else NULL */
+    const struct tensor *tensors; /* neighbours in the layout, of which it consists */
+    size_t tensor_count;          /* > 0 */
+    size_t count;                 /* > 0 */
+    bool adapt;                   /* false: the group wants no layer-wise rate */
     struct piece piece;   /* of the whole: start, step, hyper, scalar, seed; param (before decoupled
                            decay), next_param, base and slots at their first element */
     void *workspace;      /* as the rule asked for, 64-byte aligned */
@@ -45,7 +49,9 @@ struct whole {
     void *next_average;  /* [count] */
     double average_rest; /* 1 - decay */
     /* results of whole_update */
-    double moved, size; /* sums of (w(t) - w(t-1))^2 and of w(t)^2 */
+    double moved, size;        /* sums of (w(t) - w(t-1))^2 and of w(t)^2 */
+    struct tensor_note *notes; /* [tensor_count]: update_norm and weight_norm of the tensors that
+                                  are not empty; NULL: not wanted */
 };
 
 /* How a long vector is cut for the crew: parts of so many elements, whole blocks, at most

@@ -1,6 +1,7 @@
 /* Admission of a step: what depends on the session's position, with its mutex held. */
 #include <string.h>
 
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "service/session/step.h"
 
@@ -46,7 +47,8 @@ enum status step_check_repeat(struct step *step, bool *seen, struct outcome *out
                                 .revision = revision_retain(session->state->current)};
         return STATUS_OK;
     }
-    for (const struct flight *other = session->flights; other != NULL; other = other->next) {
+    for (const struct flight *other = session->flights; other != NULL && !BUG(repeat_in_flight);
+         other = other->next) {
         bool same_worker = mine->worker != NULL && other->worker != NULL &&
                            strcmp(mine->worker, other->worker) == 0;
         if ((mine->keyed && other->keyed &&
@@ -122,9 +124,14 @@ static enum status check_position(const struct step *step, struct fault *fault)
                   (unsigned long long)s->base_step, (unsigned long long)current);
         return fault_extra(fault, "current_step", current);
     }
-    if (step->event.kind == EVENT_GRADIENT && session->state->bases_max > 0)
-        return check_base(step, current, fault);
-    return STATUS_OK;
+    if (step->event.kind != EVENT_GRADIENT)
+        return STATUS_OK;
+    if (session->state->bases_max > 0) {
+        enum status status = check_base(step, current, fault);
+        if (status != STATUS_OK)
+            return status;
+    }
+    return step_check_norm(step, fault);
 }
 
 /* What can refuse the step where the session stands, and what must not fail later. */
@@ -139,9 +146,12 @@ static enum status check(struct step *step, bool *seen, struct outcome *out, str
         return status;
     if ((status = check_position(step, fault)) != STATUS_OK)
         return status;
-    if (!ledger_reserve(&session->state->ledger, in_flight + 1))
+    if (!state_reserve(session->state, in_flight + 1))
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     step->event.step = session->admitted_step + 1;
+    step->event.lineage = session->lineage;
+    step->event.told_step = session->state->told_step;
+    step->event.told = session->state->told[session->state->told_step % TOLD_MAX].hash;
     step->event.base_step = s != NULL && s->has_base_step ? s->base_step : session->admitted_step;
     return STATUS_OK;
 }
@@ -164,12 +174,45 @@ static enum status propose(struct step *step, struct fault *fault)
         step->body = step->joined;
         step->offset = 0;
         step->size = size;
-        event_propose(session->state, session->plan, &session->spec, count, &step->event,
-                      step->body);
+        event_propose(session->state, session->plan, &session->spec, &step->event, step->body);
     }
     pthread_mutex_lock(&session->mutex);
     return step->joined != NULL ? STATUS_OK
                                 : fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+}
+
+/* What the step would do, on a copy of the slots; nothing changes. The turn is held exclusively.
+ * Mutex held on entry and exit. */
+static enum status rehearse(struct step *step, struct outcome *out, struct fault *fault)
+{
+    struct session *session = step->session;
+    struct state copy = *session->state;
+    struct step_line line;
+    enum status status = STATUS_OK;
+
+    pthread_mutex_unlock(&session->mutex);
+
+    copy.sample = NULL;
+    for (size_t k = 0; k < SLOTS_MAX; k++) {
+        const struct buffer *slot = copy.slot[k];
+        if (slot == NULL)
+            continue;
+        if ((copy.slot[k] = buffer_new(slot->size)) == NULL)
+            status = fault_set(fault, STATUS_INTERNAL, "", "out of memory for a dry run");
+        else
+            memcpy(copy.slot[k]->data, slot->data, slot->size);
+    }
+    if (status == STATUS_OK) {
+        event_apply(&copy, session->plan, &session->spec, &step->event, step->body, step->offset,
+                    NULL, step->next, &line);
+        *out = (struct outcome){.receipt = line.receipt, .revision = step->next};
+        step->next = NULL;
+    }
+    for (size_t k = 0; k < SLOTS_MAX; k++)
+        buffer_release(copy.slot[k]);
+    pthread_mutex_lock(&session->mutex);
+    out->receipt.durable_step = session->durable_step; /* deferred steps may land meanwhile */
+    return status;
 }
 
 /* Queues the event of a step that was checked, in the order of admission. */
@@ -190,7 +233,9 @@ static enum status enqueue(struct step *step, struct fault *fault)
     session->admitted_step++;
     step->flight.next = session->flights;
     session->flights = &step->flight;
-    if (mode == DURABILITY_INTERVAL) {
+    if (BUG(acknowledge_before_commit))
+        session->durable_step = session->admitted_step;
+    if (mode == DURABILITY_INTERVAL || (BUG(acknowledge_before_commit) && step->entry != NULL)) {
         step->entry->deferred = true;
         commit_later(committer, &step->entry->item,
                      (uint64_t)(session->spec.durability.seconds * 1e6));
@@ -214,14 +259,17 @@ enum status step_admit(struct step *step, bool *going, bool *again, bool *seen, 
         step->ticket = session_ticket(session, true);
     *again = session->spec_version != step->spec_version;
     if (!*again && (status = check(step, seen, out, fault)) == STATUS_OK && !*seen) {
-        if (step->exclusive)
+        bool dry_run = step->submission != NULL && step->submission->dry_run;
+        if (step->event.kind == EVENT_GRADIENT && session->plan->proposal_count > 0)
             status = propose(step, fault);
         if (status == STATUS_OK)
-            status = enqueue(step, fault);
-        *going = status == STATUS_OK;
+            status = dry_run ? rehearse(step, out, fault) : enqueue(step, fault);
+        *going = status == STATUS_OK && !dry_run;
     }
+    bool failed = status == STATUS_ABNORMAL_GRADIENT && !step->submission->dry_run &&
+                  !step_quarantine(step, fault);
     if (step->exclusive && !*going)
-        session_end_turn(session, true, false);
+        session_end_turn(session, true, failed);
     return status;
 }
 

@@ -61,8 +61,23 @@ struct measuring {
     const struct wire_gradient *gradient;
     const struct measure *measure;
     size_t segment;
+    struct tally_run run; /* its sums are squares and zeros */
     double sum[WHOLE_SEGMENTS], clipped_sum[WHOLE_SEGMENTS];
+    struct tally_edge edges[WHOLE_SEGMENTS];
 };
+
+/* The norms and zeros of a block's tensors. */
+static void measure_tensors(struct tally_walk *tally, const real *block, size_t at, size_t count)
+{
+    for (size_t end = at + count; at < end;) {
+        size_t some = tally_piece(tally, at, end);
+        double squares, zeros;
+        REAL(reduce_gradient)(block, some, &squares, &zeros);
+        at += some;
+        block += some;
+        tally_add(tally, at, squares, zeros);
+    }
+}
 
 static void measure_segment(void *context, size_t index)
 {
@@ -71,21 +86,81 @@ static void measure_segment(void *context, size_t index)
     real scratch[WHOLE_BLOCK], clipped[WHOLE_BLOCK];
     size_t start = index * work->segment, end = start + work->segment;
     double sum = 0, clipped_sum = 0;
+    struct tally_walk tally;
 
+    if (m->notes != NULL)
+        tally_begin(&tally, &work->run, start, &work->edges[index]);
     if (end > work->gradient->count)
         end = work->gradient->count;
     for (; start < end; start += WHOLE_BLOCK) {
         size_t count = end - start < WHOLE_BLOCK ? end - start : WHOLE_BLOCK;
         const real *block = REAL(gradient_block)(work->gradient, start, count, scratch);
-        sum += REAL(reduce_squares)(block, count);
+        if (m->notes != NULL)
+            measure_tensors(&tally, block, start, count);
+        else
+            sum += REAL(reduce_squares)(block, count);
         if (m->norm_clipped && isfinite(m->clip_value)) {
             REAL(vector_scale)(clipped, block, (real)m->rescale, count);
             REAL(vector_clamp)(clipped, (real)m->clip_value, count);
             clipped_sum += REAL(reduce_squares)(clipped, count);
         }
     }
+    if (m->notes != NULL) {
+        tally_end(&tally);
+        sum = tally.all.one;
+    }
     work->sum[index] = sum;
     work->clipped_sum[index] = clipped_sum;
+}
+
+static void write_note(void *context, size_t index, struct tally_sums sums)
+{
+    const struct measure *m = context;
+
+    m->notes[index].grad_norm = (float)(fabs(m->rescale) * sqrt(sums.one));
+    m->notes[index].zeros = (float)(sums.two / (double)m->layout->tensors[index].count);
+}
+
+/* Before the tensors that are not empty are noted. */
+static void start_notes(struct measure *m, struct tally_run *run)
+{
+    for (size_t i = 0; i < m->layout->tensor_count; i++)
+        m->notes[i].grad_norm = m->notes[i].zeros = 0;
+    *run = (struct tally_run){m->layout->tensors, m->layout->tensor_count, write_note, m};
+}
+
+static struct wire_gradient tensor_gradient(const struct wire_gradient *gradient,
+                                            const struct tensor *tensor)
+{
+    return (struct wire_gradient){.data = (unsigned char *)gradient->data +
+                                          tensor->offset * dtype_size(gradient->wire),
+                                  .wire = gradient->wire,
+                                  .count = tensor->count};
+}
+
+static void count_nonfinite(const struct wire_gradient *gradient, struct measure *m)
+{
+    for (size_t i = 0; i < m->layout->tensor_count; i++) {
+        struct wire_gradient part = tensor_gradient(gradient, &m->layout->tensors[i]);
+        struct measure found = {0};
+        find_nonfinite(&part, &found);
+        m->notes[i].nonfinite =
+            found.bad_count < UINT32_MAX ? (uint32_t)found.bad_count : UINT32_MAX;
+    }
+}
+
+/* Where squares of doubles overflow or vanish, a norm is beyond 2^500 or below 2^-480 and so beyond
+ * a float whatever it is, unless the scale is as far from 1. */
+static void mend_notes(const struct wire_gradient *gradient, struct measure *m)
+{
+    double scale = fabs(m->rescale);
+
+    if (REAL_DTYPE == DTYPE_F32 || (scale > 0x1p-300 && scale < 0x1p300))
+        return;
+    for (size_t i = 0; i < m->layout->tensor_count; i++) {
+        struct wire_gradient part = tensor_gradient(gradient, &m->layout->tensors[i]);
+        m->notes[i].grad_norm = (float)careful_norm(&part, m->rescale, HUGE_VAL);
+    }
 }
 
 /* A sum of squares is finite only if every element is: one pass answers both questions. */
@@ -96,6 +171,8 @@ static void measure(const struct wire_gradient *gradient, struct measure *m)
     work.gradient = gradient;
     work.measure = m;
     work.segment = REAL(whole_segment)(gradient->count);
+    if (m->notes != NULL)
+        start_notes(m, &work.run);
     size_t segments = (gradient->count + work.segment - 1) / work.segment;
     double sum = 0, clipped_sum = 0;
 
@@ -104,17 +181,24 @@ static void measure(const struct wire_gradient *gradient, struct measure *m)
         sum += work.sum[i];
         clipped_sum += work.clipped_sum[i];
     }
+    if (m->notes != NULL)
+        tally_join(&work.run, work.edges, segments);
     m->bad_count = 0;
     m->norm = fabs(m->rescale) * sqrt(sum);
     m->clipped_norm = isfinite(m->clip_value) ? sqrt(clipped_sum) : m->norm;
-    if (squares_hold(sum) &&
-        (!m->norm_clipped || !isfinite(m->clip_value) || squares_hold(clipped_sum)))
-        return;
-    find_nonfinite(gradient, m);
-    if (m->bad_count > 0)
-        return;
-    m->norm = careful_norm(gradient, m->rescale, HUGE_VAL);
-    m->clipped_norm = careful_norm(gradient, m->rescale, m->clip_value);
+    if (!squares_hold(sum) ||
+        (m->norm_clipped && isfinite(m->clip_value) && !squares_hold(clipped_sum))) {
+        find_nonfinite(gradient, m);
+        if (m->bad_count > 0) {
+            if (m->notes != NULL)
+                count_nonfinite(gradient, m);
+            return;
+        }
+        m->norm = careful_norm(gradient, m->rescale, HUGE_VAL);
+        m->clipped_norm = careful_norm(gradient, m->rescale, m->clip_value);
+    }
+    if (m->notes != NULL)
+        mend_notes(gradient, m);
 }
 
 static void zero_nonfinite(const struct wire_gradient *gradient)
@@ -157,6 +241,8 @@ static void set_whole(const struct advance *a, const struct part *part, double h
 {
     *whole = (struct whole){.rule = a->plan->rule,
                             .tensor = part->tensor,
+                            .tensors = &a->plan->layout->tensors[part->tensor_start],
+                            .tensor_count = part->tensor_count,
                             .count = part->count,
                             .adapt = part->adapt,
                             .piece = {.count = part->count,
@@ -174,7 +260,8 @@ static void set_whole(const struct advance *a, const struct part *part, double h
                             .gradient = &a->gradient,
                             .average = real_at(a->average, part->start),
                             .next_average = real_at(a->next_average, part->start),
-                            .average_rest = a->average_rest};
+                            .average_rest = a->average_rest,
+                            .notes = a->notes == NULL ? NULL : &a->notes[part->tensor_start]};
     set_part(a, part, hyper, &whole->conditioning);
     whole->piece.conditioning = &whole->conditioning;
     for (size_t k = 0; k < SLOTS_MAX; k++)
@@ -211,6 +298,8 @@ static void run(struct advance *a)
     PRE(rule->dtype == REAL_DTYPE && a->update > 0);
     if (rule->begin != NULL)
         rule->begin(a->hyper, a->update, a->scalar);
+    for (size_t i = 0; a->notes != NULL && i < a->plan->layout->tensor_count; i++)
+        a->notes[i].update_norm = a->notes[i].weight_norm = 0; /* the empty ones stay so */
     for (size_t i = 0; i < a->plan->part_count; i++) {
         set_whole(a, &a->plan->parts[i], hyper, slot, &whole);
         if (rule->update != NULL)

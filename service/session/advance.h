@@ -23,6 +23,11 @@ struct measure {
     double rescale;    /* not 0 */
     double clip_value; /* infinity: none */
     bool norm_clipped; /* take the clipped norm too (clip_norm is set) */
+    /* For each tensor (both NULL: not wanted; the norm of all is then summed in another order):
+     * grad_norm and zeros are set, not finite where the tensor is not; nonfinite only when there
+     * are any, so that what is zeroed and measured again keeps its count. */
+    const struct layout *layout;
+    struct tensor_note *notes; /* [layout->tensor_count] */
     /* results */
     double norm;         /* L2 norm of rescale * g */
     double clipped_norm; /* L2 norm of clamp(rescale * g); set when norm_clipped */
@@ -47,7 +52,8 @@ struct advance {
     const void *average;                    /* [count]; NULL: none */
     void *next_average;                     /* [count] */
     double average_rest;                    /* 1 - decay */
-    /* results */
+    struct tensor_note *notes;              /* [plan->layout->tensor_count]; NULL: not wanted */
+    /* results; and update_norm and weight_norm of the notes */
     double update_norm, param_norm; /* L2 norms of w(t) - w(t-1) and of w(t) */
 };
 

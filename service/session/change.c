@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
@@ -21,20 +22,23 @@ static enum status store_spec(struct session *session, const struct spec *spec, 
     enum status status;
 
     spec_pack(&packed, spec);
+    event.lineage = session->lineage;
     if (packed.failed || (body = buffer_new(packed.used)) == NULL) {
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
         goto done;
     }
     memcpy(body->data, packed.data, packed.used);
     if (session->spec.durability.mode == DURABILITY_CHECKPOINT && session->dirty > 0 &&
-        (status = session_checkpoint(session, NULL, fault)) != STATUS_OK)
+        (status = session_checkpoint_own(session, false, fault)) != STATUS_OK)
         goto done;
     if ((status = journal_entry_new(session, &event, body, 0, packed.used, &entry, fault)) !=
         STATUS_OK)
         goto done;
     entry->spec = spec;
+    POINT(before_spec);
     commit_enqueue(committer, &entry->item);
     status = commit_wait(&entry->item, fault);
+    POINT(after_spec);
 done:
     journal_entry_free(entry);
     buffer_release(body);
@@ -104,6 +108,8 @@ static enum status write_deletion(struct commit_item *item, struct commit_turn *
 {
     struct journal_entry *deletion = (struct journal_entry *)(void *)item;
 
+    if (BUG(forget_deletion))
+        return STATUS_OK;
     return turn->store->backend->session_drop(turn->store, deletion->session->key, fault);
 }
 
@@ -114,22 +120,22 @@ enum status session_delete(struct engine *engine, struct session *session, struc
     uint64_t ticket;
 
     pthread_mutex_lock(&session->mutex);
-    while (session->loading)
-        pthread_cond_wait(&session->turn, &session->mutex);
     if ((status = session_admit_alone(session, &ticket, fault)) != STATUS_OK)
         goto done;
     pthread_mutex_unlock(&session->mutex);
+    POINT(before_delete);
     commit_enqueue(engine->committer, &deletion.item);
     status = commit_wait(&deletion.item, fault);
     pthread_mutex_lock(&session->mutex);
     session->deleted = status == STATUS_OK;
     session_end_turn(session, true, false);
-    while (session->loading) /* a reader came meanwhile: it walks the lists that go now */
-        pthread_cond_wait(&session->turn, &session->mutex);
+    /* Those who read walk the lists that go now. Not earlier: more would come for ever. */
+    session_await_readers(session);
 done:
     pthread_mutex_unlock(&session->mutex);
     if (status != STATUS_OK)
         return status;
+    POINT(after_delete);
     engine_forget(engine, session);
     session_drop_contents(session);
     return STATUS_OK;

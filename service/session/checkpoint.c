@@ -4,22 +4,31 @@
  *     slots that are stored, in declaration order
  *
  * cut into chunks. A small state is one chunk in one transaction; a large one goes in slices
- * between which the other sessions' steps pass, and counts only once it is sealed. */
+ * between which the other sessions' steps pass, and counts only once it is sealed. With the seal go
+ * the lines of the ledger of steps since the checkpoint before. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
 enum { SLICE_CHUNKS = 16, EVENTS_PER_CHECKPOINT = 4096 };
+/* Of lines of the ledger in memory, between them a sixteenth of the state. */
+#define LEDGER_BYTES_LOW ((uint64_t)512 << 10)
+#define LEDGER_BYTES_HIGH ((uint64_t)16 << 20)
+/* Who asked for rare checkpoints gets one early only where the lines would be many times that. */
+#define LEDGER_BYTES_RARE ((size_t)64 << 20)
 #define JOURNAL_BYTES_LOW ((uint64_t)4 << 20)
 #define JOURNAL_BYTES_HIGH ((uint64_t)256 << 20)
 
 struct save {
     struct commit_item item; /* first */
     struct session *session;
-    struct span parts[3 + BASES_MAX + SLOTS_MAX];
+    const struct checkpoint *what;
+    struct journal_entry *receipts; /* NULL: none */
+    struct span parts[1 + VECTORS_MAX];
     size_t part_count;
     size_t part, offset; /* where the next slice starts */
     uint64_t id;
@@ -27,7 +36,6 @@ struct save {
     uint32_t chunk; /* the next */
     uint64_t bytes;
     bool last; /* the slice seals */
-    const struct spec *spec;
     struct checkpoint_place *place;
     struct checkpoint_place *replaced; /* goes with the seal; NULL: none */
 };
@@ -37,10 +45,11 @@ struct save {
 static bool wants_checkpoint(const struct session *session)
 {
     uint64_t state = state_bytes(session->layout, session->plan, &session->spec);
-    uint64_t limit = 16 * state;
+    uint64_t limit = 16 * state, ledger = state / 16;
 
     if (session->spec.durability.mode == DURABILITY_CHECKPOINT)
-        return session->dirty >= session->spec.durability.steps;
+        return session->dirty >= session->spec.durability.steps ||
+               session->state->receipts.lines.used >= LEDGER_BYTES_RARE;
     /* Sixteen steps' worth of state bounds the cost of saving it to a few per cent of the
      * journal's; but recovery reads it all. */
     if (limit > JOURNAL_BYTES_HIGH)
@@ -49,19 +58,28 @@ static bool wants_checkpoint(const struct session *session)
         limit = 4 * state;
     if (limit < JOURNAL_BYTES_LOW)
         limit = JOURNAL_BYTES_LOW;
-    return session->journal_since >= limit || session->dirty >= EVENTS_PER_CHECKPOINT;
+    if (ledger > LEDGER_BYTES_HIGH)
+        ledger = LEDGER_BYTES_HIGH;
+    if (ledger < LEDGER_BYTES_LOW)
+        ledger = LEDGER_BYTES_LOW;
+    return session->journal_since >= limit || session->dirty >= EVENTS_PER_CHECKPOINT ||
+           session->state->receipts.lines.used >= ledger;
 }
 
-enum status session_put_record(struct session *session, const struct spec *spec,
+enum status session_put_record(struct session *session, const struct spec *spec, uint64_t lineage,
                                struct store *store, struct fault *fault)
 {
     struct session_record record = {.created_us = session->created_us,
                                     .request = session->request,
                                     .spec = *spec,
-                                    .layout = session->layout};
+                                    .layout = session->layout,
+                                    .lineage = lineage,
+                                    .parent_moment = session->parent_moment};
     struct packer packer = {0};
     enum status status;
 
+    memcpy(record.parent, session->parent, sizeof record.parent);
+    POINT(before_record);
     session_record_pack(&packer, &record);
     struct store_session row = {
         .key = session->key, .id = session->id, .record = packer_span(&packer)};
@@ -74,7 +92,43 @@ enum status session_put_record(struct session *session, const struct spec *spec,
                            packer.used, STORE_CHUNK_BYTES);
     else
         status = store->backend->session_put(store, &row, fault);
+    POINT(after_record);
     packer_close(&packer);
+    return status;
+}
+
+/* What belongs to the state's last step, and the seal. */
+static enum status write_seal(struct save *save, struct commit_turn *turn, uint32_t chunks,
+                              struct fault *fault)
+{
+    const struct store_backend *backend = turn->store->backend;
+    struct journal_entry *entries[] = {save->receipts, save->what->before};
+    enum status status = STATUS_OK;
+
+    for (size_t i = 0; i < 2 && status == STATUS_OK; i++)
+        if (entries[i] != NULL) {
+            POINT(before_receipts);
+            status = entries[i]->item.write(&entries[i]->item, turn, fault);
+            POINT(after_receipts);
+        }
+    if (status != STATUS_OK)
+        return status;
+    struct store_checkpoint seal = {.id = save->id,
+                                    .session = save->session->key,
+                                    .lsn = turn->lsn,
+                                    .step = save->step,
+                                    .chunks = chunks,
+                                    .bytes = save->bytes};
+    save->place->lsn = turn->lsn;
+    save->place->chunks = chunks;
+    POINT(before_seal);
+    status = backend->checkpoint_seal(turn->store, &seal, fault);
+    POINT(after_seal);
+    if (status == STATUS_OK && save->replaced != NULL)
+        status = backend->checkpoint_drop(turn->store, save->replaced->id, fault);
+    if (status == STATUS_OK && save->what->record)
+        status = session_put_record(save->session, save->what->spec, save->what->lineage,
+                                    turn->store, fault);
     return status;
 }
 
@@ -89,6 +143,9 @@ static enum status write_slice(struct commit_item *item, struct commit_turn *tur
     uint32_t chunk = save->chunk;
     enum status status = STATUS_OK;
 
+    POINT(before_slice);
+    if (BUG(drop_before_seal) && save->replaced != NULL)
+        status = backend->checkpoint_drop(turn->store, save->replaced->id, fault);
     for (int count = 0; count < SLICE_CHUNKS && part < save->part_count && status == STATUS_OK;
          count++) {
         struct span *from = &save->parts[part];
@@ -96,28 +153,14 @@ static enum status write_slice(struct commit_item *item, struct commit_turn *tur
         size_t size = rest < STORE_CHUNK_BYTES ? rest : STORE_CHUNK_BYTES;
         status = backend->checkpoint_put(turn->store, save->id, save->session->key, chunk++,
                                          span_of(from->data + offset, size), fault);
+        POINT(in_slice);
         offset += size;
         if (offset == from->size) {
             part++;
             offset = 0;
         }
     }
-    if (status == STATUS_OK && save->last) {
-        struct store_checkpoint seal = {.id = save->id,
-                                        .session = save->session->key,
-                                        .lsn = turn->lsn,
-                                        .step = save->step,
-                                        .chunks = chunk,
-                                        .bytes = save->bytes};
-        save->place->lsn = turn->lsn;
-        save->place->chunks = chunk;
-        status = backend->checkpoint_seal(turn->store, &seal, fault);
-        if (status == STATUS_OK && save->replaced != NULL)
-            status = backend->checkpoint_drop(turn->store, save->replaced->id, fault);
-        if (status == STATUS_OK && save->spec != NULL)
-            status = session_put_record(save->session, save->spec, turn->store, fault);
-    }
-    return status;
+    return status == STATUS_OK && save->last ? write_seal(save, turn, chunk, fault) : status;
 }
 
 /* How many chunks are left from here on. */
@@ -174,6 +217,9 @@ static enum status write_slices(struct save *save, struct fault *fault)
         save->last = left <= SLICE_CHUNKS;
         if ((status = run_item(save, write_slice, fault)) == STATUS_OK)
             skip_chunks(save, left < SLICE_CHUNKS ? left : SLICE_CHUNKS);
+        POINT(after_slice);
+        if (save->what->before != NULL && !save->last)
+            POINT(in_rewind);
     } while (status == STATUS_OK && !save->last);
     if (status != STATUS_OK) {
         /* The save stands alone: nothing builds on it, so the order is sound. What was written of
@@ -188,13 +234,19 @@ static enum status write_slices(struct save *save, struct fault *fault)
 /* Without a journal the checkpoint before this one leads nowhere: no event follows it. */
 static struct checkpoint_place *useless_after_this(struct session *session)
 {
+    struct checkpoint_place *newest = NULL;
+
     pthread_mutex_lock(&session->mutex);
-    struct checkpoint_place *newest = session->checkpoints;
-    const struct event_place *event = session->events;
-    while (event != NULL && newest != NULL && event->lsn <= newest->lsn)
-        event = event->next;
-    if (session->spec.durability.mode != DURABILITY_CHECKPOINT || event != NULL)
-        newest = NULL;
+    /* With a journal, which is long, it is not looked through. */
+    if (session->spec.durability.mode == DURABILITY_CHECKPOINT && session->readers == 0) {
+        const struct event_place *event = session->events;
+        newest = session->checkpoints;
+        while (event != NULL && newest != NULL &&
+               (event->lsn <= newest->lsn || event->kind == EVENT_QUARANTINE))
+            event = event->next;
+        if (event != NULL)
+            newest = NULL;
+    }
     pthread_mutex_unlock(&session->mutex);
     return newest;
 }
@@ -204,6 +256,12 @@ static void note_saved(struct save *save)
     struct session *session = save->session;
 
     pthread_mutex_lock(&session->mutex);
+    /* At once: a line is either in memory or in the journal for those who read the ledger. */
+    if (save->receipts != NULL)
+        journal_entry_landed(save->receipts);
+    if (save->what->before != NULL)
+        journal_entry_landed(save->what->before);
+    receipts_close(&session->state->receipts);
     save->place->next = session->checkpoints;
     session->checkpoints = save->place;
     if (save->replaced != NULL) { /* it was the newest */
@@ -236,67 +294,64 @@ static enum status join_parts(struct save *save, unsigned char **joined, struct 
     return STATUS_OK;
 }
 
-/* Before the first update a slot that starts as zeros needs no room. */
-static bool stores_slot(const struct session *session, size_t k)
-{
-    const struct slot *slot = &session->plan->rule->slots[k];
-
-    return session->state->slot[k] != NULL &&
-           (session->state->updates > 0 || slot->initial != 0 || slot->starts_as_weights);
-}
-
 static void list_parts(struct save *save, const struct session *session, struct span head)
 {
-    const struct state *state = session->state;
-    size_t element = dtype_size(session->dtype), vector = session->layout->count * element;
+    const struct state *state = save->what->state;
+    struct vector vectors[VECTORS_MAX];
+    size_t count =
+        state_vectors(state, session->plan, state_stored_slots(state, session->plan), vectors);
 
     save->parts[save->part_count++] = head;
-    save->parts[save->part_count++] = span_of(state->current->weights->data, vector);
-    if (state->current->average != NULL)
-        save->parts[save->part_count++] = span_of(state->current->average->data, vector);
-    for (size_t i = 0; i < state->base_count; i++)
-        save->parts[save->part_count++] = span_of(state->base[i]->weights->data, vector);
-    for (size_t k = 0; k < SLOTS_MAX; k++)
-        if (stores_slot(session, k))
-            save->parts[save->part_count++] =
-                span_of(state->slot[k]->data, session->plan->slot_count[k] * element);
+    for (size_t i = 0; i < count; i++)
+        save->parts[save->part_count++] = span_of(vectors[i].data->data, vectors[i].size);
     for (size_t i = 0; i < save->part_count; i++)
         save->bytes += save->parts[i].size;
 }
 
+/* The head after its size. */
 static void pack_head(struct packer *packer, const struct session *session,
-                      const struct state *state)
+                      const struct checkpoint *what)
 {
-    struct checkpoint_head head = {.step = state->current->step,
-                                   .lineage = state->current->lineage,
-                                   .updates = state->updates,
-                                   .base_count = state->base_count,
-                                   .last = state->last,
-                                   .cursor = state->cursor,
-                                   .spec = session->spec};
+    struct checkpoint_head head = state_head(what->state, what->spec, session->plan);
     struct packer body = {0};
 
-    memcpy(head.scalar, state->scalar, sizeof head.scalar);
-    for (size_t k = 0; k < SLOTS_MAX; k++)
-        if (stores_slot(session, k))
-            head.slots |= 1u << k;
-    checkpoint_head_pack(&body, &head, &state->ledger);
+    checkpoint_head_pack(&body, &head, what->ledger != NULL ? what->ledger : &what->state->ledger);
     pack_u64(packer, body.used);
     pack_fixed(packer, body.data, body.used);
     packer->failed |= body.failed;
     packer_close(&body);
 }
 
-enum status session_checkpoint(struct session *session, const struct spec *spec,
+/* The ledger's lines as an event. They are of the session's own state, whatever is stored. */
+static enum status list_receipts(struct save *save, struct fault *fault)
+{
+    struct session *session = save->session;
+    const struct receipts *receipts = &session->state->receipts;
+    struct event event = event_make(EVENT_RECEIPTS, session->state->current->step);
+    enum status status;
+
+    if (receipts->count == 0 || BUG(forget_receipts))
+        return STATUS_OK;
+    event.lineage = session->lineage;
+    struct buffer *body = buffer_new(receipts->lines.used);
+    if (body == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory for the ledger");
+    memcpy(body->data, receipts->lines.data, receipts->lines.used);
+    status = journal_entry_new(session, &event, body, 0, body->size, &save->receipts, fault);
+    buffer_release(body);
+    return status;
+}
+
+enum status session_checkpoint(struct session *session, const struct checkpoint *what,
                                struct fault *fault)
 {
-    struct state *state = session->state;
+    const struct revision *current = what->state->current;
     struct packer head = {0};
-    struct save save = {.session = session, .spec = spec};
+    struct save save = {.session = session, .what = what};
     unsigned char *joined = NULL;
     enum status status;
 
-    pack_head(&head, session, state);
+    pack_head(&head, session, what);
     save.place = calloc(1, sizeof *save.place);
     if (head.failed || save.place == NULL) {
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
@@ -304,20 +359,35 @@ enum status session_checkpoint(struct session *session, const struct spec *spec,
     }
     list_parts(&save, session, packer_span(&head));
     save.id = __atomic_add_fetch(&session->engine->next_checkpoint, 1, __ATOMIC_RELAXED);
-    save.step = state->current->step;
-    save.replaced = useless_after_this(session);
+    save.step = current->step;
+    if (what->before == NULL)
+        save.replaced = useless_after_this(session);
     save.place->id = save.id;
     save.place->step = save.step;
+    save.place->lineage = current->lineage;
     save.place->bytes = save.bytes;
-    if ((status = join_parts(&save, &joined, fault)) == STATUS_OK)
+    if ((status = list_receipts(&save, fault)) == STATUS_OK &&
+        (status = join_parts(&save, &joined, fault)) == STATUS_OK)
         status = write_slices(&save, fault);
+    POINT(after_checkpoint);
     if (status == STATUS_OK)
         note_saved(&save);
 done:
+    journal_entry_free(save.receipts);
     packer_close(&head);
     free(joined);
     free(save.place);
     return status;
+}
+
+enum status session_checkpoint_own(struct session *session, bool record, struct fault *fault)
+{
+    struct checkpoint what = {.state = session->state,
+                              .spec = &session->spec,
+                              .lineage = session->lineage,
+                              .record = record};
+
+    return session_checkpoint(session, &what, fault);
 }
 
 enum status session_save(struct session *session, bool always, struct fault *fault)
@@ -332,7 +402,7 @@ enum status session_save(struct session *session, bool always, struct fault *fau
         goto unlock;
     if (always ? session->dirty > 0 : wants_checkpoint(session)) {
         pthread_mutex_unlock(&session->mutex);
-        status = session_checkpoint(session, NULL, fault);
+        status = session_checkpoint_own(session, false, fault);
         pthread_mutex_lock(&session->mutex);
     }
     session_end_turn(session, true, false);

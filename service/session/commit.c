@@ -8,9 +8,17 @@
 #include "service/core/clock.h"
 #include "service/core/contract.h"
 #include "service/core/log.h"
+#include "service/core/point.h"
 #include "storage/store.h"
 
-enum { GROUP_ITEMS_MAX = 4096, RETRY_US = 1000000, IDLE_US = 5000000, GATHER_US_MAX = 5000 };
+enum {
+    GROUP_ITEMS_MAX = 4096,
+    RETRY_US = 1000000,
+    RETRY_MEMORY_US = 20000,
+    REST_US = 5000000,  /* from a commit to the store's housekeeping */
+    SLICE_US = 1000000, /* the same while there is space to give back */
+    GATHER_US_MAX = 5000
+};
 #define GROUP_BYTES_MAX ((size_t)64 << 20)
 #define LATER_BYTES_MAX ((size_t)256 << 20)
 
@@ -37,7 +45,8 @@ struct committer {
     enum status last;     /* how the last transaction ended */
     struct fault trouble; /* the last failure */
     size_t trouble_bytes; /* of its item */
-    bool unrested;        /* commits since the last maintain */
+    uint64_t unrested_us; /* when the first commit since the last rest was; 0: none */
+    bool more;            /* the store has more space to give back */
 };
 
 static void queue_add(struct queue *queue, struct commit_item *item)
@@ -71,19 +80,24 @@ static enum status write_group(struct committer *committer, struct commit_item *
 {
     const struct store_backend *backend = committer->store->backend;
     struct commit_turn turn = {.store = committer->store, .lsn = committer->lsn};
+    POINT(before_begin);
     enum status status = backend->begin(committer->store, fault);
 
     if (status != STATUS_OK)
         return status;
+    POINT(after_begin);
     for (struct commit_item *item = first; item != end; item = item->next)
         if ((status = item->write(item, &turn, fault)) != STATUS_OK) {
             backend->rollback(committer->store);
             return status;
         }
+    POINT(before_commit);
     status = backend->commit(committer->store, fault);
+    POINT(after_commit);
     if (status == STATUS_OK) {
         committer->lsn = turn.lsn;
-        committer->unrested = true;
+        if (committer->unrested_us == 0)
+            committer->unrested_us = clock_monotonic_us();
     }
     return status;
 }
@@ -99,6 +113,7 @@ static void finish(struct committer *committer, struct commit_item *item, enum s
     if (waited) {
         item->status = status;
         sem_post(&item->finished);
+        POINT(between_wakes);
         return;
     }
     pthread_mutex_lock(&committer->mutex);
@@ -123,7 +138,7 @@ static void note_outcome(struct committer *committer, const struct commit_item *
 
     pthread_mutex_lock(&committer->mutex);
     if (status != STATUS_OK && item->waited && item->order != NULL) {
-        item->order->broken = true;
+        item->order->broken = !BUG(build_on_failure);
         item->order->status = status;
     }
     if (status == STATUS_OK || storage)
@@ -135,7 +150,8 @@ static void note_outcome(struct committer *committer, const struct commit_item *
     if (status == STATUS_STORAGE_FAILED || (status != STATUS_OK && !item->waited)) {
         log_error("a write failed: %s", item->fault.detail);
         if (committer->retry_us == 0) /* else clients that hurry would put it off for ever */
-            committer->retry_us = clock_monotonic_us() + RETRY_US;
+            committer->retry_us =
+                clock_monotonic_us() + (status == STATUS_INTERNAL ? RETRY_MEMORY_US : RETRY_US);
         pthread_cond_broadcast(&committer->space); /* let them see the trouble */
     }
     pthread_mutex_unlock(&committer->mutex);
@@ -296,15 +312,35 @@ static void gather(struct committer *committer)
     committer->gathering = 0;
 }
 
-static void rest(struct committer *committer)
+/* When the store's housekeeping is due, as due(). Space goes back slice by slice while nobody
+ * writes; while somebody does, a slice now and then, so that it takes nothing from the steps. */
+static uint64_t rest_due(const struct committer *committer)
+{
+    if (committer->stopping || committer->retry_us > 0)
+        return UINT64_MAX;
+    if (committer->unrested_us == 0)
+        return committer->more ? 0 : UINT64_MAX;
+    return committer->unrested_us + (committer->more ? SLICE_US : REST_US);
+}
+
+/* With `more` NULL nothing is given back: the store is only made whole. */
+static void maintain(struct committer *committer, bool *more)
 {
     struct fault fault;
 
-    committer->unrested = false;
     pthread_mutex_unlock(&committer->mutex);
-    if (committer->store->backend->maintain(committer->store, &fault) != STATUS_OK)
+    if (committer->store->backend->maintain(committer->store, more, &fault) != STATUS_OK)
         log_error("storage: %s", fault.detail);
     pthread_mutex_lock(&committer->mutex);
+}
+
+static void rest(struct committer *committer)
+{
+    bool more = false;
+
+    committer->unrested_us = 0;
+    maintain(committer, &more);
+    committer->more = more;
 }
 
 static void *run(void *context)
@@ -317,17 +353,19 @@ static void *run(void *context)
         uint64_t when = due(committer);
         if (committer->stopping && (committer->queue.first == NULL || attempts > 3))
             break;
-        if (when > now) {
-            uint64_t idle = now + IDLE_US;
-            wait_for_work(committer, when < idle ? when : idle);
-            if (committer->unrested && committer->queue.first == NULL &&
-                clock_monotonic_us() >= idle)
-                rest(committer);
+        uint64_t pause = rest_due(committer);
+        if (pause <= now && (when > now || pause > 0)) { /* 0: after what is due */
+            rest(committer);
             continue;
         }
-        if (committer->retry_us > 0 && committer->retry_us <= now) {
+        if (when > now) {
+            uint64_t until = when < pause ? when : pause;
+            wait_for_work(committer, until < now + REST_US ? until : now + REST_US);
+            continue;
+        }
+        if (committer->retry_us > 0 && (committer->retry_us <= now || committer->stopping)) {
             committer->retry_us = 0;
-            rest(committer); /* after an I/O error this reopens the store */
+            maintain(committer, NULL); /* after an I/O error this reopens the store */
             if (committer->queue.first == NULL)
                 continue;
         }
@@ -354,6 +392,7 @@ enum status committer_start(struct store *store, uint64_t lsn, struct committer 
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     committer->store = store;
     committer->lsn = lsn;
+    committer->unrested_us = clock_monotonic_us(); /* who closed may have left space to give back */
     queue_clear(&committer->queue);
     pthread_mutex_init(&committer->mutex, NULL);
     pthread_condattr_init(&monotonic);

@@ -5,6 +5,7 @@
 #include <sys/random.h>
 
 #include "service/core/clock.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
@@ -50,7 +51,7 @@ static enum status digest_request(const struct session_request *request, struct 
 static enum status first_state(const struct session_request *request, const struct plan *plan,
                                struct state **out, struct fault *fault)
 {
-    struct state *state = state_new();
+    struct state *state = state_new(request->layout);
     struct addition added = {.workspace = NULL};
     const struct spec *spec = request->spec;
     enum status status;
@@ -115,14 +116,15 @@ static void end_creation(struct engine *engine, struct session *session, bool ma
 }
 
 /* Reserves the id with a hidden session. */
-static enum status reserve(struct engine *engine, const struct session_request *request,
+static enum status reserve(struct engine *engine, const char *wanted,
                            const struct session_record *record, struct plan **plan, bool *exists,
-                           char *id, struct session **out, struct fault *fault)
+                           struct session **out, struct fault *fault)
 {
+    char id[SESSION_ID_BYTES + 1] = "";
     enum status status;
 
     pthread_rwlock_wrlock(&engine->lock);
-    size_t place = request->id != NULL ? registry_place(engine, request->id, exists) : 0;
+    size_t place = wanted != NULL ? registry_place(engine, wanted, exists) : 0;
     if (*exists) {
         *out = session_retain(engine->sessions[place]);
         status = STATUS_OK;
@@ -130,10 +132,11 @@ static enum status reserve(struct engine *engine, const struct session_request *
         status = fault_set(fault, STATUS_QUOTA_EXCEEDED, "",
                            "this server holds its limit of %llu sessions; delete some",
                            (unsigned long long)engine->options.sessions_max);
-    } else if (request->id == NULL && !draw_id(id)) {
+    } else if (wanted == NULL && !draw_id(id)) {
         status = fault_set(fault, STATUS_INTERNAL, "", "no random numbers: %s", strerror(errno));
     } else {
-        struct session *session = session_new(engine, engine->next_key++, id, record, *plan);
+        struct session *session =
+            session_new(engine, engine->next_key++, wanted != NULL ? wanted : id, record, *plan);
         if (session == NULL) {
             status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
         } else {
@@ -163,47 +166,60 @@ enum status engine_check_size(const struct engine *engine, const struct layout *
                      (unsigned long long)engine->options.memory_bytes_max);
 }
 
-enum status engine_create(struct engine *engine, const struct session_request *request,
-                          struct session **out, bool *created, struct fault *fault)
+static enum status check_count(const struct engine *engine, const struct layout *layout,
+                               struct fault *fault)
 {
-    struct session_record record = {
-        .created_us = clock_unix_us(), .spec = *request->spec, .layout = request->layout};
-    char id[SESSION_ID_BYTES + 1] = "";
+    if (layout->count <= engine->options.parameters_max)
+        return STATUS_OK;
+    return fault_set(fault, STATUS_TOO_LARGE, "/parameters",
+                     "the model has %zu parameters; this server takes at most %llu "
+                     "(--parameters-max)",
+                     layout->count, (unsigned long long)engine->options.parameters_max);
+}
+
+enum status engine_plan(const struct engine *engine, const struct spec *spec,
+                        const struct layout *layout, struct plan **out, struct fault *fault)
+{
+    struct plan *plan;
+    enum status status = check_count(engine, layout, fault);
+
+    if (status != STATUS_OK || (status = plan_new(spec, layout, &plan, fault)) != STATUS_OK)
+        return status;
+    status = engine_check_size(engine, layout, plan, spec, fault);
+    if (status == STATUS_OK)
+        *out = plan;
+    else
+        plan_free(plan);
+    return status;
+}
+
+enum status engine_adopt(struct engine *engine, const char *id, const struct session_record *record,
+                         struct state *take_state, struct session **out, bool *created,
+                         struct fault *fault)
+{
+    struct state *state = take_state;
     struct session *session = NULL;
     struct plan *plan = NULL;
-    bool exists, gone;
-    enum status status;
+    bool exists = false, gone;
+    enum status status = engine_plan(engine, &record->spec, record->layout, &plan, fault);
 
-    if (request->layout->count > engine->options.parameters_max)
-        return fault_set(fault, STATUS_TOO_LARGE, "/parameters",
-                         "the model has %zu parameters; this server takes at most %llu "
-                         "(--parameters-max)",
-                         request->layout->count,
-                         (unsigned long long)engine->options.parameters_max);
-    if (request->id != NULL)
-        strcpy(id, request->id);
-    if ((status = check_weights(request->layout, request->spec->dtype, request->weights, fault)) !=
-            STATUS_OK ||
-        (status = digest_request(request, &record.request, fault)) != STATUS_OK ||
-        (status = plan_new(request->spec, request->layout, &plan, fault)) != STATUS_OK)
-        return status;
-    if ((status = engine_check_size(engine, request->layout, plan, request->spec, fault)) !=
-        STATUS_OK) {
-        plan_free(plan);
-        return status;
-    }
+    if (status != STATUS_OK)
+        goto done;
     do {
         gone = exists = false;
-        status = reserve(engine, request, &record, &plan, &exists, id, &session, fault);
+        status = reserve(engine, id, record, &plan, &exists, &session, fault);
         if (status == STATUS_OK && exists)
-            status = compare_existing(session, &record.request, out, &gone, fault);
+            status = compare_existing(session, &record->request, out, &gone, fault);
     } while (gone);
-    plan_free(plan); /* unless a session has it */
     *created = !exists;
     if (exists || status != STATUS_OK)
-        return status;
-    if ((status = first_state(request, session->plan, &session->state, fault)) == STATUS_OK)
-        status = session_checkpoint(session, request->spec, fault);
+        goto done;
+    session->state = state;
+    state = NULL;
+    session->step = session->admitted_step = session->state->current->step;
+    POINT(before_create);
+    status = session_checkpoint_own(session, true, fault);
+    POINT(after_create);
     if (status != STATUS_OK)
         engine_forget(engine, session);
     end_creation(engine, session, status == STATUS_OK);
@@ -211,5 +227,29 @@ enum status engine_create(struct engine *engine, const struct session_request *r
         *out = session;
     else
         session_release(session);
+done:
+    plan_free(plan); /* unless a session has it */
+    state_free(state);
+    return status;
+}
+
+enum status engine_create(struct engine *engine, const struct session_request *request,
+                          struct session **out, bool *created, struct fault *fault)
+{
+    struct session_record record = {
+        .created_us = clock_unix_us(), .spec = *request->spec, .layout = request->layout};
+    struct state *state = NULL;
+    struct plan *plan = NULL;
+    enum status status;
+
+    if ((status = check_count(engine, request->layout, fault)) != STATUS_OK ||
+        (status = check_weights(request->layout, request->spec->dtype, request->weights, fault)) !=
+            STATUS_OK ||
+        (status = digest_request(request, &record.request, fault)) != STATUS_OK ||
+        (status = engine_plan(engine, request->spec, request->layout, &plan, fault)) != STATUS_OK)
+        return status;
+    if ((status = first_state(request, plan, &state, fault)) == STATUS_OK)
+        status = engine_adopt(engine, request->id, &record, state, out, created, fault);
+    plan_free(plan);
     return status;
 }

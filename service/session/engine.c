@@ -10,175 +10,11 @@
 #include "service/core/contract.h"
 #include "service/core/crew.h"
 #include "service/core/log.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
-enum { HOUSEKEEPING_MS = 200, POOL_IDLE_S = 10 };
-
-/* --- opening --- */
-
-struct opening {
-    struct engine *engine;
-    struct fault *fault;
-    struct session **by_key; /* sorted once all are there */
-    size_t count, capacity;
-    uint64_t *orphans; /* checkpoints without a session */
-    size_t orphan_count;
-    bool sorted;
-    bool event_seen;
-};
-
-static enum status visit_session(void *context, const struct store_session *row)
-{
-    struct opening *opening = context;
-    struct engine *engine = opening->engine;
-    struct session_record record;
-    struct fault why;
-    enum status status;
-
-    if (row->key >= engine->next_key)
-        engine->next_key = row->key + 1;
-    /* Going on without it would drop its checkpoints and events as nobody's. */
-    if ((status = session_record_unpack(row->record, &record, &why)) != STATUS_OK)
-        return fault_set(opening->fault, status, "",
-                         "session %s cannot be read: %.200s. Use the version of descent that wrote "
-                         "it, or restore the folder from a backup.",
-                         row->id, why.detail);
-    struct plan *plan = NULL;
-    struct session *session = NULL;
-    if ((status = plan_new(&record.spec, record.layout, &plan, opening->fault)) == STATUS_OK &&
-        (session = session_new(engine, row->key, row->id, &record, plan)) == NULL)
-        plan_free(plan);
-    layout_release(record.layout);
-    if (session == NULL)
-        return status != STATUS_OK ? status : STATUS_INTERNAL;
-    if (opening->count == opening->capacity) {
-        size_t capacity = opening->capacity == 0 ? 64 : 2 * opening->capacity;
-        struct session **by_key = realloc(opening->by_key, capacity * sizeof *by_key);
-        if (by_key == NULL) {
-            session_release(session);
-            return STATUS_INTERNAL;
-        }
-        opening->by_key = by_key;
-        opening->capacity = capacity;
-    }
-    opening->by_key[opening->count++] = session;
-    return STATUS_OK;
-}
-
-static int compare_keys(const void *a, const void *b)
-{
-    int64_t left = (*(struct session *const *)a)->key, right = (*(struct session *const *)b)->key;
-
-    return left < right ? -1 : left > right;
-}
-
-static struct session *find_key(struct opening *opening, int64_t key)
-{
-    struct session probe = {.key = key}, *pointer = &probe;
-
-    if (!opening->sorted && opening->count > 1)
-        qsort(opening->by_key, opening->count, sizeof *opening->by_key, compare_keys);
-    opening->sorted = true;
-    struct session **found = opening->count == 0
-                                 ? NULL
-                                 : bsearch(&pointer, opening->by_key, opening->count,
-                                           sizeof *opening->by_key, compare_keys);
-
-    return found == NULL ? NULL : *found;
-}
-
-static enum status visit_checkpoint(void *context, const struct store_checkpoint *row)
-{
-    struct opening *opening = context;
-    struct engine *engine = opening->engine;
-
-    struct session *session = find_key(opening, row->session);
-
-    if (row->id > engine->next_checkpoint)
-        engine->next_checkpoint = row->id;
-    if (row->session >= engine->next_key)
-        engine->next_key = row->session + 1;
-    if (row->lsn > engine->journal_lsn) /* the journal's last events may be gone already */
-        engine->journal_lsn = row->lsn;
-    if (session == NULL) {
-        uint64_t *orphans =
-            realloc(opening->orphans, (opening->orphan_count + 1) * sizeof *orphans);
-        if (orphans == NULL)
-            return STATUS_INTERNAL;
-        opening->orphans = orphans;
-        opening->orphans[opening->orphan_count++] = row->id;
-        return STATUS_OK;
-    }
-    struct checkpoint_place *place = calloc(1, sizeof *place);
-    if (place == NULL)
-        return STATUS_INTERNAL;
-    *place = (struct checkpoint_place){.next = session->checkpoints,
-                                       .id = row->id,
-                                       .lsn = row->lsn,
-                                       .step = row->step,
-                                       .chunks = row->chunks,
-                                       .bytes = row->bytes};
-    session->checkpoints = place;
-    if (row->step >= session->step)
-        session->step = session->admitted_step = session->durable_step = row->step;
-    return STATUS_OK;
-}
-
-static enum status visit_event(void *context, const struct store_event *row)
-{
-    struct opening *opening = context;
-    struct engine *engine = opening->engine;
-    struct session *session = find_key(opening, row->session);
-
-    if (!opening->event_seen)
-        engine->trimmed_lsn = row->lsn - 1;
-    opening->event_seen = true;
-    if (row->lsn + row->chunks - 1 > engine->journal_lsn)
-        engine->journal_lsn = row->lsn + row->chunks - 1;
-    if (row->session >= engine->next_key)
-        engine->next_key = row->session + 1;
-    if (session == NULL)
-        return STATUS_OK; /* of a deleted session: goes with the old end of the log */
-    struct event_place *place = calloc(1, sizeof *place);
-    if (place == NULL)
-        return STATUS_INTERNAL;
-    uint64_t bytes = (uint64_t)row->chunks * STORE_CHUNK_BYTES;
-    uint64_t vector =
-        (session->layout->count + session->plan->proposal_count) * dtype_size(session->dtype);
-    *place = (struct event_place){.lsn = row->lsn,
-                                  .step = row->step,
-                                  .chunks = row->chunks,
-                                  .bytes = bytes < vector ? bytes : vector};
-    *session->events_end = place;
-    session->events_end = &place->next;
-    engine->journal_bytes += place->bytes;
-    if (row->step > session->step)
-        session->step = session->admitted_step = session->durable_step = row->step;
-    return STATUS_OK;
-}
-
-static enum status read_store(struct engine *engine, struct opening *opening, struct fault *fault)
-{
-    struct store_visitor visitor = {.context = opening,
-                                    .session = visit_session,
-                                    .checkpoint = visit_checkpoint,
-                                    .event = visit_event};
-    enum status status;
-
-    opening->fault = fault;
-    fault_set(fault, STATUS_INTERNAL, "", "out of memory while reading the storage");
-    if ((status = engine->store->backend->scan(engine->store, &visitor, fault)) != STATUS_OK)
-        return status;
-    if (!opening->event_seen)
-        engine->trimmed_lsn = engine->journal_lsn;
-    for (size_t i = 0; i < opening->count; i++) {
-        if ((status = registry_enrol(engine, opening->by_key[i], fault)) != STATUS_OK)
-            return status;
-        opening->by_key[i] = NULL;
-    }
-    return STATUS_OK;
-}
+enum { HOUSEKEEPING_MS = 200, TRIM_US = 2000000, POOL_IDLE_S = 10 };
 
 /* --- housekeeping --- */
 
@@ -198,7 +34,9 @@ static void evict(struct session *session)
             log_warning("session %s stays in memory: %s", session->id, fault.detail);
         session_unpin(session);
     }
+    POINT(before_evict);
     session_evict(session);
+    POINT(after_evict);
 }
 
 struct resident {
@@ -231,7 +69,8 @@ static void evict_idle(struct engine *engine)
             resident->session = sessions[i];
             resident->used_us = sessions[i]->used_us;
             resident->bytes =
-                state_bytes(sessions[i]->layout, sessions[i]->plan, &sessions[i]->spec);
+                state_bytes(sessions[i]->layout, sessions[i]->plan, &sessions[i]->spec) +
+                sessions[i]->state->receipts.lines.capacity;
             bytes += resident->bytes;
         }
         pthread_mutex_unlock(&sessions[i]->mutex);
@@ -256,7 +95,7 @@ static void *keep_house(void *context)
 {
     struct engine *engine = context;
     struct timespec until;
-    uint64_t trimmed_at = 0, evicted_us = clock_monotonic_us();
+    uint64_t trimmed_at = 0, evicted_us = clock_monotonic_us(), trimmed_us = evicted_us;
 
     pthread_mutex_lock(&engine->wake_mutex);
     while (!engine->stopping) {
@@ -269,9 +108,11 @@ static void *keep_house(void *context)
             break;
         pthread_mutex_unlock(&engine->wake_mutex);
         uint64_t end = __atomic_load_n(&engine->journal_lsn, __ATOMIC_RELAXED);
-        if (end - trimmed_at >= 64) {
+        uint64_t since_us = clock_monotonic_us() - trimmed_us;
+        if (end - trimmed_at >= 64 || (end != trimmed_at && since_us > TRIM_US)) {
             engine_trim(engine);
             trimmed_at = end;
+            trimmed_us = clock_monotonic_us();
         }
         if (clock_monotonic_us() - evicted_us > 1000000) {
             evict_idle(engine);
@@ -297,6 +138,7 @@ static void engine_free(struct engine *engine)
     crew_stop();
     pthread_rwlock_destroy(&engine->lock);
     pthread_mutex_destroy(&engine->wake_mutex);
+    pthread_mutex_destroy(&engine->past);
     pthread_cond_destroy(&engine->wake);
     free(engine);
 }
@@ -305,7 +147,7 @@ enum status engine_open(const struct engine_options *options, struct engine **ou
                         struct fault *fault)
 {
     struct engine *engine = calloc(1, sizeof *engine);
-    struct opening opening = {.engine = engine};
+    struct orphans orphans = {.checkpoints = NULL};
     pthread_condattr_t monotonic;
     enum status status;
 
@@ -316,23 +158,20 @@ enum status engine_open(const struct engine_options *options, struct engine **ou
     crew_start();
     engine->options = *options;
     engine->store = options->take_store;
-    engine->next_key = 1;
     pthread_rwlock_init(&engine->lock, NULL);
     pthread_mutex_init(&engine->wake_mutex, NULL);
+    pthread_mutex_init(&engine->past, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&engine->wake, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    if ((status = read_store(engine, &opening, fault)) == STATUS_OK)
+    if ((status = engine_read_store(engine, &orphans, fault)) == STATUS_OK)
         status = committer_start(engine->store, engine->journal_lsn, &engine->committer, fault);
     if (status == STATUS_OK)
-        engine_drop_orphans(engine, opening.orphans, opening.orphan_count);
+        engine_drop_orphans(engine, &orphans);
     if (status == STATUS_OK && pthread_create(&engine->housekeeper, NULL, keep_house, engine) != 0)
         status = fault_set(fault, STATUS_INTERNAL, "", "cannot start the housekeeping thread");
-    for (size_t i = 0; i < opening.count; i++)
-        session_release(opening.by_key[i]);
-    free(opening.by_key);
-    free(opening.orphans);
+    orphans_close(&orphans);
     if (status == STATUS_OK)
         *out = engine;
     else
@@ -364,13 +203,16 @@ void engine_save(struct engine *engine)
 void engine_close(struct engine *take_engine)
 {
     struct engine *engine = take_engine;
+    struct fault fault;
 
     pthread_mutex_lock(&engine->wake_mutex);
     engine->stopping = true;
     pthread_cond_signal(&engine->wake);
     pthread_mutex_unlock(&engine->wake_mutex);
     pthread_join(engine->housekeeper, NULL);
+    engine_ready(engine, &fault); /* after an I/O error it opens the store again */
     engine_save(engine);
+    POINT(after_save);
     engine_free(engine);
 }
 
@@ -383,7 +225,7 @@ enum status engine_ready(struct engine *engine, struct fault *fault)
         return status;
     /* The last write failed: whether the next would is found out by trying one of its size, for a
      * full disk often takes small ones. */
-    status = engine->store->backend->maintain(engine->store, fault);
+    status = engine->store->backend->maintain(engine->store, NULL, fault);
     return status == STATUS_OK ? engine_probe(engine, bytes, fault) : status;
 }
 

@@ -15,6 +15,7 @@
 #include "service/core/status.h"
 #include "service/session/spec.h"
 #include "service/tensor/layout.h"
+#include "service/tensor/note.h"
 
 struct engine;
 struct session;
@@ -48,6 +49,11 @@ enum status engine_ready(struct engine *engine, struct fault *fault);
 
 /* --- revisions --- */
 
+/* Names a revision for ever. */
+struct moment {
+    uint64_t lineage, step;
+};
+
 /* The weights at a step: immutable, reference-counted. */
 struct revision {
     uint64_t step, lineage;
@@ -69,6 +75,8 @@ struct receipt {
     uint32_t kind; /* enum receipt_kind */
     uint64_t step, lineage, durable_step, base_step, staleness;
     double lr, grad_norm, clip_scale, update_norm, param_norm, loss;
+    bool hashed; /* spec.hash_every asked for it */
+    struct digest state_hash;
 };
 
 /* --- sessions --- */
@@ -108,7 +116,9 @@ struct session_view {
     uint64_t step, durable_step, lineage;
     bool has_cursor;
     char cursor[CURSOR_BYTES + 1];
-    struct receipt last; /* kind RECEIPT_NONE before the first */
+    struct receipt last;               /* kind RECEIPT_NONE before the first */
+    char parent[SESSION_ID_BYTES + 1]; /* "": not a fork */
+    struct moment parent_moment;
 };
 
 /* Fills the view. `brief` leaves out cursor and last and never loads state from disk. */
@@ -151,6 +161,8 @@ struct submission {
     const char *key;                   /* Idempotency-Key or NULL */
     struct digest payload;             /* of what came with the key or the seq */
     struct precondition match;
+    bool dry_run;                 /* tells what would happen and changes nothing */
+    double receive_ms, decode_ms; /* how long the caller took, for the ledger of steps */
 };
 
 struct outcome {
@@ -177,6 +189,173 @@ enum status session_patch(struct session *session,
                           enum status (*change)(void *context, struct spec *spec,
                                                 struct fault *fault),
                           void *context, struct fault *fault);
+
+/* --- history --- */
+
+/* A revision somebody asks for. Where no lineage is named, it is the step on the line that leads to
+ * the current revision. */
+struct moment_query {
+    bool has_lineage;
+    uint64_t lineage, step;
+};
+
+/* All verbs below that take a moment: HISTORY_GONE (extra "oldest_step") when it is not kept any
+ * more, NOT_FOUND when there has been no such step, STORAGE_FAILED naming the place when what is
+ * stored does not lead to the hashes and receipts stored with it. query NULL: the current
+ * revision. */
+
+/* The weights (and their average) as they were. */
+enum status session_revision_at(struct session *session, const struct moment_query *query,
+                                struct revision **out, struct fault *fault);
+
+/* XXH3-128 of layout, step, weights and state (state_hash.h says exactly of what). */
+enum status session_hash(struct session *session, const struct moment_query *query,
+                         struct moment *moment, struct digest *out, struct fault *fault);
+
+/* Where the time of a step went; NaN: not known, for it is not kept over a crash. */
+struct stages {
+    float receive_ms, decode_ms, admit_ms, commit_ms, apply_ms;
+};
+
+/* One line of the ledger of steps. */
+struct step_line {
+    struct receipt receipt; /* durable_step: its own */
+    uint64_t created_us;
+    char worker[WORKER_BYTES + 1]; /* "": none */
+    uint64_t seq;                  /* 0: none */
+    uint64_t bytes;                /* of the gradient as it was journaled */
+    struct stages stages;
+    size_t note_count; /* tensors of the layout, or 0: not known */
+    const struct tensor_note *notes;
+};
+
+/* Calls visit for the lines of the steps from..to (inclusive) that are kept, rising, on the line of
+ * query's lineage (its step is not looked at); a visit that does not return OK ends it with its
+ * status. *oldest: the first step that is kept. */
+enum status session_steps(struct session *session, const struct moment_query *query, uint64_t from,
+                          uint64_t to,
+                          enum status (*visit)(void *context, const struct step_line *line),
+                          void *context, uint64_t *oldest, struct fault *fault);
+
+/* Goes back to a revision under the next lineage. Configuration: as it was then, but for
+ * durability, history, hash_every and labels, which stay. */
+enum status session_rewind(struct session *session, const struct moment_query *query,
+                           struct fault *fault);
+
+enum fork_state { FORK_KEEP, FORK_RESET };
+enum fork_slot { FORK_SLOT_KEPT, FORK_SLOT_FRESH, FORK_SLOT_DROPPED };
+
+struct fork_request {
+    const char *id;                   /* NULL: the server picks one */
+    const struct moment_query *query; /* NULL: the current revision */
+    /* Edits a copy of the parent's configuration as it was then; may change the rule, but not the
+     * precision. NULL: as it is. */
+    enum status (*change)(void *context, struct spec *spec, struct fault *fault);
+    void *context;
+    enum fork_state state;
+    bool replay; /* runs the gradients that the parent took after it through the fork */
+};
+
+/* What became of the state. */
+struct fork_outcome {
+    struct moment parent;
+    enum { FORK_KEPT, FORK_CONVERTED, FORK_FRESH } state;
+    /* Slots of the new rule in its order, then those of the old that were dropped. */
+    size_t slot_count;
+    struct {
+        const char *name;
+        enum fork_slot fate;
+    } slots[2 * SLOTS_MAX];
+    uint64_t replayed; /* gradients of the parent that were run through it */
+};
+
+/* A new session, on disk when it returns; retained. SESSION_EXISTS for an id in use. */
+enum status session_fork(struct session *session, const struct fork_request *request,
+                         struct session **out, struct fork_outcome *outcome, struct fault *fault);
+
+/* Saves the state now, if anything changed; *out: the revision that the newest checkpoint has. */
+enum status session_checkpoint_now(struct session *session, struct moment *out,
+                                   struct fault *fault);
+
+struct checkpoint_view {
+    struct moment moment;
+    uint64_t bytes;
+};
+
+/* The newest first: fills up to `count`, returns how many there are. */
+size_t session_checkpoints(struct session *session, struct checkpoint_view *out, size_t count);
+
+/* Gradients that were refused for their norm (spec.gradient.max_norm_ratio) and kept. */
+struct quarantined {
+    uint64_t number; /* of this session, rising */
+    uint64_t step;   /* the session stood at */
+    uint64_t created_us;
+    enum dtype dtype;
+    double grad_norm, loss;
+    char worker[WORKER_BYTES + 1];
+};
+enum { QUARANTINE_MAX = 16 };
+
+/* The newest first, at most QUARANTINE_MAX. */
+enum status session_quarantine(struct session *session, struct quarantined out[QUARANTINE_MAX],
+                               size_t *count, struct fault *fault);
+/* The gradient, layout->count elements of about->dtype. NOT_FOUND. */
+enum status session_quarantined(struct session *session, uint64_t number, struct quarantined *about,
+                                struct buffer **out, struct fault *fault);
+
+/* --- the whole state, as vectors and records --- */
+
+/* One vector of a state, tensor by tensor: `extent[i]` numbers of tensor i from `start[i]`. Where
+ * extent is one a parameter, it has the tensor's shape, else it is flat. */
+struct image_vector {
+    char prefix[64]; /* "", "average/", "base/1/", "slot/m/": before the tensor's name */
+    struct buffer *data;
+    bool shaped;
+    size_t *extent, *start; /* [layout->tensor_count] */
+};
+
+/* A session at one moment, apart from the session. */
+struct image {
+    struct layout *layout;
+    struct spec spec;
+    struct moment moment;
+    struct digest state_hash;
+    struct span record, head; /* what else there is: opaque, a few KiB to some MiB */
+    size_t vector_count;
+    struct image_vector vectors[3 + BASES_MAX + SLOTS_MAX];
+    void *internal;
+};
+
+enum status session_export(struct session *session, const struct moment_query *query,
+                           struct image **out, struct fault *fault);
+
+/* The image that record and head (copied) tell of, with room for the vectors: to be filled.
+ * INVALID_FIELD when they cannot be read; TOO_LARGE. */
+enum status engine_image(struct engine *engine, struct span record, struct span head,
+                         struct image **out, struct fault *fault);
+
+/* Makes a session of an image whose vectors are filled. INVALID_FIELD when their hash is not the
+ * one of the head. An id in use: with the same image OK and *created false, else SESSION_EXISTS. */
+enum status engine_import(struct engine *engine, const char *id, struct image *take_image,
+                          struct session **out, bool *created, struct fault *fault);
+
+void image_free(struct image *image); /* NULL is allowed */
+
+/* --- proofs --- */
+
+struct verify_report {
+    uint64_t sessions, checkpoints, steps, hashes, findings;
+};
+
+/* Replays every session of a store (opened to serve or to inspect; nothing is written) from its
+ * oldest checkpoint and holds it against every hash and receipt that is stored. watch (storage's,
+ * may be NULL) is told of progress in bytes of the journal and of each finding. OK when it could
+ * look at everything, whatever it found. */
+struct store_watch;
+enum status engine_verify(struct store *store, const struct store_watch *watch,
+                          struct verify_report *out, struct fault *fault);
+
+/* --- end of a session --- */
 
 /* Deletes: running steps finish first; afterwards every call on the session is SESSION_NOT_FOUND.
  */

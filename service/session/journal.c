@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "service/core/contract.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
@@ -20,8 +21,8 @@ static enum status write_entry(struct commit_item *item, struct commit_turn *tur
         struct store_event event = {
             .lsn = turn->lsn + 1,
             .session = entry->session->key,
-            .step = entry->step,
-            .kind = entry->kind,
+            .step = entry->place->step,
+            .kind = entry->place->kind,
             .chunk = chunk,
             .chunks = entry->place->chunks,
             .head = chunk == 0 ? packer_span(&entry->head) : span_of(NULL, 0),
@@ -30,33 +31,66 @@ static enum status write_entry(struct commit_item *item, struct commit_turn *tur
             event.body = span_of(entry->body->data + entry->offset + start,
                                  rest < STORE_CHUNK_BYTES ? rest : STORE_CHUNK_BYTES);
         status = backend->event_append(turn->store, &event, fault);
+        POINT(after_row);
         turn->lsn++;
     }
     if (status == STATUS_OK && entry->spec != NULL)
-        status = session_put_record(entry->session, entry->spec, turn->store, fault);
+        status = session_put_record(entry->session, entry->spec, entry->place->lineage, turn->store,
+                                    fault);
     return status;
+}
+
+static void count_event(struct session *session, const struct event_place *place, size_t change)
+{
+    session->event_count += change;
+    session->step_count += event_steps(place->kind) ? change : 0;
+    session->quarantine_count += place->kind == EVENT_QUARANTINE ? change : 0;
+}
+
+void session_list_event(struct session *session, struct event_place *take_place)
+{
+    __atomic_add_fetch(&session->engine->journal_bytes, take_place->bytes, __ATOMIC_RELAXED);
+    count_event(session, take_place, 1);
+    *session->events_end = take_place;
+    session->events_end = &take_place->next;
+}
+
+struct event_place *session_unlist_event(struct session *session, struct event_place **link)
+{
+    struct event_place *place = *link;
+
+    __atomic_sub_fetch(&session->engine->journal_bytes, place->bytes, __ATOMIC_RELAXED);
+    count_event(session, place, (size_t)-1);
+    if (session->events_end == &place->next)
+        session->events_end = link;
+    *link = place->next;
+    return place;
+}
+
+void journal_entry_landed(struct journal_entry *entry)
+{
+    struct session *session = entry->session;
+    struct event_place *place = entry->place;
+
+    if (session->deleted)
+        return;
+    __atomic_store_n(&session->engine->journal_lsn, place->lsn + place->chunks - 1,
+                     __ATOMIC_RELAXED);
+    session_list_event(session, place);
+    if (event_steps(place->kind) && place->step > session->durable_step)
+        session->durable_step = place->step;
+    entry->lsn = place->lsn;
+    entry->place = NULL;
 }
 
 static void entry_done(struct commit_item *item, enum status status)
 {
     struct journal_entry *entry = (struct journal_entry *)(void *)item;
-    struct session *session = entry->session;
 
     if (status == STATUS_OK) {
-        uint64_t last = entry->place->lsn + entry->place->chunks - 1;
-        pthread_mutex_lock(&session->mutex);
-        if (!session->deleted) {
-            __atomic_add_fetch(&session->engine->journal_bytes, entry->place->bytes,
-                               __ATOMIC_RELAXED);
-            *session->events_end = entry->place;
-            session->events_end = &entry->place->next;
-            if (entry->step > session->durable_step)
-                session->durable_step = entry->step;
-            entry->place = NULL;
-        }
-        pthread_mutex_unlock(&session->mutex);
-        /* Only now: what lies before the journal's end and is on no list may be trimmed. */
-        __atomic_store_n(&session->engine->journal_lsn, last, __ATOMIC_RELEASE);
+        pthread_mutex_lock(&entry->session->mutex);
+        journal_entry_landed(entry);
+        pthread_mutex_unlock(&entry->session->mutex);
     }
     if (entry->deferred)
         journal_entry_free(entry);
@@ -75,12 +109,13 @@ enum status journal_entry_new(struct session *session, const struct event *event
         goto failed;
     PRE(entry->head.used <= STORE_HEAD_BYTES);
     entry->session = session_retain(session);
-    entry->kind = event->kind;
-    entry->step = event->step;
     entry->body = body == NULL ? NULL : buffer_retain(body);
     entry->offset = offset;
     entry->size = size;
+    entry->place->kind = event->kind;
     entry->place->step = event->step;
+    entry->place->lineage = event->lineage;
+    entry->place->origin = event->origin;
     entry->place->chunks =
         size == 0 ? 1 : (uint32_t)((size + STORE_CHUNK_BYTES - 1) / STORE_CHUNK_BYTES);
     entry->place->bytes = size + entry->head.used;

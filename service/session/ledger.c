@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/point.h"
 
 void ledger_close(struct ledger *ledger)
 {
@@ -143,6 +144,9 @@ void receipt_pack(struct packer *packer, const struct receipt *receipt)
     pack_f64(packer, receipt->update_norm);
     pack_f64(packer, receipt->param_norm);
     pack_f64(packer, receipt->loss);
+    pack_u32(packer, receipt->hashed);
+    if (receipt->hashed)
+        pack_fixed(packer, receipt->state_hash.bytes, sizeof receipt->state_hash.bytes);
 }
 
 void receipt_unpack(struct unpacker *unpacker, struct receipt *out)
@@ -159,6 +163,11 @@ void receipt_unpack(struct unpacker *unpacker, struct receipt *out)
     out->update_norm = unpack_f64(unpacker);
     out->param_norm = unpack_f64(unpacker);
     out->loss = unpack_f64(unpacker);
+    unpacker->failed |= out->kind > RECEIPT_REPLACED;
+    out->hashed = unpacker->format >= 3 && unpack_u32(unpacker) != 0;
+    out->state_hash = (struct digest){.bytes = {0}};
+    if (out->hashed)
+        unpack_fixed(unpacker, out->state_hash.bytes, sizeof out->state_hash.bytes);
 }
 
 void ledger_pack(struct packer *packer, const struct ledger *ledger)
@@ -189,7 +198,7 @@ bool ledger_unpack(struct unpacker *unpacker, struct ledger *out)
         unpack_fixed(unpacker, key.bytes, sizeof key.bytes);
         unpack_fixed(unpacker, payload.bytes, sizeof payload.bytes);
         receipt_unpack(unpacker, &receipt);
-        if (!ledger_reserve(&ledger, 1))
+        if (receipt.kind == RECEIPT_NONE || !ledger_reserve(&ledger, 1))
             goto failed;
         ledger_add_key(&ledger, &key, &payload, &receipt);
     }
@@ -200,12 +209,14 @@ bool ledger_unpack(struct unpacker *unpacker, struct ledger *out)
         struct digest payload;
         unpack_fixed(unpacker, payload.bytes, sizeof payload.bytes);
         receipt_unpack(unpacker, &receipt);
-        if (!ledger_reserve(&ledger, 1))
+        if (receipt.kind == RECEIPT_NONE || !ledger_reserve(&ledger, 1))
             goto failed;
         ledger_add_worker(&ledger, name, seq, &payload, &receipt);
     }
     if (unpacker->failed)
         goto failed;
+    if (BUG(forget_ledger))
+        ledger_close(&ledger);
     *out = ledger;
     return true;
 failed:

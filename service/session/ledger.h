@@ -50,9 +50,10 @@ void ledger_add_worker(struct ledger *ledger, const char *name, uint64_t seq,
                        const struct digest *payload, const struct receipt *receipt);
 
 void receipt_pack(struct packer *packer, const struct receipt *receipt);
+/* unpacker->format: of the record that it stands in. */
 void receipt_unpack(struct unpacker *unpacker, struct receipt *out);
 void ledger_pack(struct packer *packer, const struct ledger *ledger);
-bool ledger_unpack(struct unpacker *unpacker,
-                   struct ledger *out); /* false: damaged or out of memory */
+/* False: damaged (unpacker->failed) or out of memory. */
+bool ledger_unpack(struct unpacker *unpacker, struct ledger *out);
 
 #endif

@@ -63,8 +63,9 @@ static bool same_group(const struct part *part, const struct group *group)
            part->adapt == group->adapt;
 }
 
-static void add_part(struct plan *plan, const struct tensor *tensor, const struct group *group)
+static void add_part(struct plan *plan, size_t index, const struct group *group)
 {
+    const struct tensor *tensor = &plan->layout->tensors[index];
     const struct optimizer *rule = plan->rule;
     bool whole = rule->update_tensor != NULL;
     struct part *last = plan->part_count == 0 ? NULL : &plan->parts[plan->part_count - 1];
@@ -73,9 +74,12 @@ static void add_part(struct plan *plan, const struct tensor *tensor, const struc
         return;
     if (!whole && last != NULL && same_group(last, group)) {
         last->count += tensor->count; /* what was between them is empty */
+        last->tensor_count = index + 1 - last->tensor_start;
     } else {
         struct part *part = &plan->parts[plan->part_count++];
         *part = (struct part){.tensor = whole ? tensor : NULL,
+                              .tensor_start = index,
+                              .tensor_count = 1,
                               .start = tensor->offset,
                               .count = tensor->count,
                               .lr_mult = group->lr_mult,
@@ -109,9 +113,10 @@ enum status plan_new(const struct spec *spec, const struct layout *layout, struc
         status = assign_groups(spec, layout, group_of, fault);
     if (status == STATUS_OK) {
         plan->rule = spec->rule;
+        plan->layout = layout;
         plan->parts = parts;
         for (size_t i = 0; i < layout->tensor_count; i++)
-            add_part(plan, &layout->tensors[i],
+            add_part(plan, i,
                      group_of[i] == GROUPS_MAX ? &no_group : &spec->groups.group[group_of[i]]);
         *out = plan;
     } else {

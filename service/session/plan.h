@@ -13,8 +13,9 @@
 #include "service/tensor/layout.h"
 
 struct part {
-    const struct tensor *tensor; /* of the layout; NULL: a run */
-    size_t start, count;         /* elements; count > 0 */
+    const struct tensor *tensor;       /* of the layout; NULL: a run */
+    size_t tensor_start, tensor_count; /* tensors of the layout it consists of, empty ones too */
+    size_t start, count;               /* elements; count > 0 */
     double lr_mult, weight_decay_mult;
     bool adapt;
     size_t slot_start[SLOTS_MAX]; /* where its numbers begin in each slot */
@@ -23,6 +24,7 @@ struct part {
 
 struct plan {
     const struct optimizer *rule;
+    const struct layout *layout;
     size_t part_count; /* 0: every tensor is empty */
     struct part *parts;
     size_t slot_count[SLOTS_MAX]; /* numbers of each slot, needed or not */

@@ -6,8 +6,17 @@
 #include <string.h>
 
 #include "service/core/clock.h"
+#include "service/core/point.h"
 
-enum { RECORD_FORMAT = 2 };
+/* What format 3 has more stands at the end of each record. */
+enum { RECORD_FORMAT_FIRST = 2, RECORD_FORMAT = 3 };
+
+static bool unpack_format(struct unpacker *unpacker)
+{
+    unpacker->format = unpack_u32(unpacker);
+    return !unpacker->failed && unpacker->format >= RECORD_FORMAT_FIRST &&
+           unpacker->format <= RECORD_FORMAT;
+}
 
 static enum status damaged(struct fault *fault, const char *what)
 {
@@ -53,6 +62,26 @@ void event_pack(struct packer *packer, const struct event *event)
     pack_u32(packer, event->cursor != NULL);
     if (event->cursor != NULL)
         pack_bytes(packer, event->cursor, event->cursor_size);
+    pack_u64(packer, event->lineage);
+    pack_u64(packer, event->origin);
+    pack_u32(packer, event->nonfinite.tensors);
+    for (uint32_t i = 0; i < event->nonfinite.tensors; i++) {
+        pack_u32(packer, event->nonfinite.of[i].tensor);
+        pack_u32(packer, event->nonfinite.of[i].count);
+    }
+    pack_u64(packer, event->told_step);
+    if (event->told_step > 0)
+        pack_fixed(packer, event->told.bytes, sizeof event->told.bytes);
+}
+
+static void unpack_nonfinite(struct unpacker *unpacker, struct nonfinite_counts *out)
+{
+    out->tensors = unpack_u32(unpacker);
+    unpacker->failed |= out->tensors > NONFINITE_TENSORS_MAX;
+    for (uint32_t i = 0; i < out->tensors && !unpacker->failed; i++) {
+        out->of[i].tensor = unpack_u32(unpacker);
+        out->of[i].count = unpack_u32(unpacker);
+    }
 }
 
 enum status event_unpack(struct span record, struct event *out, struct fault *fault)
@@ -60,7 +89,7 @@ enum status event_unpack(struct span record, struct event *out, struct fault *fa
     struct unpacker unpacker = {.data = record.data, .size = record.size};
     struct event event = {0};
 
-    uint32_t format = unpack_u32(&unpacker);
+    bool known = unpack_format(&unpacker);
     event.kind = unpack_u32(&unpacker);
     event.step = unpack_u64(&unpacker);
     event.base_step = unpack_u64(&unpacker);
@@ -81,8 +110,19 @@ enum status event_unpack(struct span record, struct event *out, struct fault *fa
         event.cursor = (const char *)cursor.data;
         event.cursor_size = cursor.size;
     }
-    if (unpacker.failed || format != RECORD_FORMAT || event.wire >= DTYPE_COUNT ||
-        event.kind < EVENT_GRADIENT || event.kind > EVENT_SPEC)
+    if (unpacker.format >= 3) {
+        event.lineage = unpack_u64(&unpacker);
+        event.origin = unpack_u64(&unpacker);
+        unpack_nonfinite(&unpacker, &event.nonfinite);
+        if ((event.told_step = unpack_u64(&unpacker)) > 0)
+            unpack_fixed(&unpacker, event.told.bytes, sizeof event.told.bytes);
+    }
+    event.format = unpacker.format;
+    event.keyed &= !BUG(forget_key);
+    event.seq = BUG(forget_seq) ? 0 : event.seq;
+    event.lr = BUG(lose_override) ? (double)NAN : event.lr;
+    if (unpacker.failed || !known || event.wire >= DTYPE_COUNT || event.kind < EVENT_GRADIENT ||
+        event.kind > EVENT_QUARANTINE)
         return damaged(fault, "event");
     *out = event;
     return STATUS_OK;
@@ -103,6 +143,10 @@ void session_record_pack(struct packer *packer, const struct session_record *rec
         for (unsigned k = 0; k < layout->tensors[i].rank; k++)
             pack_u64(packer, layout->tensors[i].shape[k]);
     }
+    pack_u64(packer, record->lineage);
+    pack_text(packer, record->parent);
+    pack_u64(packer, record->parent_moment.lineage);
+    pack_u64(packer, record->parent_moment.step);
 }
 
 static enum status unpack_layout(struct unpacker *unpacker, struct layout **out,
@@ -138,17 +182,27 @@ enum status session_record_unpack(struct span bytes, struct session_record *out,
                                   struct fault *fault)
 {
     struct unpacker unpacker = {.data = bytes.data, .size = bytes.size};
-    struct session_record record;
+    struct session_record record = {.lineage = 0};
     enum status status;
 
-    uint32_t format = unpack_u32(&unpacker);
+    bool known = unpack_format(&unpacker);
     record.created_us = unpack_u64(&unpacker);
     unpack_fixed(&unpacker, record.request.bytes, sizeof record.request.bytes);
-    if (unpacker.failed || format != RECORD_FORMAT)
+    if (unpacker.failed || !known)
         return damaged(fault, "session");
     if ((status = spec_unpack(&unpacker, &record.spec, fault)) != STATUS_OK ||
         (status = unpack_layout(&unpacker, &record.layout, fault)) != STATUS_OK)
         return status;
+    if (unpacker.format >= 3) {
+        record.lineage = unpack_u64(&unpacker);
+        unpack_text(&unpacker, record.parent, sizeof record.parent);
+        record.parent_moment.lineage = unpack_u64(&unpacker);
+        record.parent_moment.step = unpack_u64(&unpacker);
+    }
+    if (unpacker.failed) {
+        layout_release(record.layout);
+        return damaged(fault, "session");
+    }
     *out = record;
     return STATUS_OK;
 }
@@ -168,6 +222,10 @@ void checkpoint_head_pack(struct packer *packer, const struct checkpoint_head *h
     pack_u64(packer, head->base_count);
     pack_u32(packer, head->slots);
     ledger_pack(packer, ledger);
+    pack_u32(packer, head->hashed);
+    pack_fixed(packer, head->state_hash.bytes, sizeof head->state_hash.bytes);
+    pack_f64(packer, head->norm_average);
+    pack_u64(packer, head->norm_count);
 }
 
 enum status checkpoint_head_unpack(struct span bytes, struct checkpoint_head *out,
@@ -178,13 +236,13 @@ enum status checkpoint_head_unpack(struct span bytes, struct checkpoint_head *ou
     char cursor[CURSOR_BYTES + 1];
     enum status status;
 
-    uint32_t format = unpack_u32(&unpacker);
+    bool known = unpack_format(&unpacker);
     head.step = unpack_u64(&unpacker);
     head.lineage = unpack_u64(&unpacker);
     head.updates = unpack_u64(&unpacker);
     receipt_unpack(&unpacker, &head.last);
     bool has_cursor = unpack_text(&unpacker, cursor, sizeof cursor);
-    if (unpacker.failed || format != RECORD_FORMAT)
+    if (unpacker.failed || !known)
         return damaged(fault, "checkpoint");
     if ((status = spec_unpack(&unpacker, &head.spec, fault)) != STATUS_OK)
         return status;
@@ -198,6 +256,18 @@ enum status checkpoint_head_unpack(struct span bytes, struct checkpoint_head *ou
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     if (!ledger_unpack(&unpacker, ledger)) {
         free(head.cursor);
+        return unpacker.failed ? damaged(fault, "checkpoint")
+                               : fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    }
+    if (unpacker.format >= 3) {
+        head.hashed = unpack_u32(&unpacker) != 0;
+        unpack_fixed(&unpacker, head.state_hash.bytes, sizeof head.state_hash.bytes);
+        head.norm_average = unpack_f64(&unpacker);
+        head.norm_count = unpack_u64(&unpacker);
+    }
+    if (unpacker.failed || !isfinite(head.norm_average) || head.norm_average < 0) {
+        free(head.cursor);
+        ledger_close(ledger);
         return damaged(fault, "checkpoint");
     }
     *out = head;

@@ -15,17 +15,32 @@ enum event_kind {
     EVENT_SKIP = 2,     /* a gradient that was not finite, counted and not applied; no body */
     EVENT_WEIGHTS = 3,  /* body: weights in the session's dtype */
     EVENT_SPEC = 4,     /* body: the new configuration; makes no step */
+    EVENT_RECEIPTS = 5, /* body: lines of the ledger of steps (receipts.h) up to this step */
+    EVENT_REWIND = 6,   /* back to this step; a checkpoint of it follows in the same transaction */
+    EVENT_QUARANTINE = 7, /* body: a gradient that was refused, in its wire dtype */
+};
+
+/* Numbers of a gradient that were not finite, by tensor, as far as there is room. */
+enum { NONFINITE_TENSORS_MAX = 64 };
+struct nonfinite_counts {
+    uint32_t tensors;
+    struct {
+        uint32_t tensor, count;
+    } of[NONFINITE_TENSORS_MAX];
 };
 
 /* The head of an event: everything but the numbers. With the state before it and the body it
  * determines the state after it to the last bit. */
 struct event {
     uint32_t kind;
-    uint64_t step; /* the step it leads to; for EVENT_SPEC the step it stands at */
+    uint64_t step;    /* the step it leads to; where it makes none, the step it stands at */
+    uint64_t lineage; /* after it */
+    uint64_t origin;  /* EVENT_REWIND: the lineage of the revision that it goes back to */
     uint64_t base_step;
     uint64_t created_us;
     enum dtype wire;
     double grad_norm, clip_scale, loss, examples;
+    uint32_t format;                   /* that it was read from */
     double lr, momentum, beta1, beta2; /* NaN: not overridden */
     bool keyed;
     struct digest key, payload; /* payload: of a step with a key or a seq */
@@ -33,7 +48,16 @@ struct event {
     uint64_t seq;
     const char *cursor; /* NULL: none; in the record when read */
     size_t cursor_size;
+    struct nonfinite_counts nonfinite; /* before they were replaced */
+    uint64_t told_step; /* the newest step whose state_hash was told by then; 0: none */
+    struct digest told;
 };
+
+/* Whether the event leads to a revision of its own. */
+static inline bool event_steps(uint32_t kind)
+{
+    return kind >= EVENT_GRADIENT && kind <= EVENT_WEIGHTS;
+}
 
 /* An event of now with nothing known but its kind and step. */
 struct event event_make(enum event_kind kind, uint64_t step);
@@ -47,7 +71,10 @@ struct session_record {
     uint64_t created_us;
     struct digest request; /* of what it was created with */
     struct spec spec;
-    struct layout *layout; /* one reference when read */
+    struct layout *layout;             /* one reference when read */
+    uint64_t lineage;                  /* the newest */
+    char parent[SESSION_ID_BYTES + 1]; /* "": not a fork */
+    struct moment parent_moment;
 };
 
 void session_record_pack(struct packer *packer, const struct session_record *record);
@@ -63,6 +90,10 @@ struct checkpoint_head {
     double scalar[SCALARS_MAX];
     uint64_t base_count; /* revisions stored for gradients that come late */
     uint32_t slots;      /* bit k: slot k is stored; else it is as it starts, or not there */
+    bool hashed;         /* format 2 has no hash */
+    struct digest state_hash;
+    double norm_average; /* of the gradients, over so many */
+    uint64_t norm_count;
 };
 
 void checkpoint_head_pack(struct packer *packer, const struct checkpoint_head *head,

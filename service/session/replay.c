@@ -1,11 +1,14 @@
-/* Bringing a state back: the newest checkpoint, then every event after it, through the same
- * event_apply as live steps. */
+/* Bringing a state back: a checkpoint, then every event after it, through the same event_apply as
+ * live steps. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "service/core/contract.h"
 #include "service/core/log.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
+#include "service/session/state_hash.h"
 #include "storage/store.h"
 
 /* Reads a checkpoint's stream in order. */
@@ -30,6 +33,8 @@ static enum status stream_read(struct stream *stream, void *out, size_t size, st
             status = stream->store->backend->checkpoint_read(stream->store, stream->place->id,
                                                              stream->chunk++, stream->data,
                                                              &stream->size, fault);
+            if (status == STATUS_INTERNAL) /* memory is out: nothing is wrong with what is stored */
+                return status;
             if (status != STATUS_OK)
                 return fault_set(fault, STATUS_STORAGE_FAILED, "", "checkpoint %llu: %.300s",
                                  (unsigned long long)stream->place->id, fault->detail);
@@ -72,113 +77,111 @@ static enum status misfit(struct fault *fault)
                      "a stored configuration is not one of this session");
 }
 
-/* The revisions before the current one, the newest first. */
-static enum status load_bases(struct state *state, const struct checkpoint_head *head,
-                              struct stream *stream, size_t vector, struct fault *fault)
-{
-    enum status status = STATUS_OK;
-
-    while (state->base_count < head->base_count && status == STATUS_OK) {
-        struct revision *base = revision_new(vector, false);
-        if (base == NULL)
-            return fault_set(fault, STATUS_INTERNAL, "", "out of memory for earlier weights");
-        base->step = head->step - 1 - state->base_count;
-        base->lineage = head->lineage;
-        state->base[state->base_count++] = base;
-        status = stream_read(stream, base->weights->data, vector, fault);
-    }
-    return status;
-}
-
 static enum status load_checkpoint(struct session *session, struct stream *stream,
-                                   struct state *state, struct spec *spec, struct fault *fault)
+                                   struct replay *replay, struct fault *fault)
 {
-    size_t vector = session->layout->count * dtype_size(session->dtype);
-    size_t element = dtype_size(session->dtype);
     struct checkpoint_head head;
-    struct addition added = {.workspace = NULL};
-    enum status status = read_head(stream, &head, &state->ledger, fault);
+    struct ledger ledger = {.keys = NULL};
+    struct vector vectors[VECTORS_MAX];
+    enum status status = read_head(stream, &head, &ledger, fault);
 
     if (status != STATUS_OK)
         return status;
-    state->cursor = head.cursor;
-    state->last = head.last;
-    state->updates = head.updates;
-    memcpy(state->scalar, head.scalar, sizeof state->scalar);
-    *spec = head.spec;
-    if (!session_fits(session, spec))
+    replay->loaded.spec = head.spec;
+    replay->hashed = head.hashed;
+    replay->state_hash = head.state_hash;
+    if (!session_fits(session, &head.spec)) {
+        free(head.cursor);
+        ledger_close(&ledger);
         return misfit(fault);
-    if ((state->current = revision_new(vector, spec->ema.on)) == NULL)
-        return fault_set(fault, STATUS_INTERNAL, "", "out of memory for the weights");
-    state->current->step = head.step;
-    state->current->lineage = head.lineage;
-    state->current->average_divisor = spec_average_divisor(spec, head.updates);
-    if ((status = stream_read(stream, state->current->weights->data, vector, fault)) != STATUS_OK)
-        return status;
-    if (spec->ema.on &&
-        (status = stream_read(stream, state->current->average->data, vector, fault)) != STATUS_OK)
-        return status;
-    if ((status = load_bases(state, &head, stream, vector, fault)) != STATUS_OK ||
-        (status = state_lacks(state, session->plan, spec, &added, fault)) != STATUS_OK)
-        return status;
-    state_fit(state, session->plan, spec, &added);
-    for (size_t k = 0; k < SLOTS_MAX && status == STATUS_OK; k++)
-        if (head.slots >> k & 1) {
-            if (state->slot[k] == NULL)
-                return fault_set(fault, STATUS_STORAGE_FAILED, "",
-                                 "a checkpoint has a slot that its rule does not have");
-            status = stream_read(stream, state->slot[k]->data,
-                                 session->plan->slot_count[k] * element, fault);
-        }
+    }
+    status = state_of_head(session->plan, &head, &ledger, &replay->loaded.state, fault);
+    size_t count = status != STATUS_OK
+                       ? 0
+                       : state_vectors(replay->loaded.state, session->plan, head.slots, vectors);
+    for (size_t i = 0; i < count && status == STATUS_OK; i++)
+        status = stream_read(stream, vectors[i].data->data, vectors[i].size, fault);
     return status;
 }
 
-/* Reads one event: its head into the caller's memory (event->cursor points there), its body into a
- * buffer. */
-static enum status read_event(struct session *session, const struct event_place *place,
-                              unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
-                              struct event *event, struct buffer **body, struct fault *fault)
+/* A row of the journal that must be there. */
+static enum status read_row(struct session *session, uint64_t lsn,
+                            unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
+                            struct store_event *row, struct fault *fault)
 {
     struct store *store = session->engine->store;
+    enum status status = store->backend->event_read(store, lsn, head, chunk_data, row, fault);
+
+    return status != STATUS_NOT_FOUND ? status
+                                      : fault_set(fault, STATUS_STORAGE_FAILED, "",
+                                                  "the journal lacks lsn %llu; descent verify says "
+                                                  "more",
+                                                  (unsigned long long)lsn);
+}
+
+enum { IN_PLACE_FROM = 128 * 1024 }; /* bytes; what is smaller is copied rather than given room */
+
+enum status session_read_event(struct session *session, const struct event_place *place,
+                               unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
+                               struct event *event, struct buffer **body, struct fault *fault)
+{
     size_t used = 0;
     enum status status = STATUS_OK;
+    /* A large body is read to where it belongs: there is room for every chunk in full. */
+    bool in_place = place->chunks > 1 || place->bytes >= IN_PLACE_FROM;
 
     *body = NULL;
+    if (in_place && (*body = buffer_new((size_t)place->chunks * STORE_CHUNK_BYTES)) == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     for (uint32_t chunk = 0; chunk < place->chunks && status == STATUS_OK; chunk++) {
         unsigned char other_head[STORE_HEAD_BYTES];
+        unsigned char *to = in_place ? (*body)->data + used : chunk_data;
         struct store_event row;
-        status = store->backend->event_read(
-            store, place->lsn + chunk, chunk == 0 ? head : other_head, chunk_data, &row, fault);
-        if (status != STATUS_OK)
-            break;
-        if (row.session != session->key || row.chunk != chunk || row.chunks != place->chunks) {
+        status =
+            read_row(session, place->lsn + chunk, chunk == 0 ? head : other_head, to, &row, fault);
+        if (status == STATUS_OK &&
+            (row.session != session->key || row.chunk != chunk || row.chunks != place->chunks))
             status =
                 fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",
                           (unsigned long long)(place->lsn + chunk));
+        if (status == STATUS_OK && chunk == 0)
+            status = event_unpack(row.head, event, fault);
+        if (status != STATUS_OK)
             break;
-        }
-        if (chunk == 0) {
-            if ((status = event_unpack(row.head, event, fault)) != STATUS_OK)
-                break;
-            size_t room =
-                place->chunks > 1 ? (size_t)place->chunks * STORE_CHUNK_BYTES : row.body.size;
-            if ((*body = buffer_new(room)) == NULL) {
-                status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-                break;
-            }
-        }
-        if (row.body.size > 0)
-            memcpy((*body)->data + used, row.body.data, row.body.size);
+        if (!in_place && (*body = buffer_new(row.body.size)) == NULL)
+            status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+        else if (!in_place && row.body.size > 0)
+            memcpy((*body)->data, row.body.data, row.body.size);
         used += row.body.size;
     }
-    if (status == STATUS_OK)
+    if (status == STATUS_OK) {
         buffer_shrink(*body, used);
+    } else {
+        buffer_release(*body);
+        *body = NULL;
+    }
     return status;
 }
 
-static enum status replay_spec(struct session *session, struct state *state, struct spec *spec,
-                               const struct buffer *body, struct fault *fault)
+enum status session_read_head(struct session *session, const struct event_place *place,
+                              unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
+                              struct event *event, struct fault *fault)
 {
+    struct store_event row;
+    enum status status = read_row(session, place->lsn, head, chunk_data, &row, fault);
+
+    if (status == STATUS_OK && (row.session != session->key || row.chunk != 0))
+        status = fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",
+                           (unsigned long long)place->lsn);
+    return status == STATUS_OK ? event_unpack(row.head, event, fault) : status;
+}
+
+static enum status replay_spec(struct replay *replay, const struct buffer *body,
+                               struct fault *fault)
+{
+    struct session *session = replay->session;
+    struct state *state = replay->loaded.state;
+    struct spec *spec = &replay->loaded.spec;
     struct unpacker unpacker = {.data = body->data, .size = body->size};
     struct addition added = {.workspace = NULL};
     enum status status = spec_unpack(&unpacker, spec, fault);
@@ -192,14 +195,44 @@ static enum status replay_spec(struct session *session, struct state *state, str
     return status;
 }
 
-static enum status replay_step(struct session *session, struct state *state,
-                               const struct spec *spec, const struct event *event,
+static enum status mismatch(const struct replay *replay, uint64_t step, struct fault *fault)
+{
+    return fault_set(fault, STATUS_HISTORY_MISMATCH, "",
+                     "session %s: the journal does not lead to the state_hash that was told at "
+                     "step %llu; descent verify says more, restore the folder from a backup",
+                     replay->session->id, (unsigned long long)step);
+}
+
+/* What an event says of its gradient and of the steps before it. */
+static enum status check_event(const struct replay *replay, const struct event *event,
+                               const struct event *measured, struct fault *fault)
+{
+    const struct state *state = replay->loaded.state;
+    const struct told *told = &state->told[event->told_step % TOLD_MAX];
+    unsigned long long step = event->step;
+
+    if (!event_norm_holds(event, measured->grad_norm))
+        return fault_set(fault, STATUS_HISTORY_MISMATCH, "",
+                         "session %s: the gradient of step %llu in the journal is not the one that "
+                         "was accepted: its norm is another; restore the folder from a backup",
+                         replay->session->id, step);
+    if (event->told_step > 0 && told->step == event->told_step &&
+        memcmp(&told->hash, &event->told, sizeof event->told) != 0)
+        return mismatch(replay, event->told_step, fault);
+    return STATUS_OK;
+}
+
+static enum status replay_step(struct replay *replay, const struct event *event,
                                struct buffer *body, struct fault *fault)
 {
+    struct session *session = replay->session;
+    struct state *state = replay->loaded.state;
     size_t count = session->layout->count;
     bool applies = event->kind == EVENT_GRADIENT;
     struct revision *next;
-    struct receipt receipt;
+    struct step_line line;
+    struct event measured = *event;
+    enum status status;
     char *cursor = NULL;
 
     if (event->step != state->current->step + 1 ||
@@ -207,71 +240,195 @@ static enum status replay_step(struct session *session, struct state *state,
         return fault_set(fault, STATUS_STORAGE_FAILED, "",
                          "the journal does not fit the state: step %llu follows step %llu",
                          (unsigned long long)event->step, (unsigned long long)state->current->step);
-    next = revision_new(applies ? count * dtype_size(session->dtype) : 0, spec->ema.on);
+    next =
+        revision_new(applies ? count * dtype_size(session->dtype) : 0, replay->loaded.spec.ema.on);
     if (event->cursor != NULL)
         cursor = strndup(event->cursor, event->cursor_size);
-    if (next == NULL || (event->cursor != NULL && cursor == NULL) ||
-        !ledger_reserve(&state->ledger, 1)) {
+    if (next == NULL || (event->cursor != NULL && cursor == NULL) || !state_reserve(state, 1)) {
         revision_release(next);
         free(cursor);
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     }
-    event_apply(state, session->plan, spec, count, event, body, 0, next, &receipt);
-    state_publish(state, event, next, &receipt, cursor);
+    if (applies) {
+        struct wire_gradient gradient = {body->data, event->wire, count};
+        event_measure(&replay->loaded.spec, session->plan, &gradient, &measured, replay->notes);
+    }
+    status = check_event(replay, event, &measured, fault);
+    if (status != STATUS_OK) {
+        revision_release(next);
+        free(cursor);
+        return status;
+    }
+    notes_of_nonfinite(&event->nonfinite, session->layout, replay->notes);
+    if (BUG(replay_twice))
+        event_apply(state, session->plan, &replay->loaded.spec, event, body, 0, replay->notes, next,
+                    &line);
+    event_apply(state, session->plan, &replay->loaded.spec, event, body, 0, replay->notes, next,
+                &line);
+    if (BUG(wrong_hash) && next->weights != NULL)
+        next->weights->data[0] ^= 1;
+    state_publish(state, event, next, &line, cursor);
     return STATUS_OK;
 }
 
-static enum status replay_event(struct session *session, struct state *state, struct spec *spec,
-                                const struct event_place *place, unsigned char *chunk_data,
+/* The hashes that were told against those of the replay, which has made its own lines of the same
+ * steps. */
+static enum status check_hashes(struct replay *replay, const struct buffer *body,
                                 struct fault *fault)
+{
+    struct receipts *own = &replay->loaded.state->receipts;
+    struct receipts_reader *readers = calloc(2, sizeof *readers);
+    struct step_line told, mine = {.receipt = {.step = 0}};
+    enum status status = STATUS_OK;
+
+    if (readers == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    readers[0].unpacker = (struct unpacker){.data = body->data, .size = body->size};
+    readers[1].unpacker = (struct unpacker){.data = own->lines.data, .size = own->lines.used};
+    while (status == STATUS_OK && receipts_next(&readers[0], &told)) {
+        if (!told.receipt.hashed)
+            continue;
+        while (mine.receipt.step < told.receipt.step && receipts_next(&readers[1], &mine))
+            ;
+        if (mine.receipt.step != told.receipt.step)
+            continue;
+        const char *member = receipts_differ(&told, &mine);
+        if (member != NULL && strcmp(member, "state_hash") == 0)
+            status = mismatch(replay, told.receipt.step, fault);
+    }
+    free(readers);
+    return status;
+}
+
+enum status session_replay_event(struct replay *replay, const struct event_place *place,
+                                 struct fault *fault)
 {
     unsigned char head[STORE_HEAD_BYTES];
     struct event event;
-    struct buffer *body;
-    enum status status = read_event(session, place, head, chunk_data, &event, &body, fault);
+    struct buffer *body = NULL;
+    enum status status;
 
-    if (status == STATUS_OK)
-        status = event.kind == EVENT_SPEC ? replay_spec(session, state, spec, body, fault)
-                                          : replay_step(session, state, spec, &event, body, fault);
+    if (place->kind == EVENT_QUARANTINE || place->kind == EVENT_REWIND)
+        return STATUS_OK; /* the first changes nothing; a checkpoint follows the second at once */
+    status = session_read_event(replay->session, place, head, replay->chunk, &event, &body, fault);
+    if (status == STATUS_OK && event.kind != place->kind)
+        status = fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",
+                           (unsigned long long)place->lsn);
+    if (status != STATUS_OK)
+        goto done;
+    replay->loaded.replayed++;
+    replay->loaded.bytes += place->bytes;
+    if (event.kind == EVENT_SPEC)
+        status = BUG(forget_spec) ? STATUS_OK : replay_spec(replay, body, fault);
+    else if (event.kind != EVENT_RECEIPTS)
+        status = replay_step(replay, &event, body, fault);
+    else if (replay->receipts != NULL)
+        status = replay->receipts(replay->context, body, fault);
+    else
+        status = check_hashes(replay, body, fault);
+done:
     buffer_release(body);
     return status;
 }
 
-enum status session_load(struct session *session, struct state **out, struct fault *fault)
+enum status session_replay_start(struct session *session, const struct checkpoint_place *place,
+                                 struct replay *out, struct fault *fault)
 {
-    struct stream stream = {.store = session->engine->store, .place = session->checkpoints};
-    struct state *state = state_new();
-    struct spec spec;
-    uint64_t replayed = 0, bytes = 0;
+    struct stream stream = {.store = session->engine->store, .place = place};
     enum status status;
 
-    stream.data = malloc(STORE_CHUNK_BYTES);
-    if (state == NULL || stream.data == NULL)
+    *out = (struct replay){.session = session};
+    out->chunk = stream.data = malloc(STORE_CHUNK_BYTES);
+    if (out->chunk == NULL || !notes_new(session->layout, &out->notes))
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    else if (stream.place == NULL)
-        status = fault_set(fault, STATUS_STORAGE_FAILED, "", "no checkpoint is stored");
     else
-        status = load_checkpoint(session, &stream, state, &spec, fault);
-    for (const struct event_place *place = session->events; place != NULL && status == STATUS_OK;
-         place = place->next)
-        if (place->lsn > stream.place->lsn) {
-            status = replay_event(session, state, &spec, place, stream.data, fault);
-            replayed++;
-            bytes += place->bytes;
-        }
-    free(stream.data);
-    if (status != STATUS_OK) {
-        state_free(state);
-        if (fault != NULL)
-            log_error("session %s cannot be loaded: %s", session->id, fault->detail);
+        status = load_checkpoint(session, &stream, out, fault);
+    POINT(after_checkpoint_read);
+    if (status != STATUS_OK || !out->hashed)
         return status;
+    struct state *state = out->loaded.state;
+    struct digest hash = state_hash(state, state->current, session->plan);
+    if (memcmp(&hash, &out->state_hash, sizeof hash) != 0)
+        status = fault_set(fault, STATUS_HISTORY_MISMATCH, "",
+                           "session %s: the checkpoint of step %llu does not have the state_hash "
+                           "it was stored with; restore the folder from a backup",
+                           session->id, (unsigned long long)place->step);
+    return status;
+}
+
+void session_replay_end(struct replay *replay)
+{
+    state_free(replay->loaded.state);
+    free(replay->chunk);
+    free(replay->notes);
+}
+
+/* What a load reads: the checkpoint and the events after it, copied, for the list grows. */
+struct reading {
+    struct checkpoint_place checkpoint;
+    struct event_place *events;
+    size_t count;
+};
+
+static enum status list_reading(struct session *session, uint64_t until, struct reading *out,
+                                struct fault *fault)
+{
+    const struct checkpoint_place *place = session->checkpoints;
+    uint64_t lineage = 0;
+    size_t capacity = 0;
+
+    while (place != NULL && place->lsn > until)
+        place = place->next;
+    if (place == NULL)
+        return fault_set(fault, STATUS_STORAGE_FAILED, "", "no checkpoint is stored");
+    out->checkpoint = *place;
+    for (const struct event_place *event = session->events; event != NULL; event = event->next)
+        capacity += event->lsn > place->lsn;
+    out->count = 0;
+    if ((out->events = malloc((capacity + 1) * sizeof *out->events)) == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    for (const struct event_place *event = session->events; event != NULL; event = event->next) {
+        if (event->lsn <= place->lsn)
+            continue;
+        if (event->lsn <= until) {
+            lineage = event->lineage;
+            out->events[out->count++] = *event;
+        } else if (event->kind == EVENT_RECEIPTS) {
+            /* The first lines that were written after it tell of it. */
+            if (event->lineage == lineage)
+                out->events[out->count++] = *event;
+            break;
+        }
     }
-    pthread_mutex_lock(&session->mutex);
-    session->dirty = replayed;
-    session->journal_since = bytes;
-    pthread_mutex_unlock(&session->mutex);
-    log_debug("session %s loaded at step %llu, %llu events replayed", session->id,
-              (unsigned long long)state->current->step, (unsigned long long)replayed);
-    *out = state;
     return STATUS_OK;
+}
+
+enum status session_load(struct session *session, uint64_t until, struct loaded *out,
+                         struct fault *fault)
+{
+    struct reading reading = {.events = NULL};
+    struct replay replay = {.session = session};
+    enum status status;
+
+    pthread_mutex_lock(&session->mutex);
+    status = list_reading(session, until, &reading, fault);
+    pthread_mutex_unlock(&session->mutex);
+    if (status == STATUS_OK)
+        status = session_replay_start(session, &reading.checkpoint, &replay, fault);
+    reading.count -= BUG(drop_event_on_recovery) && reading.count > 0;
+    for (size_t i = 0; i < reading.count && status == STATUS_OK; i++) {
+        status = session_replay_event(&replay, &reading.events[i], fault);
+        POINT(after_replayed_event);
+    }
+    free(reading.events);
+    if (status == STATUS_OK) {
+        *out = replay.loaded;
+        replay.loaded.state = NULL;
+        log_debug("session %s loaded at step %llu, %llu events replayed", session->id,
+                  (unsigned long long)out->state->current->step, (unsigned long long)out->replayed);
+    } else if (fault != NULL) {
+        log_error("session %s cannot be loaded: %s", session->id, fault->detail);
+    }
+    session_replay_end(&replay);
+    return status;
 }

@@ -1,21 +1,23 @@
-/* What may leave the disk. The journal is one log, so it is shortened from its old end only: up to
- * the first event that some session needs, for recovery (events after its newest checkpoint) or for
- * the history it was promised (keep_steps). Above history_bytes_max history gives way, oldest
- * first, and sessions that lag behind are checkpointed. */
+/* What may leave the disk: of every session the events that it needs neither for recovery (those
+ * after its newest checkpoint) nor for the history it was promised (keep_steps). Above
+ * history_bytes_max history gives way, that of all sessions oldest first, and sessions that lag
+ * behind are checkpointed. */
 #include <stdlib.h>
 
 #include "service/core/log.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
-enum { LSNS_PER_DROP_MIN = 256, LSNS_PER_DROP_MAX = 65536 };
+enum { LSNS_PER_DROP = 65536, RANGES_PER_DROP = 1024 };
 #define BYTES_PER_DROP ((uint64_t)64 << 20)
 #define PROBE_BYTES_MAX ((size_t)64 << 20)
 
 struct drop {
     struct commit_item item; /* first */
     uint64_t checkpoint;     /* 0: none */
-    uint64_t first, last;    /* lsns; last < first: none */
+    const struct range *ranges;
+    size_t count;
 };
 
 static enum status write_drop(struct commit_item *item, struct commit_turn *turn,
@@ -27,8 +29,10 @@ static enum status write_drop(struct commit_item *item, struct commit_turn *turn
 
     if (drop->checkpoint > 0)
         status = backend->checkpoint_drop(turn->store, drop->checkpoint, fault);
-    if (status == STATUS_OK && drop->first <= drop->last)
-        status = backend->event_drop(turn->store, drop->first, drop->last, fault);
+    for (size_t i = 0; i < drop->count && status == STATUS_OK; i++)
+        status =
+            backend->event_drop(turn->store, drop->ranges[i].first, drop->ranges[i].last, fault);
+    POINT(after_drop);
     return status;
 }
 
@@ -44,29 +48,97 @@ static enum status run_drop(struct engine *engine, struct drop drop)
     return status;
 }
 
+static struct checkpoint_place *reversed(struct checkpoint_place *take_places)
+{
+    struct checkpoint_place *out = NULL;
+
+    while (take_places != NULL) {
+        struct checkpoint_place *next = take_places->next;
+        take_places->next = out;
+        out = take_places;
+        take_places = next;
+    }
+    return out;
+}
+
+/* The oldest first, each in its own transaction: whatever cuts it short, every event that is kept
+ * still has the checkpoints after it, which lead on where a rewind is. */
 static enum status drop_checkpoints(struct engine *engine, struct checkpoint_place *take_places)
 {
     enum status status = STATUS_OK;
 
+    if (!BUG(drop_newest_first))
+        take_places = reversed(take_places);
     while (take_places != NULL) {
         struct checkpoint_place *next = take_places->next;
         if (status == STATUS_OK)
-            status = run_drop(engine, (struct drop){.checkpoint = take_places->id, .first = 1});
+            status = run_drop(engine, (struct drop){.checkpoint = take_places->id});
         free(take_places);
         take_places = next;
     }
     return status;
 }
 
-void engine_drop_orphans(struct engine *engine, const uint64_t *checkpoints, size_t count)
+static int compare_ranges(const void *a, const void *b)
 {
+    uint64_t left = ((const struct range *)a)->first, right = ((const struct range *)b)->first;
+
+    return left < right ? -1 : left > right;
+}
+
+/* What lies side by side goes as one range, so much as is good for one transaction. */
+static size_t merge_ranges(struct range *ranges, size_t count)
+{
+    size_t merged = 0;
+
+    if (count == 0)
+        return 0;
+    qsort(ranges, count, sizeof *ranges, compare_ranges);
+    for (size_t i = 1; i < count; i++) {
+        struct range *last = &ranges[merged];
+        if (ranges[i].first == last->last + 1 && last->bytes + ranges[i].bytes <= BYTES_PER_DROP &&
+            ranges[i].last - last->first < LSNS_PER_DROP) {
+            last->last = ranges[i].last;
+            last->bytes += ranges[i].bytes;
+        } else {
+            ranges[++merged] = ranges[i];
+        }
+    }
+    return merged + 1;
+}
+
+/* Drops rows of the journal, in transactions between which the steps pass. What a failure leaves
+ * has no owner and goes at the next open. */
+static void drop_ranges(struct engine *engine, struct range *ranges, size_t count)
+{
+    size_t done = 0;
+
+    count = merge_ranges(ranges, count);
+    while (done < count) {
+        size_t taken = 1;
+        uint64_t bytes = ranges[done].bytes;
+        while (done + taken < count && taken < RANGES_PER_DROP &&
+               bytes + ranges[done + taken].bytes <= BYTES_PER_DROP)
+            bytes += ranges[done + taken++].bytes;
+        if (run_drop(engine, (struct drop){.ranges = ranges + done, .count = taken}) != STATUS_OK)
+            return;
+        POINT(between_drops);
+        done += taken;
+    }
+}
+
+void engine_drop_orphans(struct engine *engine, struct orphans *orphans)
+{
+    struct range before = {.first = 1, .last = engine->oldest_lsn - 1};
     enum status status = STATUS_OK;
 
-    for (size_t i = 0; i < count && status == STATUS_OK; i++)
-        status = run_drop(engine, (struct drop){.checkpoint = checkpoints[i], .first = 1});
-    /* A trim that was cut short may have left the last chunks of an event without their first. */
-    if (status == STATUS_OK && engine->trimmed_lsn > 0)
-        run_drop(engine, (struct drop){.first = 1, .last = engine->trimmed_lsn});
+    for (size_t i = 0; i < orphans->checkpoint_count && status == STATUS_OK; i++)
+        status = run_drop(engine, (struct drop){.checkpoint = orphans->checkpoints[i]});
+    /* A drop that was cut short may have left the last chunks of an event without their first. */
+    if (status == STATUS_OK && before.last > 0)
+        status = run_drop(engine, (struct drop){.ranges = &before, .count = 1});
+    if (status == STATUS_OK)
+        drop_ranges(engine, orphans->events, orphans->event_count);
 }
 
 struct probe {
@@ -104,48 +176,57 @@ enum status engine_probe(struct engine *engine, size_t bytes, struct fault *faul
     enum status status = commit_wait(&probe.item, fault);
     free(zeros);
     if (status == STATUS_OK)
-        run_drop(engine, (struct drop){.checkpoint = probe.id, .first = 1});
+        run_drop(engine, (struct drop){.checkpoint = probe.id});
     return status;
+}
+
+static struct range range_of(const struct event_place *place)
+{
+    return (struct range){place->lsn, place->lsn + place->chunks - 1, place->bytes};
 }
 
 void session_drop_contents(struct session *session)
 {
     struct engine *engine = session->engine;
-    struct event_place *place;
-    enum status status;
+    size_t count = 0;
 
     pthread_mutex_lock(&session->mutex);
     struct checkpoint_place *checkpoints = session->checkpoints;
-    struct event_place *events = session->events;
+    struct range *ranges = malloc((session->event_count + 1) * sizeof *ranges);
     session->checkpoints = NULL;
-    session->events = NULL;
-    session->events_end = &session->events;
-    pthread_mutex_unlock(&session->mutex);
-    status = drop_checkpoints(engine, checkpoints);
-    while ((place = events) != NULL) {
-        /* Events of one session that lie side by side go together. */
-        struct drop drop = {.first = place->lsn, .last = place->lsn - 1};
-        while (events != NULL && events->lsn == drop.last + 1 &&
-               drop.last - drop.first + 1 < LSNS_PER_DROP_MIN) {
-            drop.last = events->lsn + events->chunks - 1;
-            __atomic_sub_fetch(&engine->journal_bytes, events->bytes, __ATOMIC_RELAXED);
-            place = events->next;
-            free(events);
-            events = place;
-        }
-        /* Small ones scattered among other sessions' are not worth a transaction: they go with the
-         * old end of the log. */
-        if (status == STATUS_OK && drop.last > drop.first)
-            status = run_drop(engine, drop);
+    while (session->events != NULL) {
+        struct event_place *place = session_unlist_event(session, &session->events);
+        if (ranges != NULL) /* else at the next open */
+            ranges[count++] = range_of(place);
+        free(place);
     }
+    pthread_mutex_unlock(&session->mutex);
+    drop_checkpoints(engine, checkpoints);
+    drop_ranges(engine, ranges, count);
+    free(ranges);
 }
 
-/* The oldest checkpoint a session must keep: the one its promised history starts from, or, with the
- * log cut at `cut`, the oldest whose events are all there. */
+/* --- trimming --- */
+
+/* The lsn of the oldest step that was promised: so many steps back from the newest, over all
+ * lineages; 0: all that there are. Mutex held. */
+static uint64_t promised_lsn(const struct session *session)
+{
+    uint64_t steps = session->step_count;
+
+    if (steps <= session->spec.keep_steps)
+        return 0;
+    for (const struct event_place *place = session->events; place != NULL; place = place->next)
+        if (event_steps(place->kind) && steps-- == session->spec.keep_steps)
+            return place->lsn;
+    return UINT64_MAX; /* keep_steps is 0 */
+}
+
+/* The oldest checkpoint a session must keep: the one that its promised history starts from, or,
+ * with the log cut at `cut`, the oldest whose events are all there. */
 static struct checkpoint_place *anchor_of(const struct session *session, uint64_t cut)
 {
-    uint64_t wanted =
-        session->step > session->spec.keep_steps ? session->step - session->spec.keep_steps : 0;
+    uint64_t promised = BUG(trim_ignores_keep_steps) ? UINT64_MAX : promised_lsn(session);
     struct checkpoint_place *anchor = session->checkpoints;
     uint64_t bytes = 0;
 
@@ -154,7 +235,7 @@ static struct checkpoint_place *anchor_of(const struct session *session, uint64_
         if (older->lsn + 1 < cut || bytes > session->engine->options.history_bytes_max)
             break;
         anchor = older;
-        if (older->step <= wanted)
+        if (older->lsn < promised)
             break;
     }
     return anchor;
@@ -169,27 +250,90 @@ static uint64_t first_event_after(const struct session *session, uint64_t lsn)
     return UINT64_MAX;
 }
 
-/* Forgets the events before `floor` and returns the checkpoints before the anchor. */
-static struct checkpoint_place *shorten(struct session *session, uint64_t cut, uint64_t floor)
+/* What of the events before this one stays, and follows it. */
+struct staying {
+    bool something, lines; /* lines of the ledger */
+    size_t quarantined_later;
+};
+
+/* Whether an event that is older than the anchor stays: lines of the ledger as long as the steps
+ * that were promised, gradients in quarantine, and rewinds as long as anything before them. Lines
+ * stay behind older ones too: after a rewind these may be of higher steps, and a ledger has no
+ * gaps. */
+static bool stays(const struct session *session, const struct event_place *place, uint64_t cut,
+                  const struct staying *staying)
+{
+    switch (place->kind) {
+    case EVENT_RECEIPTS:
+        return place->lsn >= cut &&
+               (staying->lines || place->step + session->spec.keep_steps > session->step);
+    case EVENT_QUARANTINE:
+        return place->lsn >= cut && staying->quarantined_later < QUARANTINE_MAX;
+    case EVENT_REWIND:
+        return staying->something;
+    default:
+        return false;
+    }
+}
+
+/* Ranges to drop; grows. */
+struct dropping {
+    struct range *ranges;
+    size_t count, capacity;
+};
+
+static bool reserve_ranges(struct dropping *dropping, size_t more)
+{
+    size_t capacity = dropping->count + more;
+
+    if (capacity <= dropping->capacity)
+        return true;
+    struct range *grown = realloc(dropping->ranges, 2 * capacity * sizeof *grown);
+    if (grown == NULL)
+        return false;
+    dropping->ranges = grown;
+    dropping->capacity = 2 * capacity;
+    return true;
+}
+
+/* Takes the events that may go off the list: of those that are newer than the anchor only gradients
+ * in quarantine, which replay passes over. Mutex held. */
+static void forget_events(struct session *session, uint64_t anchor, uint64_t cut,
+                          struct dropping *dropping)
+{
+    struct event_place **link = &session->events;
+    struct staying staying = {.quarantined_later = session->quarantine_count};
+
+    while (*link != NULL &&
+           ((*link)->lsn <= anchor || staying.quarantined_later > QUARANTINE_MAX)) {
+        struct event_place *place = *link;
+        bool needed = place->lsn > anchor && place->kind != EVENT_QUARANTINE;
+        staying.quarantined_later -= place->kind == EVENT_QUARANTINE;
+        if (needed || stays(session, place, cut, &staying)) {
+            staying.something = true;
+            staying.lines |= place->kind == EVENT_RECEIPTS;
+            link = &place->next;
+            continue;
+        }
+        dropping->ranges[dropping->count++] = range_of(place);
+        free(session_unlist_event(session, link));
+    }
+}
+
+/* Forgets what neither recovery nor history needs: events into `dropping`, the checkpoints are
+ * returned. */
+static struct checkpoint_place *shorten(struct session *session, uint64_t cut,
+                                        struct dropping *dropping)
 {
     struct checkpoint_place *dropped = NULL;
 
     pthread_mutex_lock(&session->mutex);
-    if (!session->loading) {
+    if (!session->loading && session->readers == 0 && !session->deleted &&
+        session->checkpoints != NULL && reserve_ranges(dropping, session->event_count)) {
         struct checkpoint_place *anchor = anchor_of(session, cut);
-        if (anchor != NULL) {
-            dropped = anchor->next;
-            anchor->next = NULL;
-        }
-        while (session->events != NULL && session->events->lsn < floor) {
-            struct event_place *next = session->events->next;
-            __atomic_sub_fetch(&session->engine->journal_bytes, session->events->bytes,
-                               __ATOMIC_RELAXED);
-            free(session->events);
-            session->events = next;
-        }
-        if (session->events == NULL)
-            session->events_end = &session->events;
+        dropped = anchor->next;
+        anchor->next = NULL;
+        forget_events(session, BUG(trim_too_much) ? UINT64_MAX : anchor->lsn, cut, dropping);
     }
     pthread_mutex_unlock(&session->mutex);
     return dropped;
@@ -214,47 +358,32 @@ static void save_lagging(struct session *session)
 
 /* Where the log must be cut to come back under its limit; 0: nowhere. Events are taken as equally
  * long. */
-static uint64_t cut_of(const struct engine *engine, uint64_t end)
+static uint64_t cut_of(const struct engine *engine, struct session *const *sessions, size_t count)
 {
     uint64_t bytes = __atomic_load_n(&engine->journal_bytes, __ATOMIC_RELAXED);
-    uint64_t limit = engine->options.history_bytes_max;
+    uint64_t end = __atomic_load_n(&engine->journal_lsn, __ATOMIC_RELAXED);
+    uint64_t limit = engine->options.history_bytes_max, oldest = end;
 
     if (bytes <= limit)
         return 0;
-    double share = 1 - 0.9 * (double)limit / (double)bytes;
-    return engine->trimmed_lsn + (uint64_t)(share * (double)(end - engine->trimmed_lsn));
-}
-
-static void drop_events(struct engine *engine, uint64_t floor, uint64_t end)
-{
-    uint64_t bytes = __atomic_load_n(&engine->journal_bytes, __ATOMIC_RELAXED);
-    uint64_t each = bytes / (end - engine->trimmed_lsn + 1) + 1;
-    uint64_t stride = BYTES_PER_DROP / each;
-
-    stride = stride < LSNS_PER_DROP_MIN   ? LSNS_PER_DROP_MIN
-             : stride > LSNS_PER_DROP_MAX ? LSNS_PER_DROP_MAX
-                                          : stride;
-    while (engine->trimmed_lsn + 1 < floor) {
-        uint64_t last = engine->trimmed_lsn + stride;
-        if (last >= floor)
-            last = floor - 1;
-        if (run_drop(engine, (struct drop){.first = engine->trimmed_lsn + 1, .last = last}) !=
-            STATUS_OK)
-            return;
-        engine->trimmed_lsn = last;
+    for (size_t i = 0; i < count; i++) {
+        pthread_mutex_lock(&sessions[i]->mutex);
+        uint64_t first = first_event_after(sessions[i], 0);
+        pthread_mutex_unlock(&sessions[i]->mutex);
+        oldest = first < oldest ? first : oldest;
     }
+    double share = 1 - 0.9 * (double)limit / (double)bytes;
+    return oldest + (uint64_t)(share * (double)(end - oldest));
 }
 
 void engine_trim(struct engine *engine)
 {
-    uint64_t end = __atomic_load_n(&engine->journal_lsn, __ATOMIC_ACQUIRE);
-    uint64_t cut = cut_of(engine, end), floor = end + 1;
+    struct dropping dropping = {.ranges = NULL};
     size_t count;
     struct session **sessions = engine_sessions(engine, &count);
+    uint64_t cut = sessions == NULL ? 0 : cut_of(engine, sessions, count);
 
-    if (sessions == NULL)
-        return; /* without asking every session nothing may go */
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; sessions != NULL && i < count; i++) {
         struct session *session = sessions[i];
         pthread_mutex_lock(&session->mutex);
         bool lags = !session->deleted && !session->loading && session->checkpoints != NULL &&
@@ -262,21 +391,16 @@ void engine_trim(struct engine *engine)
         pthread_mutex_unlock(&session->mutex);
         if (lags)
             save_lagging(session);
-        pthread_mutex_lock(&session->mutex);
-        if (!session->deleted) {
-            struct checkpoint_place *anchor = anchor_of(session, cut);
-            uint64_t need = session->loading || anchor == NULL
-                                ? first_event_after(session, 0)
-                                : first_event_after(session, anchor->lsn);
-            floor = need < floor ? need : floor;
-        }
-        pthread_mutex_unlock(&session->mutex);
+        size_t before = dropping.count;
+        struct checkpoint_place *dropped = shorten(session, cut, &dropping);
+        POINT(in_trim);
+        /* A checkpoint that stays keeps the events that lead on from it. */
+        if (drop_checkpoints(engine, dropped) != STATUS_OK)
+            dropping.count = before;
+        session_release(session);
     }
-    for (size_t i = 0; i < count; i++) {
-        struct checkpoint_place *dropped = shorten(sessions[i], cut, floor);
-        drop_checkpoints(engine, dropped);
-        session_release(sessions[i]);
-    }
+    POINT(before_trim);
+    drop_ranges(engine, dropping.ranges, dropping.count);
+    free(dropping.ranges);
     free(sessions);
-    drop_events(engine, floor, end);
 }

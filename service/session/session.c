@@ -6,6 +6,7 @@
 
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/point.h"
 
 bool session_id_valid(const char *id)
 {
@@ -33,6 +34,9 @@ struct session *session_new(struct engine *engine, int64_t key, const char *id,
     session->plan = plan;
     session->dtype = record->spec.dtype;
     session->spec = record->spec;
+    session->lineage = record->lineage;
+    memcpy(session->parent, record->parent, sizeof session->parent);
+    session->parent_moment = record->parent_moment;
     session->events_end = &session->events;
     session->used_us = clock_monotonic_us();
     pthread_mutex_init(&session->mutex, NULL);
@@ -78,14 +82,17 @@ enum dtype session_dtype(const struct session *session)
     return session->dtype;
 }
 
-bool session_fits(const struct session *session, const struct spec *spec)
+bool session_fits(struct session *session, const struct spec *spec)
 {
     const struct spec *own = &session->spec;
 
-    return spec->rule == own->rule && spec->dtype == own->dtype && spec->ema.on == own->ema.on &&
-           spec->groups.count == own->groups.count &&
-           spec->groups.pattern_bytes == own->groups.pattern_bytes &&
-           memcmp(spec->groups.patterns, own->groups.patterns, own->groups.pattern_bytes) == 0;
+    pthread_mutex_lock(&session->mutex); /* what is read of the past is read beside changes */
+    bool fits = spec->rule == own->rule && spec->dtype == own->dtype &&
+                spec->ema.on == own->ema.on && spec->groups.count == own->groups.count &&
+                spec->groups.pattern_bytes == own->groups.pattern_bytes &&
+                memcmp(spec->groups.patterns, own->groups.patterns, own->groups.pattern_bytes) == 0;
+    pthread_mutex_unlock(&session->mutex);
+    return fits;
 }
 
 static enum status gone(const struct session *session, struct fault *fault)
@@ -96,7 +103,7 @@ static enum status gone(const struct session *session, struct fault *fault)
 enum status session_pin(struct session *session, struct fault *fault)
 {
     enum status status = STATUS_OK;
-    struct state *state;
+    struct loaded loaded;
 
     pthread_mutex_lock(&session->mutex);
     session->users++;
@@ -107,13 +114,16 @@ enum status session_pin(struct session *session, struct fault *fault)
     } else if (session->state == NULL) {
         session->loading = true;
         pthread_mutex_unlock(&session->mutex);
-        status = session_load(session, &state, fault);
+        status = session_load(session, UINT64_MAX, &loaded, fault);
         pthread_mutex_lock(&session->mutex);
         session->loading = false;
         if (status == STATUS_OK) {
-            session->state = state;
-            session->step = session->admitted_step = state->current->step;
-            session->lineage = state->current->lineage;
+            const struct revision *current = loaded.state->current;
+            session->state = loaded.state;
+            session->step = session->admitted_step = current->step;
+            session->lineage = current->lineage;
+            session->dirty = loaded.replayed;
+            session->journal_since = loaded.bytes;
         }
         pthread_cond_broadcast(&session->turn);
     }
@@ -228,6 +238,8 @@ enum status session_view(struct session *session, bool brief, struct session_vie
     out->durable_step =
         session->durable_step < session->step ? session->durable_step : session->step;
     out->lineage = session->lineage;
+    memcpy(out->parent, session->parent, sizeof out->parent);
+    out->parent_moment = session->parent_moment;
     out->has_cursor = false;
     out->last = (struct receipt){.kind = RECEIPT_NONE};
     if (!brief) {
@@ -250,7 +262,9 @@ enum status session_revision(struct session *session, struct revision **out, str
     if (status != STATUS_OK)
         return status;
     pthread_mutex_lock(&session->mutex);
-    *out = revision_retain(session->state->current);
+    *out = revision_retain(BUG(stale_read) && session->state->base_count > 0
+                               ? session->state->base[0]
+                               : session->state->current);
     pthread_mutex_unlock(&session->mutex);
     session_leave(session);
     return STATUS_OK;

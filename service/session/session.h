@@ -15,14 +15,27 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "service/session/advance.h"
 #include "service/session/commit.h"
 #include "service/session/engine.h"
 #include "service/session/ledger.h"
 #include "service/session/plan.h"
+#include "service/session/receipts.h"
 #include "service/session/record.h"
+#include "service/session/sample.h"
+#include "storage/store.h"
 
-/* What leaves memory when a session is idle. Changed by the holder of the turn; `current`, `last`,
- * `cursor` and `ledger` under the mutex too, because readers look at them. */
+/* A hash that a receipt told. The event of a later step carries it into the journal, so that
+ * a replay has something to be held against before the next checkpoint. */
+enum { TOLD_MAX = 64 };
+struct told {
+    uint64_t step;
+    struct digest hash;
+};
+
+/* What leaves memory when a session is idle. Changed by the holder of the turn; `current`,
+ * `last`, `cursor`, `ledger` and the average of the norms under the mutex too, because
+ * readers and those who come to be admitted look at them. */
 struct state {
     struct revision *current;
     struct buffer *slot[SLOTS_MAX];   /* NULL where not needed */
@@ -34,19 +47,29 @@ struct state {
     struct receipt last;
     char *cursor; /* malloc'ed or NULL */
     struct ledger ledger;
+    double norm_average; /* of the gradients' norms, over the last norm_count or NORMS_MAX */
+    uint64_t norm_count;
+    struct told told[TOLD_MAX]; /* the newest hashes of receipts, by step modulo TOLD_MAX */
+    uint64_t told_step;         /* the newest; 0: none */
+    struct receipts receipts;   /* the ledger of steps since the newest checkpoint */
+    size_t note_count;          /* of each of its lines: tensors, or 0 when there are too many */
+    struct sample *sample;      /* of the last gradient; NULL: without notes */
 };
 
 struct event_place {
     struct event_place *next;
     uint64_t lsn; /* of the first chunk */
     uint64_t step;
+    uint64_t lineage; /* after it */
+    uint64_t origin;  /* EVENT_REWIND: the lineage it goes back to */
+    uint32_t kind;
     uint32_t chunks;
     uint64_t bytes;
 };
 
 struct checkpoint_place {
     struct checkpoint_place *next;
-    uint64_t id, lsn, step;
+    uint64_t id, lsn, step, lineage;
     uint32_t chunks;
     uint64_t bytes;
 };
@@ -70,6 +93,8 @@ struct session {
     struct layout *layout;
     struct plan *plan;
     enum dtype dtype;
+    char parent[SESSION_ID_BYTES + 1]; /* "": not a fork */
+    struct moment parent_moment;
     bool hidden; /* being created: guarded by the registry's lock */
 
     pthread_mutex_t mutex; /* guards what follows */
@@ -90,13 +115,15 @@ struct session {
     uint64_t step, lineage, durable_step;
     struct state *state; /* NULL: not in memory */
     bool loading;
+    unsigned readers;       /* of what is stored: nothing of it may go */
     unsigned users;         /* threads that need the state to stay */
     uint64_t used_us;       /* monotonic */
     uint64_t dirty;         /* events since the newest checkpoint, journaled or not */
     uint64_t journal_since; /* bytes of them */
 
-    struct event_place *events, **events_end; /* all that are kept, by rising lsn */
-    struct checkpoint_place *checkpoints;     /* newest first */
+    struct event_place *events, **events_end;         /* all that are kept, by rising lsn */
+    size_t event_count, step_count, quarantine_count; /* of them: all, revisions, refused */
+    struct checkpoint_place *checkpoints;             /* newest first */
 };
 
 struct engine {
@@ -110,7 +137,8 @@ struct engine {
     uint64_t next_checkpoint; /* atomic */
     uint64_t journal_bytes;   /* atomic: kept in the journal */
     uint64_t journal_lsn;     /* atomic: its end */
-    uint64_t trimmed_lsn;     /* housekeeper only: nothing is stored up to here */
+    uint64_t oldest_lsn;      /* when it was opened: nothing is stored before it */
+    pthread_mutex_t past;     /* one state of the past in memory at a time */
     pthread_t housekeeper;
     pthread_mutex_t wake_mutex;
     pthread_cond_t wake;
@@ -147,7 +175,7 @@ enum status session_admit_alone(struct session *session, uint64_t *ticket, struc
 void session_await_turn(struct session *session, uint64_t ticket);
 void session_end_turn(struct session *session, bool exclusive, bool failed);
 
-/* --- state.c --- */
+/* --- state.c, and event.c: what an event makes of a state --- */
 
 /* A revision with one reference and room for `bytes` of weights (0: none yet), and for as much of
  * their average. NULL when memory is out. */
@@ -161,7 +189,8 @@ enum status check_finite(const struct layout *layout, const char *member, size_t
 enum status check_weights(const struct layout *layout, enum dtype dtype,
                           const struct buffer *weights, struct fault *fault);
 
-struct state *state_new(void);
+/* An empty state with notes for the layout. NULL when memory is out. */
+struct state *state_new(const struct layout *layout);
 void state_free(struct state *state); /* NULL is allowed */
 
 /* Bytes of weights and state of a session, in memory or not. */
@@ -173,8 +202,8 @@ enum status engine_check_size(const struct engine *engine, const struct layout *
                               struct fault *fault);
 
 /* Whether a configuration that was stored later can be one of this session: what is fixed for its
- * life is the same. */
-bool session_fits(const struct session *session, const struct spec *spec);
+ * life is the same. Mutex not held. */
+bool session_fits(struct session *session, const struct spec *spec);
 
 /* What a state lacks under a configuration: starts empty. */
 struct addition {
@@ -199,6 +228,27 @@ void state_start(struct state *state, const struct optimizer *rule);
  * scheduled. */
 void event_overrides(const struct spec *spec, const struct event *event, double hyper[HYPERS_MAX]);
 
+/* Measures the gradient of an event under a configuration: sets its grad_norm and clip_scale, and
+ * of the notes (NULL: not wanted) what is of the gradient. */
+struct measure event_measure(const struct spec *spec, const struct plan *plan,
+                             const struct wire_gradient *gradient, struct event *event,
+                             struct tensor_note *notes);
+
+/* Whether an event that was read has the norm that its gradient was accepted with. A norm is
+ * rounded, and another version may sum in another order; that of another gradient differs by
+ * more. */
+bool event_norm_holds(const struct event *event, double norm);
+
+/* Notes for a step of the layout, with nothing counted. *out is NULL for too many tensors; false
+ * when memory is out. */
+bool notes_new(const struct layout *layout, struct tensor_note **out);
+
+/* Numbers that are not finite: out of notes into an event, for the journal, and back. */
+void nonfinite_of_notes(const struct tensor_note *notes, const struct layout *layout,
+                        struct nonfinite_counts *out);
+void notes_of_nonfinite(const struct nonfinite_counts *counts, const struct layout *layout,
+                        struct tensor_note *notes);
+
 /* Bytes of an event's body, and where in it the rule's proposal lies (after the gradient). */
 size_t event_body_size(const struct plan *plan, size_t count, const struct event *event);
 size_t event_proposal_offset(size_t count, const struct event *event);
@@ -210,52 +260,178 @@ bool event_base_kept(const struct state *state, const struct event *event);
 /* What the rule proposes for an EVENT_GRADIENT whose body this is, into the body after the
  * gradient. The state does not change. */
 void event_propose(struct state *state, const struct plan *plan, const struct spec *spec,
-                   size_t count, const struct event *event, struct buffer *body);
+                   const struct event *event, struct buffer *body);
 
 /* What an event makes of a state: a pure function of state, configuration, head and body, for live
  * steps and replay alike. It cannot fail: *next was made by revision_new with room for the weights
  * (EVENT_GRADIENT) or without (EVENT_SKIP shares the old ones, EVENT_WEIGHTS takes the body). Slots
- * and scalars change in place; nothing else of the state changes before state_publish. Not for
- * EVENT_SPEC. */
+ * and scalars change in place; nothing else of the state changes before state_publish. Only for
+ * events that step. notes: NULL, or as event_measure left them; they become those of the line,
+ * which is complete but for its stages. */
 void event_apply(struct state *state, const struct plan *plan, const struct spec *spec,
-                 size_t count, const struct event *event, struct buffer *body, size_t body_offset,
-                 struct revision *next, struct receipt *receipt);
+                 const struct event *event, struct buffer *body, size_t body_offset,
+                 struct tensor_note *notes, struct revision *next, struct step_line *line);
 
-/* Makes the result current. ledger_reserve has made room. take_cursor: malloc'ed, NULL when the
+/* Room for the lines and keys of so many steps more: false when memory is out. */
+bool state_reserve(struct state *state, size_t steps);
+
+/* Makes the result current. state_reserve has made room. take_cursor: malloc'ed, NULL when the
  * event has none. */
 void state_publish(struct state *state, const struct event *event, struct revision *take_next,
-                   const struct receipt *receipt, char *take_cursor);
+                   const struct step_line *line, char *take_cursor);
+
+/* --- vectors.c: a state as vectors, for checkpoints and images --- */
+
+enum { VECTORS_MAX = 2 + BASES_MAX + SLOTS_MAX };
+
+struct vector {
+    enum { VECTOR_WEIGHTS, VECTOR_AVERAGE, VECTOR_BASE, VECTOR_SLOT } kind;
+    size_t index; /* of the base (0: the newest) or slot */
+    struct buffer *data;
+    size_t size; /* bytes */
+};
+
+/* The slots that have to be stored, one bit each: before the first update one that starts as zeros
+ * needs no room. */
+uint32_t state_stored_slots(const struct state *state, const struct plan *plan);
+
+/* The vectors of a state in their order, with the slots of those bits; returns how many. */
+size_t state_vectors(const struct state *state, const struct plan *plan, uint32_t slots,
+                     struct vector out[VECTORS_MAX]);
+
+/* The head of a checkpoint of this state. */
+struct checkpoint_head state_head(const struct state *state, const struct spec *spec,
+                                  const struct plan *plan);
+
+/* The state that a head tells of, with room for its vectors, whose contents are undefined. Takes
+ * the head's cursor and the ledger in any case. STORAGE_FAILED for a head that cannot be of such a
+ * session. */
+enum status state_of_head(const struct plan *plan, struct checkpoint_head *take_head,
+                          struct ledger *take_ledger, struct state **out, struct fault *fault);
 
 /* --- checkpoint.c, replay.c, retention.c --- */
 
-/* Saves the state. The caller holds the turn exclusively, not the mutex: every event admitted so
+struct journal_entry;
+
+/* What a checkpoint stores. */
+struct checkpoint {
+    struct state *state;          /* the session's own, or the one it is about to get */
+    const struct spec *spec;      /* of the state */
+    uint64_t lineage;             /* the newest, for the record */
+    const struct ledger *ledger;  /* of keys and workers; NULL: the state's */
+    bool record;                  /* the session's record is stored in the same transaction */
+    struct journal_entry *before; /* an event that goes before it, or NULL */
+};
+
+/* Saves a state. The caller holds the turn exclusively, not the mutex: every event admitted so
  * far is applied and stands in the commit queue before this, so the journal's position at the seal
- * is the state's. `spec`, when not NULL, is stored as the session's record in the same transaction.
- */
-enum status session_checkpoint(struct session *session, const struct spec *spec,
+ * is the state's. The ledger's lines since the last checkpoint of the session's present state are
+ * written with it. */
+enum status session_checkpoint(struct session *session, const struct checkpoint *what,
                                struct fault *fault);
+/* The session's own state. */
+enum status session_checkpoint_own(struct session *session, bool record, struct fault *fault);
 
 /* Takes an exclusive turn and saves the state, if it is time (or `always`, when anything changed).
  * The caller has entered. */
 enum status session_save(struct session *session, bool always, struct fault *fault);
 
-/* Brings the state back: newest checkpoint, then the events after it. The caller is alone with the
- * state. */
-enum status session_load(struct session *session, struct state **out, struct fault *fault);
+/* A state read from what is stored, apart from the session's own. */
+struct loaded {
+    struct state *state;
+    struct spec spec;
+    uint64_t replayed, bytes; /* events after the checkpoint */
+};
+
+/* Brings the state after the event that ends at lsn `until` (UINT64_MAX: the newest) back: the
+ * newest checkpoint that is not later, then the events after it. Nothing that is stored may go
+ * meanwhile: `loading` or `readers` is set. HISTORY_MISMATCH when it does not lead to a hash that
+ * is stored. */
+enum status session_load(struct session *session, uint64_t until, struct loaded *out,
+                         struct fault *fault);
+
+/* The pieces of it, for verify.c. A run over what is stored: session_replay_start reads a
+ * checkpoint, session_replay_event takes the next event (EVENT_RECEIPTS hands its body to
+ * `receipts`, when not NULL). */
+struct replay {
+    struct session *session;
+    struct loaded loaded;
+    unsigned char *chunk; /* STORE_CHUNK_BYTES */
+    struct tensor_note *notes;
+    bool hashed;
+    struct digest state_hash; /* of the checkpoint that it started from */
+    enum status (*receipts)(void *context, const struct buffer *body, struct fault *fault);
+    void *context;
+};
+enum status session_replay_start(struct session *session, const struct checkpoint_place *place,
+                                 struct replay *out, struct fault *fault);
+enum status session_replay_event(struct replay *replay, const struct event_place *place,
+                                 struct fault *fault);
+void session_replay_end(struct replay *replay); /* frees all but what was taken out of it */
+
+/* One event: its head into the caller's memory (event->cursor points there), its body into a
+ * buffer; NULL on failure. */
+enum status session_read_event(struct session *session, const struct event_place *place,
+                               unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
+                               struct event *event, struct buffer **body, struct fault *fault);
+
+/* The same without the body; chunk 0 is read. */
+enum status session_read_head(struct session *session, const struct event_place *place,
+                              unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
+                              struct event *event, struct fault *fault);
 
 /* Writes the session's record into the open transaction. */
-enum status session_put_record(struct session *session, const struct spec *spec,
+enum status session_put_record(struct session *session, const struct spec *spec, uint64_t lineage,
                                struct store *store, struct fault *fault);
+
+/* --- history.c --- */
+
+/* Where a moment is in the journal. */
+struct position {
+    uint64_t lsn; /* of the last chunk of the event that led to it, or of a checkpoint of it */
+    struct moment moment;
+};
+
+/* Finds a moment, with the turn held exclusively, after what is not on disk yet has been brought
+ * there. The current revision (query NULL, or its name) is at UINT64_MAX. Mutex held on entry and
+ * exit. */
+enum status session_settle(struct session *session, const struct moment_query *query,
+                           struct position *out, struct fault *fault);
+
+/* The rewinds of a session, copied, so that many steps can be placed without its list. */
+struct rewinds {
+    struct event_place *places; /* malloc'ed */
+    size_t count;
+};
+
+/* INTERNAL when memory is out. Mutex held. */
+enum status rewinds_list(const struct session *session, struct rewinds *out, struct fault *fault);
+
+/* The lineage whose step it is on the line that leads to (lineage, step). */
+uint64_t rewinds_line(const struct rewinds *rewinds, uint64_t lineage, uint64_t step);
+
+/* The state at a moment (query NULL: now), read from what is stored, with the engine's `past` held
+ * until session_leave_past. */
+enum status session_enter_past(struct session *session, const struct moment_query *query,
+                               struct loaded *out, struct fault *fault);
+void session_leave_past(struct session *session, struct loaded *loaded);
+
+/* Readers of what is stored. With the mutex held; SESSION_NOT_FOUND when deleted, for then it
+ * goes. */
+enum status session_start_reading(struct session *session, struct fault *fault);
+void session_end_reading(struct session *session);
+
+/* Mutex held on entry and exit: waits until nobody reads what is stored, for it goes. */
+void session_await_readers(struct session *session);
 
 /* --- journal.c --- */
 
 /* An event on its way to the journal. */
 struct journal_entry {
-    struct commit_item item; /* first */
-    struct session *session; /* retained */
-    struct event_place *place;
-    uint32_t kind;
-    uint64_t step;
+    struct commit_item item;   /* first */
+    struct session *session;   /* retained */
+    struct event_place *place; /* NULL once it is on the session's list */
+    uint64_t lsn;              /* once it landed; 0: not */
     struct packer head;
     struct buffer *body; /* retained; NULL: none */
     size_t offset, size;
@@ -263,12 +439,39 @@ struct journal_entry {
     const struct spec *spec; /* EVENT_SPEC: the record to store with it */
 };
 
+/* Puts an event at the end of the session's list, which takes it, and takes the first after *link
+ * off it. Mutex held. */
+void session_list_event(struct session *session, struct event_place *take_place);
+struct event_place *session_unlist_event(struct session *session, struct event_place **link);
+
 /* An entry for the event, with room for everything that must not fail later. body may be NULL.
  * INTERNAL when memory is out. */
 enum status journal_entry_new(struct session *session, const struct event *event,
                               struct buffer *body, size_t offset, size_t size,
                               struct journal_entry **out, struct fault *fault);
 void journal_entry_free(struct journal_entry *entry); /* NULL is allowed */
+/* For an entry that is written as part of another item: entry->item.write, then, when that was
+ * committed, this. Mutex held. */
+void journal_entry_landed(struct journal_entry *entry);
+
+/* --- inventory.c --- */
+
+/* Rows of the journal: lsns first..last. */
+struct range {
+    uint64_t first, last, bytes;
+};
+
+/* What belongs to no session. */
+struct orphans {
+    uint64_t *checkpoints;
+    size_t checkpoint_count;
+    struct range *events;
+    size_t event_count, event_capacity;
+};
+
+/* Fills the registry of a new engine from its store. */
+enum status engine_read_store(struct engine *engine, struct orphans *out, struct fault *fault);
+void orphans_close(struct orphans *orphans);
 
 /* --- retention.c --- */
 
@@ -282,8 +485,22 @@ void session_drop_contents(struct session *session);
 /* Writes so many bytes and drops them again, to see whether storage takes them. */
 enum status engine_probe(struct engine *engine, size_t bytes, struct fault *fault);
 
-/* Drops checkpoints that belong to no session, and what stands before the first event. */
-void engine_drop_orphans(struct engine *engine, const uint64_t *checkpoints, size_t count);
+/* Drops checkpoints and events that belong to no session, and what stands before the first event.
+ */
+void engine_drop_orphans(struct engine *engine, struct orphans *orphans);
+
+/* --- create.c --- */
+
+/* The plan of what is to be a session. TOO_LARGE for more than this engine keeps. */
+enum status engine_plan(const struct engine *engine, const struct spec *spec,
+                        const struct layout *layout, struct plan **out, struct fault *fault);
+
+/* Makes a session of a record and a state, which it takes in any case; the plan is made anew. An id
+ * in use: with a record of the same request OK and *created false, else SESSION_EXISTS; id NULL:
+ * the server picks one. */
+enum status engine_adopt(struct engine *engine, const char *id, const struct session_record *record,
+                         struct state *take_state, struct session **out, bool *created,
+                         struct fault *fault);
 
 /* --- registry.c --- */
 

@@ -8,7 +8,9 @@
 #include "service/core/contract.h"
 #include "service/kernel/real.h"
 
-enum { SPEC_FORMAT = 2, NAME_BYTES = 64 };
+/* What format 3 has more stands at the end. A configuration that uses nothing of it is written as
+ * format 2: so the digest of a request to create a session stays what it was. */
+enum { SPEC_FORMAT_FIRST = 2, SPEC_FORMAT = 3, NAME_BYTES = 64 };
 
 void spec_init(struct spec *spec)
 {
@@ -17,6 +19,7 @@ void spec_init(struct spec *spec)
     spec->gradient.rescale = 1;
     spec->gradient.clip_value = (double)NAN;
     spec->gradient.clip_norm = (double)NAN;
+    spec->gradient.max_norm_ratio = (double)NAN;
     spec->durability.seconds = 1;
     spec->durability.steps = 100;
     spec->keep_steps = 1000;
@@ -109,8 +112,9 @@ static void pack_groups(struct packer *packer, const struct spec *spec)
 void spec_pack(struct packer *packer, const struct spec *spec)
 {
     const struct schedule_setting *schedule = &spec->schedule;
+    bool plain = spec->hash_every == 0 && isnan(spec->gradient.max_norm_ratio);
 
-    pack_u32(packer, SPEC_FORMAT);
+    pack_u32(packer, plain ? SPEC_FORMAT_FIRST : SPEC_FORMAT);
     pack_u32(packer, (uint32_t)spec->dtype);
     pack_values(packer, spec->rule->name, spec->rule->hypers, spec->rule->hyper_count, spec->hyper);
     pack_values(packer, schedule->schedule->name, schedule->schedule->hypers,
@@ -133,6 +137,10 @@ void spec_pack(struct packer *packer, const struct spec *spec)
     pack_u32(packer, (uint32_t)spec->label_count);
     pack_bytes(packer, spec->labels, spec->label_bytes);
     pack_groups(packer, spec);
+    if (plain)
+        return;
+    pack_u64(packer, spec->hash_every);
+    pack_f64(packer, spec->gradient.max_norm_ratio);
 }
 
 static enum status damaged(struct fault *fault)
@@ -213,6 +221,16 @@ static bool fits(double value, double least, double below)
     return value >= least && value < below;
 }
 
+/* Of what every request is held to (api/spec_json.c) that which others build on. */
+static bool settings_hold(const struct spec *spec)
+{
+    double value = spec->gradient.clip_value, norm = spec->gradient.clip_norm;
+
+    return isfinite(spec->gradient.rescale) && (isnan(value) || value > 0) &&
+           (isnan(norm) || norm > 0) && fits(spec->durability.seconds, 0.001, 3601) &&
+           spec->durability.steps > 0 && spec->keep_steps <= (uint64_t)1e15;
+}
+
 static enum status unpack_groups(struct unpacker *unpacker, struct spec *spec, struct fault *fault)
 {
     size_t patterns = 0;
@@ -226,6 +244,8 @@ static enum status unpack_groups(struct unpacker *unpacker, struct spec *spec, s
         group->lr_mult = unpack_f64(unpacker);
         group->weight_decay_mult = unpack_f64(unpacker);
         group->adapt = unpack_u32(unpacker) != 0;
+        if (!fits(group->lr_mult, 0, HUGE_VAL) || !fits(group->weight_decay_mult, 0, HUGE_VAL))
+            return damaged(fault);
     }
     struct span bytes = unpack_bytes(unpacker);
     if (unpacker->failed || bytes.size > PATTERN_BYTES_MAX)
@@ -244,7 +264,7 @@ enum status spec_unpack(struct unpacker *unpacker, struct spec *out, struct faul
     spec_init(&spec);
     uint32_t format = unpack_u32(unpacker);
     spec.dtype = (enum dtype)unpack_u32(unpacker);
-    if (unpacker->failed || format != SPEC_FORMAT ||
+    if (unpacker->failed || format < SPEC_FORMAT_FIRST || format > SPEC_FORMAT ||
         (spec.dtype != DTYPE_F32 && spec.dtype != DTYPE_F64))
         return damaged(fault);
     if ((status = unpack_rule(unpacker, &spec, fault)) != STATUS_OK ||
@@ -272,11 +292,17 @@ enum status spec_unpack(struct unpacker *unpacker, struct spec *out, struct faul
     if (labels.size > 0)
         memcpy(spec.labels, labels.data, labels.size);
     spec.label_bytes = labels.size;
-    if (!holds_texts(spec.labels, labels.size, 2 * spec.label_count) ||
+    if (!holds_texts(spec.labels, labels.size, 2 * spec.label_count) || !settings_hold(&spec) ||
         !fits(spec.ema.decay, 0, 1) || !fits(spec.ema.eps, EMA_EPS_MIN, 1))
         return damaged(fault);
     if ((status = unpack_groups(unpacker, &spec, fault)) != STATUS_OK)
         return status;
+    if (format >= 3) {
+        spec.hash_every = unpack_u64(unpacker);
+        spec.gradient.max_norm_ratio = unpack_f64(unpacker);
+        if (unpacker->failed || spec.gradient.max_norm_ratio <= 1)
+            return damaged(fault);
+    }
     *out = spec;
     return STATUS_OK;
 }

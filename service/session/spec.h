@@ -36,7 +36,8 @@ struct spec {
     struct {
         double rescale;
         double clip_value, clip_norm; /* NaN: none */
-        int nonfinite;                /* enum nonfinite */
+        double max_norm_ratio; /* to the moving average of norms; more is refused. NaN: none */
+        int nonfinite;         /* enum nonfinite */
     } gradient;
     struct {
         int mode;       /* enum durability */
@@ -49,6 +50,7 @@ struct spec {
         bool debias;
     } ema;               /* a moving average of the weights; fixed for a session's life */
     uint64_t keep_steps; /* how much history is wanted */
+    uint64_t hash_every; /* receipts of every so many steps have the state's hash; 0: none */
     uint64_t seed;
     size_t label_count;
     size_t label_bytes;

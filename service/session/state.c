@@ -1,4 +1,4 @@
-/* States and revisions, and what an event makes of them. */
+/* States and revisions: memory, slots, what becomes current. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,6 +7,10 @@
 #include "service/core/contract.h"
 #include "service/session/advance.h"
 #include "service/session/session.h"
+
+/* The moving average of the norms is the plain mean at first, then forgets one part in so many a
+ * step. */
+enum { NORMS_MAX = 100 };
 
 struct revision *revision_new(size_t bytes, bool averaged)
 {
@@ -68,9 +72,17 @@ enum status check_weights(const struct layout *layout, enum dtype dtype,
                         STATUS_INVALID_FIELD, fault);
 }
 
-struct state *state_new(void)
+struct state *state_new(const struct layout *layout)
 {
-    return calloc(1, sizeof(struct state));
+    struct state *state = calloc(1, sizeof *state);
+
+    if (state == NULL || layout->tensor_count > NOTES_MAX)
+        return state;
+    state->note_count = layout->tensor_count;
+    if ((state->sample = sample_new(layout)) != NULL)
+        return state;
+    state_free(state);
+    return NULL;
 }
 
 /* Forgets all but the newest `count` bases. */
@@ -91,6 +103,9 @@ void state_free(struct state *state)
     keep_bases(state, 0);
     free(state->cursor);
     ledger_close(&state->ledger);
+    receipts_close(&state->receipts);
+
+    sample_free(state->sample);
     free(state);
 }
 
@@ -113,7 +128,8 @@ uint64_t state_bytes(const struct layout *layout, const struct plan *plan, const
     for (size_t k = 0; k < SLOTS_MAX; k++)
         if (slot_exists(plan, spec, k))
             numbers += plan->slot_count[k];
-    return numbers * dtype_size(spec->dtype) + plan->workspace;
+    uint64_t sample = layout->tensor_count > NOTES_MAX ? 0 : sample_bytes(layout);
+    return numbers * dtype_size(spec->dtype) + plan->workspace + sample;
 }
 
 /* A slot as it starts: zeros, the weights, or all at the value of a hyperparameter. */
@@ -183,184 +199,34 @@ void state_start(struct state *state, const struct optimizer *rule)
         state->scalar[k] = rule->scalars[k].initial;
 }
 
-void event_overrides(const struct spec *spec, const struct event *event, double hyper[HYPERS_MAX])
+/* A norm beyond the largest double is infinite: no average could forget it. */
+static void note_norm(struct state *state, double norm)
 {
-    const struct {
-        const char *name;
-        double value;
-    } overrides[] = {
-        {"lr", event->lr},
-        {"momentum", event->momentum},
-        {"beta1", event->beta1},
-        {"beta2", event->beta2},
-    };
-
-    memcpy(hyper, spec->hyper, sizeof spec->hyper);
-    for (size_t i = 0; i < sizeof overrides / sizeof *overrides; i++)
-        if (!isnan(overrides[i].value)) {
-            size_t index = optimizer_hyper(spec->rule, overrides[i].name);
-            PRE(index < spec->rule->hyper_count);
-            hyper[index] = overrides[i].value;
-        }
+    if (!isfinite(norm))
+        return;
+    if (state->norm_count < NORMS_MAX)
+        state->norm_count++;
+    state->norm_average += (norm - state->norm_average) / (double)state->norm_count;
 }
 
-/* The proposal is aligned as a buffer is. */
-size_t event_proposal_offset(size_t count, const struct event *event)
+bool state_reserve(struct state *state, size_t steps)
 {
-    return (count * dtype_size(event->wire) + 63) / 64 * 64;
-}
-
-size_t event_body_size(const struct plan *plan, size_t count, const struct event *event)
-{
-    switch (event->kind) {
-    case EVENT_GRADIENT:
-        if (plan->proposal_count > 0)
-            return event_proposal_offset(count, event) +
-                   plan->proposal_count * dtype_size(plan->rule->dtype);
-        return count * dtype_size(event->wire);
-    case EVENT_WEIGHTS:
-        return count * dtype_size(plan->rule->dtype);
-    default:
-        return 0;
-    }
-}
-
-bool event_base_kept(const struct state *state, const struct event *event)
-{
-    return event->kind != EVENT_GRADIENT || state->bases_max == 0 ||
-           event->step - 1 - event->base_step <= state->base_count;
-}
-
-/* The weights that the gradient was computed at, if the rule asks for them and they are not the
- * current ones. */
-static const void *base_of(const struct state *state, const struct event *event)
-{
-    uint64_t behind = event->step - 1 - event->base_step;
-
-    if (state->bases_max == 0 || behind == 0)
-        return NULL;
-    PRE(behind <= state->base_count);
-    return state->base[behind - 1]->weights->data;
-}
-
-static void set_advance(struct state *state, const struct plan *plan, const struct spec *spec,
-                        size_t count, const struct event *event, struct buffer *body,
-                        size_t body_offset, double hyper[HYPERS_MAX], struct advance *out)
-{
-    double clip = spec->gradient.clip_value;
-    unsigned char *gradient = body->data + body_offset;
-
-    event_overrides(spec, event, hyper);
-    if (isnan(event->lr))
-        hyper[HYPER_LR] = schedule_rate(&spec->schedule, spec->hyper[HYPER_LR], event->step);
-    *out = (struct advance){.plan = plan,
-                            .hyper = hyper,
-                            .update = state->updates + 1,
-                            .seed = spec->seed,
-                            .gradient = {gradient, event->wire, count},
-                            .rescale = spec->gradient.rescale,
-                            .clip_value = isnan(clip) ? HUGE_VAL : clip,
-                            .clip_scale = event->clip_scale,
-                            .param = state->current->weights->data,
-                            .base = base_of(state, event),
-                            .scalar = state->scalar};
-    if (state->workspace != NULL)
-        out->workspace = state->workspace->data;
-    if (plan->proposal_count > 0)
-        out->proposal = gradient + event_proposal_offset(count, event);
-    for (size_t k = 0; k < SLOTS_MAX; k++)
-        out->slot[k] = state->slot[k] == NULL ? NULL : state->slot[k]->data;
-}
-
-void event_propose(struct state *state, const struct plan *plan, const struct spec *spec,
-                   size_t count, const struct event *event, struct buffer *body)
-{
-    double hyper[HYPERS_MAX];
-    struct advance advance;
-
-    set_advance(state, plan, spec, count, event, body, 0, hyper, &advance);
-    advances(spec->dtype)->propose(&advance, body->data + event_proposal_offset(count, event));
-}
-
-static void apply_gradient(struct state *state, const struct plan *plan, const struct spec *spec,
-                           size_t count, const struct event *event, struct buffer *body,
-                           size_t body_offset, struct revision *next, struct receipt *receipt)
-{
-    double hyper[HYPERS_MAX];
-    struct advance advance;
-
-    set_advance(state, plan, spec, count, event, body, body_offset, hyper, &advance);
-    advance.next_param = next->weights->data;
-    if (state->current->average != NULL) {
-        advance.average = state->current->average->data;
-        advance.next_average = next->average->data;
-        advance.average_rest = 1 - spec->ema.decay;
-    }
-    advances(spec->dtype)->run(&advance);
-    state->updates++;
-    receipt->kind = RECEIPT_APPLIED;
-    receipt->lr = hyper[HYPER_LR];
-    receipt->update_norm = advance.update_norm;
-    receipt->param_norm = advance.param_norm;
-}
-
-static struct buffer *retain_average(const struct state *state)
-{
-    return state->current->average == NULL ? NULL : buffer_retain(state->current->average);
-}
-
-/* What remembers the weights before the last update remembers none from before a replacement. */
-static void restart_slots(struct state *state, const struct plan *plan, const struct buffer *body)
-{
-    for (size_t k = 0; k < plan->rule->slot_count; k++)
-        if (plan->rule->slots[k].starts_as_weights && state->slot[k] != NULL)
-            memcpy(state->slot[k]->data, body->data,
-                   plan->slot_count[k] * dtype_size(plan->rule->dtype));
-}
-
-void event_apply(struct state *state, const struct plan *plan, const struct spec *spec,
-                 size_t count, const struct event *event, struct buffer *body, size_t body_offset,
-                 struct revision *next, struct receipt *receipt)
-{
-    double nothing = (double)NAN;
-
-    *receipt = (struct receipt){.step = event->step,
-                                .lineage = state->current->lineage,
-                                .durable_step = event->step,
-                                .base_step = event->base_step,
-                                .staleness = event->step - 1 - event->base_step,
-                                .lr = nothing,
-                                .grad_norm = event->grad_norm,
-                                .clip_scale = event->clip_scale,
-                                .update_norm = nothing,
-                                .param_norm = nothing,
-                                .loss = event->loss};
-    next->step = event->step;
-    next->lineage = state->current->lineage;
-    switch (event->kind) {
-    case EVENT_GRADIENT:
-        apply_gradient(state, plan, spec, count, event, body, body_offset, next, receipt);
-        break;
-    case EVENT_SKIP:
-        next->weights = buffer_retain(state->current->weights);
-        next->average = retain_average(state);
-        receipt->kind = RECEIPT_SKIPPED;
-        break;
-    case EVENT_WEIGHTS:
-        next->weights = buffer_retain(body);
-        next->average = retain_average(state);
-        restart_slots(state, plan, body);
-        receipt->kind = RECEIPT_REPLACED;
-        break;
-    default:
-        PRE(false);
-    }
-    next->average_divisor = spec_average_divisor(spec, state->updates);
+    return ledger_reserve(&state->ledger, steps) &&
+           receipts_reserve(&state->receipts, steps, state->note_count);
 }
 
 void state_publish(struct state *state, const struct event *event, struct revision *take_next,
-                   const struct receipt *receipt, char *take_cursor)
+                   const struct step_line *line, char *take_cursor)
 {
+    const struct receipt *receipt = &line->receipt;
+
+    receipts_add(&state->receipts, line);
+    if (receipt->hashed) {
+        state->told_step = receipt->step;
+        state->told[receipt->step % TOLD_MAX] = (struct told){receipt->step, receipt->state_hash};
+    }
+    if (event->kind == EVENT_GRADIENT)
+        note_norm(state, event->grad_norm); /* admission looks at it */
     if (state->bases_max > 0) {
         keep_bases(state, state->bases_max - 1);
         memmove(state->base + 1, state->base, state->base_count * sizeof *state->base);

@@ -6,6 +6,7 @@
 #include "service/core/clock.h"
 #include "service/core/contract.h"
 #include "service/core/log.h"
+#include "service/core/point.h"
 #include "service/session/advance.h"
 #include "service/session/session.h"
 #include "service/session/step.h"
@@ -53,40 +54,29 @@ static enum status measure_gradient(struct step *step, struct fault *fault)
     const struct spec *spec = &step->spec;
     struct wire_gradient gradient = {s->buffer->data + s->offset, s->dtype,
                                      step->session->layout->count};
-    double clip_norm = spec->gradient.clip_norm;
-    /* l2_clipped clips after the decay, a raw rule by itself: the norm is of what is not clipped
-     * yet. */
-    bool clips_first = !isnan(spec->gradient.clip_value) &&
-                       spec->hyper[HYPER_WEIGHT_DECAY_MODE] != DECAY_L2_CLIPPED && !spec->rule->raw;
-    struct measure measure = {.rescale = spec->gradient.rescale,
-                              .clip_value = clips_first ? spec->gradient.clip_value : HUGE_VAL,
-                              .norm_clipped = !isnan(clip_norm)};
+    struct measure measure =
+        event_measure(spec, step->session->plan, &gradient, &step->event, step->notes);
 
     step->event.kind = EVENT_GRADIENT;
-    advances(spec->dtype)->measure(&gradient, &measure);
-    if (step->bad_count > 0) { /* an attempt before this one replaced them */
-        measure.bad_count = step->bad_count;
-        measure.bad_index = step->bad_index;
-    }
     if (measure.bad_count > 0) {
         step->bad_count = measure.bad_count;
         step->bad_index = measure.bad_index;
-        if (spec->gradient.nonfinite == NONFINITE_REJECT)
-            return check_finite(step->session->layout, "gradients", measure.bad_count,
-                                measure.bad_index, STATUS_NONFINITE_GRADIENT, fault);
-        if (spec->gradient.nonfinite == NONFINITE_SKIP) {
-            step->event.kind = EVENT_SKIP;
-            step->event.grad_norm = (double)NAN;
-            step->event.clip_scale = 1;
-            return STATUS_OK;
-        }
-        advances(spec->dtype)->zero_nonfinite(&gradient);
-        advances(spec->dtype)->measure(&gradient, &measure);
     }
-    step->event.grad_norm = measure.norm;
-    step->event.clip_scale = 1;
-    if (!isnan(clip_norm) && measure.clipped_norm > clip_norm)
-        step->event.clip_scale = clip_norm / measure.clipped_norm;
+    if (step->bad_count == 0)
+        return STATUS_OK;
+    /* Now or at an attempt before this one, which has replaced them. */
+    if (spec->gradient.nonfinite == NONFINITE_REJECT)
+        return check_finite(step->session->layout, "gradients", step->bad_count, step->bad_index,
+                            STATUS_NONFINITE_GRADIENT, fault);
+    nonfinite_of_notes(step->notes, step->session->layout, &step->event.nonfinite);
+    if (spec->gradient.nonfinite == NONFINITE_SKIP) {
+        step->event.kind = EVENT_SKIP;
+        step->event.grad_norm = (double)NAN;
+        step->event.clip_scale = 1;
+    } else if (measure.bad_count > 0) {
+        advances(spec->dtype)->zero_nonfinite(&gradient);
+        event_measure(spec, step->session->plan, &gradient, &step->event, step->notes);
+    }
     return STATUS_OK;
 }
 
@@ -145,24 +135,39 @@ static enum status prepare_weights(struct step *step, struct fault *fault)
 
 /* --- after the journal --- */
 
+/* Milliseconds since *mark_us, which becomes now. */
+static float lap_ms(uint64_t *mark_us)
+{
+    uint64_t began = *mark_us;
+
+    *mark_us = clock_monotonic_us();
+    return (float)(*mark_us - began) / 1000;
+}
+
 /* In this thread's turn: applies and publishes. Mutex held on entry and exit. */
 static void apply(struct step *step, struct outcome *out)
 {
     struct session *session = step->session;
+    struct step_line line;
     struct receipt receipt;
+    uint64_t started = clock_monotonic_us();
 
     pthread_mutex_unlock(&session->mutex);
-    event_apply(session->state, session->plan, &session->spec, session->layout->count, &step->event,
-                step->body, step->offset, step->next, &receipt);
+    event_apply(session->state, session->plan, &session->spec, &step->event, step->body,
+                step->offset, step->notes, step->next, &line);
+    POINT(in_apply);
+    line.stages = step->stages;
+    line.stages.apply_ms = lap_ms(&started);
     pthread_mutex_lock(&session->mutex);
-    if (session->durable_step < receipt.step)
-        receipt.durable_step = session->durable_step;
+    if (session->durable_step < line.receipt.step && !BUG(apply_before_commit))
+        line.receipt.durable_step = session->durable_step;
+    receipt = line.receipt;
     session->step = receipt.step;
     session->dirty++;
     session->journal_since += step->size;
     out->revision = revision_retain(step->next);
     out->replayed = false;
-    state_publish(session->state, &step->event, step->next, &receipt, step->cursor);
+    state_publish(session->state, &step->event, step->next, &line, step->cursor);
     step->next = NULL;
     step->cursor = NULL;
     out->receipt = receipt;
@@ -180,28 +185,44 @@ static void close_step(struct step *step)
     step->cursor = NULL;
 }
 
+static bool dry_run(const struct step *step)
+{
+    return step->submission != NULL && step->submission->dry_run;
+}
+
 /* Admits, journals, applies. *again: the configuration changed since the step was prepared. */
 static enum status take(struct step *step, bool *again, struct outcome *out, struct fault *fault)
 {
     struct session *session = step->session;
     enum status status;
     bool going, seen = false;
+    uint64_t mark = step->started_us;
 
-    step->exclusive = step->event.kind == EVENT_GRADIENT && session->plan->proposal_count > 0;
+    POINT(before_admission);
+    step->exclusive =
+        (step->event.kind == EVENT_GRADIENT && session->plan->proposal_count > 0) || dry_run(step);
     pthread_mutex_lock(&session->mutex);
     status = step_admit(step, &going, again, &seen, out, fault);
     pthread_mutex_unlock(&session->mutex);
     if (!going)
         return status;
-    if (step->entry != NULL)
+    step->stages.admit_ms = lap_ms(&mark);
+    POINT(after_enqueue);
+    if (step->entry != NULL && !BUG(apply_before_commit))
         status = commit_wait(&step->entry->item, fault);
+    POINT(after_wake);
+    if (step->entry != NULL)
+        step->stages.commit_ms = lap_ms(&mark);
     pthread_mutex_lock(&session->mutex);
     session_await_turn(session, step->ticket);
     if (status == STATUS_OK)
         apply(step, out);
+    POINT(after_publish);
     step_land(step);
     session_end_turn(session, step->exclusive, status != STATUS_OK);
     pthread_mutex_unlock(&session->mutex);
+    if (step->entry != NULL && BUG(apply_before_commit))
+        status = commit_wait(&step->entry->item, fault);
     return status;
 }
 
@@ -214,8 +235,9 @@ static void save_if_due(struct session *session, struct receipt *receipt)
         log_warning("session %s: no checkpoint after step %llu: %s", session->id,
                     (unsigned long long)receipt->step, fault.detail);
     pthread_mutex_lock(&session->mutex);
-    receipt->durable_step =
-        session->durable_step < receipt->step ? session->durable_step : receipt->step;
+    receipt->durable_step = session->durable_step < receipt->step && !BUG(reply_wrong_durable_step)
+                                ? session->durable_step
+                                : receipt->step;
     pthread_mutex_unlock(&session->mutex);
 }
 
@@ -229,6 +251,7 @@ static enum status run(struct step *step, enum status (*prepare)(struct step *, 
 
     if (status != STATUS_OK)
         return status;
+    step->started_us = clock_monotonic_us();
     while (status == STATUS_OK && again) {
         pthread_mutex_lock(&session->mutex);
         step->spec = session->spec;
@@ -247,7 +270,7 @@ static enum status run(struct step *step, enum status (*prepare)(struct step *, 
             status = take(step, &again, out, fault);
         close_step(step);
     }
-    if (status == STATUS_OK && !out->replayed)
+    if (status == STATUS_OK && !out->replayed && !dry_run(step))
         save_if_due(session, &out->receipt);
     session_leave(session);
     return status;
@@ -264,18 +287,27 @@ enum status session_submit(struct session *session, const struct submission *sub
     PRE(submission->worker == NULL || strlen(submission->worker) <= WORKER_BYTES);
     step.flight.worker = submission->seq > 0 ? submission->worker : NULL;
     step.flight.seq = submission->seq;
+    step.stages.receive_ms = (float)submission->receive_ms;
+    step.stages.decode_ms = (float)submission->decode_ms;
     if (submission->key != NULL) {
         step.flight.keyed = true;
         step.flight.key = hash_bytes(submission->key, strlen(submission->key));
     }
-    return run(&step, prepare_gradient, out, fault);
+    if (!notes_new(session->layout, &step.notes))
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    enum status status = run(&step, prepare_gradient, out, fault);
+    free(step.notes);
+    return status;
 }
 
 enum status session_replace(struct session *session, struct buffer *weights,
                             const struct precondition *match, struct outcome *out,
                             struct fault *fault)
 {
-    struct step step = {.session = session, .match = match, .body = weights};
+    struct step step = {.session = session,
+                        .match = match,
+                        .body = weights,
+                        .stages = {.receive_ms = (float)NAN, .decode_ms = (float)NAN}};
 
     step.size = session->layout->count * dtype_size(session->dtype);
     PRE(weights->size >= step.size);

@@ -16,11 +16,15 @@ struct step {
     struct event event;
     struct flight flight;
     size_t bad_count, bad_index; /* elements that came not finite, before they were replaced */
+
     struct journal_entry *entry; /* NULL when the mode does not journal */
     struct revision *next;
+    struct tensor_note *notes; /* NULL: too many tensors, or no gradient */
     char *cursor;
     bool exclusive; /* admitted alone */
     uint64_t ticket;
+    uint64_t started_us;
+    struct stages stages;
 };
 
 /* Whether this request was seen before: *seen tells, *out is then its outcome. A flight with the
@@ -36,5 +40,14 @@ enum status step_admit(struct step *step, bool *going, bool *again, bool *seen, 
 
 /* Ends what step_admit began, when the turn was taken. Mutex held. */
 void step_land(struct step *step);
+
+/* --- quarantine.c --- */
+
+/* ABNORMAL_GRADIENT when the norm is too far above those before. Mutex held. */
+enum status step_check_norm(const struct step *step, struct fault *fault);
+
+/* Keeps the gradient that was refused so, in a turn of its own, and adds to the fault where. Called
+ * when admitted; mutex held on entry and exit. False when it could not be kept (storage failed). */
+bool step_quarantine(struct step *step, struct fault *fault);
 
 #endif

@@ -16,7 +16,7 @@ static const struct {
 } benches[] = {
     {"kernel", bench_kernel}, {"rules", bench_rules},   {"muon", bench_muon},
     {"json", bench_json},     {"step", bench_step},     {"durable", bench_durable},
-    {"many", bench_many},     {"memory", bench_memory},
+    {"many", bench_many},     {"memory", bench_memory}, {"history", bench_history},
 };
 enum { BENCHES = sizeof benches / sizeof *benches };
 

@@ -24,6 +24,8 @@ void bench_step(const struct bench *bench);
 void bench_durable(const struct bench *bench);
 void bench_many(const struct bench *bench);
 void bench_memory(const struct bench *bench);
+void bench_history(const struct bench *bench); /* bench_past is a part of it */
+void bench_past(const struct bench *bench);
 
 /* --- rows --- */
 

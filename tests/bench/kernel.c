@@ -4,7 +4,9 @@
  * the rule. Best of several rounds, each measuring all in turn. The crew is not started, so that a
  * step has one thread too. */
 #include <math.h>
+#include <stdlib.h>
 
+#include "service/session/sample.h"
 #include "tests/bench/bench.h"
 #include "tests/bench/subject.h"
 
@@ -117,6 +119,48 @@ static void measure_pipeline(void)
     subject_close(&subject);
 }
 
+/* What the notes of every tensor cost: measuring a gradient and a step of Adam with them and their
+ * sample of the gradient, beside the same without. */
+static void measure_notes(void)
+{
+    static const struct {
+        size_t tensors, rows, columns;
+    } models[] = {{1, 16000, 1000}, {1, 1000, 1000}, {300, 33, 101}, {10000, 10, 10}};
+    enum { MODELS = sizeof models / sizeof *models, TIMES = 25 };
+
+    for (size_t i = 0; i < MODELS; i++) {
+        double took[2][TIMES];
+        struct subject subject;
+        subject_open_many(&subject, "adam", models[i].tensors, models[i].rows, models[i].columns);
+        struct tensor_note *notes = calloc(models[i].tensors, sizeof *notes);
+        struct sample *sample = sample_new(subject.layout);
+        if (notes == NULL || sample == NULL)
+            bench_fail("memory");
+        for (size_t round = 0; round < TIMES; round++)
+            for (size_t noted = 0; noted < 2; noted++) {
+                double began = bench_now();
+                struct measure measure = {.rescale = 1,
+                                          .clip_value = HUGE_VAL,
+                                          .layout = noted ? subject.layout : NULL,
+                                          .notes = noted ? notes : NULL};
+                advance_f32.measure(&subject.advance.gradient, &measure);
+                subject.advance.notes = measure.notes;
+                subject_step(&subject);
+                if (noted)
+                    sample_turn(sample, subject.layout, &subject.advance.gradient, notes);
+                took[noted][round] = (bench_now() - began) * 1e3;
+            }
+        double without = bench_minimum(took[0], TIMES), with = bench_minimum(took[1], TIMES);
+        bench_row(bench_text("Adam, measured and stepped, notes of %zu x %zu", models[i].tensors,
+                             models[i].rows * models[i].columns),
+                  bench_text("%.3f ms", with), bench_text("without %.3f ms", without),
+                  with / without, AIM_NONE, 0);
+        sample_free(sample);
+        free(notes);
+        subject_close(&subject);
+    }
+}
+
 void bench_kernel(const struct bench *bench)
 {
     struct torch torch;
@@ -126,4 +170,5 @@ void bench_kernel(const struct bench *bench)
         measure(i, &torch);
     torch_stop(&torch);
     measure_pipeline();
+    measure_notes();
 }

@@ -30,19 +30,38 @@ static float *from(const struct buffer *buffer, size_t start)
 
 void subject_open(struct subject *subject, const char *rule, size_t rows, size_t columns)
 {
+    subject_open_many(subject, rule, 1, rows, columns);
+}
+
+static struct layout *layout_of(size_t tensors, size_t rows, size_t columns)
+{
     const size_t shape[] = {rows, columns};
+    struct layout *layout = layout_new();
+    struct fault fault;
+
+    for (size_t i = 0; i < tensors && layout != NULL; i++) {
+        const char *name = bench_text("w%zu", i);
+        if (layout_add(layout, name, strlen(name), 2, shape, &fault) != STATUS_OK)
+            bench_fail("memory");
+    }
+    if (layout == NULL || layout_seal(layout, &fault) != STATUS_OK)
+        bench_fail("memory");
+    return layout;
+}
+
+void subject_open_many(struct subject *subject, const char *rule, size_t tensors, size_t rows,
+                       size_t columns)
+{
     struct spec spec;
     struct fault fault;
 
-    *subject = (struct subject){.rule = optimizer_find(rule, DTYPE_F32), .count = rows * columns};
+    *subject = (struct subject){.rule = optimizer_find(rule, DTYPE_F32),
+                                .count = tensors * rows * columns};
     spec_init(&spec);
     spec_set_rule(&spec, subject->rule);
     memcpy(subject->hyper, spec.hyper, sizeof subject->hyper);
-    subject->layout = layout_new();
-    if (subject->layout == NULL ||
-        layout_add(subject->layout, "w", 1, 2, shape, &fault) != STATUS_OK ||
-        layout_seal(subject->layout, &fault) != STATUS_OK ||
-        plan_new(&spec, subject->layout, &subject->plan, &fault) != STATUS_OK)
+    subject->layout = layout_of(tensors, rows, columns);
+    if (plan_new(&spec, subject->layout, &subject->plan, &fault) != STATUS_OK)
         bench_fail("memory");
     subject->gradient = vector(subject->count, 1);
     subject->weights = vector(subject->count, 2);

@@ -9,7 +9,7 @@
 
 struct subject {
     const struct optimizer *rule; /* f32 */
-    struct layout *layout;        /* one tensor */
+    struct layout *layout;        /* of like tensors */
     struct plan *plan;
     size_t count;
     double hyper[HYPERS_MAX], scalar[SCALARS_MAX];
@@ -20,6 +20,9 @@ struct subject {
 /* The rule with its defaults on a matrix of rows x columns, filled with numbers like a model's.
  * Ends the program when memory is out. */
 void subject_open(struct subject *subject, const char *rule, size_t rows, size_t columns);
+/* The same on so many of them. */
+void subject_open_many(struct subject *subject, const char *rule, size_t tensors, size_t rows,
+                       size_t columns);
 void subject_close(struct subject *subject);
 
 /* A step as the server takes it, norms and all, on the threads of the crew. */

@@ -207,7 +207,7 @@ static int run_until_failure(const char *folder, struct store **out)
 static bool mends_itself(struct store *store, int committed, uint64_t n)
 {
     struct fault why;
-    enum status status = CALL(maintain, &why);
+    enum status status = CALL(maintain, NULL, &why);
 
     if (status != STATUS_OK) {
         ck_assert_msg(strstr(why.detail, "Restart the server") != NULL, "n = %d: %s", (int)n,
@@ -349,8 +349,76 @@ START_TEST(no_write_passes_between_an_io_error_and_the_check)
     ck_assert_uint_eq(script_step(store, 0, &fault), STATUS_STORAGE_FAILED);
     ck_assert_uint_eq(script_step(store, 0, &fault), STATUS_STORAGE_FAILED);
     ck_assert_int_eq(state_of(store), 0); /* reads go on */
-    ck_assert_uint_eq(CALL(maintain, &fault), STATUS_OK);
+    ck_assert_uint_eq(CALL(maintain, NULL, &fault), STATUS_OK);
     ck_assert_uint_eq(script_step(store, 0, &fault), STATUS_OK);
+    store_close(store);
+}
+END_TEST
+
+/* --- giving space back --- */
+
+enum { HEAP_EVENTS = 80 }; /* 40 MB, four slices */
+
+/* Much is written and dropped again, behind the script's first transaction. */
+static uint64_t leave_free_pages(struct store *store, uint64_t lsn)
+{
+    uint64_t first = lsn + 1;
+
+    ck_assert_uint_eq(CALL(begin, &fault), STATUS_OK);
+    for (int i = 0; i < HEAP_EVENTS; i++) {
+        const struct store_event event = {.lsn = ++lsn,
+                                          .session = 1,
+                                          .kind = 1,
+                                          .chunks = 1,
+                                          .body = span_of(noise, sizeof noise)};
+        ck_assert_uint_eq(CALL(event_append, &event, &fault), STATUS_OK);
+    }
+    ck_assert_uint_eq(CALL(commit, &fault), STATUS_OK);
+    ck_assert_uint_eq(CALL(begin, &fault), STATUS_OK);
+    ck_assert_uint_eq(CALL(event_drop, first, lsn, &fault), STATUS_OK);
+    ck_assert_uint_eq(CALL(commit, &fault), STATUS_OK);
+    return lsn;
+}
+
+/* Operation n of a slice fails, n = 1, 2, ...: nothing is lost, and the next write passes. */
+START_TEST(slice_that_fails_disturbs_nobody)
+{
+    const enum shim_mode mode = _i == 0 ? SHIM_ONCE : SHIM_FULL;
+    struct store *store;
+    bool more = false, fired = true;
+    uint64_t lsn = 1000, hits = 0;
+
+    log_set_level(LOG_OFF);
+    shim_vfs_install();
+    script_learn();
+    store = must_open(testing_folder());
+    ck_assert_uint_eq(script_step(store, 0, &fault), STATUS_OK);
+    for (uint64_t n = 1; fired; n += 1 + n / 16) {
+        while (!more) {
+            lsn = leave_free_pages(store, lsn);
+            ck_assert_uint_eq(CALL(maintain, &more, &fault), STATUS_OK);
+        }
+        shim_vfs_arm(mode, n, 0);
+        enum status status = CALL(maintain, &more, &fault);
+        fired = shim_vfs_fired();
+        shim_vfs_arm(mode, 0, 0);
+        if (mode == SHIM_ONCE)
+            ck_assert_msg(status == STATUS_OK, "n = %d: %s", (int)n, fault.detail);
+        else if (status != STATUS_OK) /* it was not the slice alone */
+            ck_assert_msg(CALL(maintain, NULL, &fault) == STATUS_OK, "n = %d: %s", (int)n,
+                          fault.detail);
+        ck_assert_msg(CALL(begin, &fault) == STATUS_OK, "n = %d: %s", (int)n, fault.detail);
+        ck_assert_uint_eq(CALL(session_put, &(struct store_session){9, "z", {0}}, &fault),
+                          STATUS_OK);
+        ck_assert_msg(CALL(commit, &fault) == STATUS_OK, "n = %d: %s", (int)n, fault.detail);
+        ck_assert_uint_eq(CALL(begin, &fault), STATUS_OK);
+        ck_assert_uint_eq(CALL(session_drop, 9, &fault), STATUS_OK);
+        ck_assert_uint_eq(CALL(commit, &fault), STATUS_OK);
+        ck_assert_int_eq(state_of(store), 1);
+        hits += fired;
+        more &= !fired;
+    }
+    ck_assert_uint_gt(hits, 10);
     store_close(store);
 }
 END_TEST
@@ -419,16 +487,20 @@ Suite *suite_store_faults(void)
 {
     Suite *suite = suite_create("store_faults");
     TCase *tcase = tcase_create("sqlite");
+    TCase *power = tcase_create("power");
 
     tcase_add_test(tcase, single_io_error_loses_nothing_and_is_mended);
     tcase_add_test(tcase, death_in_the_middle_of_writing_loses_nothing);
     tcase_add_test(tcase, full_disk_loses_nothing_and_work_goes_on_when_space_returns);
-    tcase_add_test(tcase, power_cut_that_forgets_every_unsynced_write_loses_no_commit);
-    tcase_add_test(tcase, power_cut_that_forgets_some_unsynced_writes_loses_no_commit);
+    tcase_add_test(power, power_cut_that_forgets_every_unsynced_write_loses_no_commit);
+    tcase_add_test(power, power_cut_that_forgets_some_unsynced_writes_loses_no_commit);
     tcase_add_test(tcase, full_disk_is_forgotten_at_once);
     tcase_add_test(tcase, no_write_passes_between_an_io_error_and_the_check);
+    tcase_add_loop_test(tcase, slice_that_fails_disturbs_nobody, 0, 2);
     tcase_add_test(tcase, failed_allocation_is_told_and_changes_nothing);
     tcase_set_timeout(tcase, 60);
     suite_add_tcase(suite, tcase);
+    tcase_set_timeout(power, 60);
+    suite_add_tcase(suite, power);
     return suite;
 }

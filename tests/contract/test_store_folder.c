@@ -105,7 +105,7 @@ START_TEST(owner_that_was_overtaken_writes_no_more)
     for (int i = 0; i < 2; i++) {
         FAILS(STORAGE_FAILED, CALL(begin, &fault));
         SAYS("taken over");
-        FAILS(STORAGE_FAILED, CALL(maintain, &fault));
+        FAILS(STORAGE_FAILED, CALL(maintain, NULL, &fault));
     }
     store_close(store);
 }
@@ -356,10 +356,27 @@ START_TEST(maintain_gives_space_back)
     OK(CALL(begin, &fault));
     OK(CALL(event_drop, 1, lsn - 1, &fault));
     OK(CALL(commit, &fault));
-    for (int i = 0; i < 8; i++)
-        OK(CALL(maintain, &fault));
     ck_assert_int_gt(size, 40 << 20);
-    ck_assert_int_lt(file_size(folder, "descent.db"), 16 << 20);
+    OK(CALL(maintain, NULL, &fault)); /* looks only */
+    ck_assert_int_eq(file_size(folder, "descent.db"), size);
+    for (bool more = true; more;) { /* slice by slice, and `more` is told to the end */
+        more = false;
+        OK(CALL(maintain, &more, &fault));
+        ck_assert_int_lt(file_size(folder, "descent.db"), size);
+        ck_assert_int_ge(file_size(folder, "descent.db"), size - (9 << 20));
+        size = file_size(folder, "descent.db");
+    }
+    ck_assert_int_lt(size, 12 << 20);
+    for (int i = 0; i < 3; i++) { /* what stays is used again: no shrinking and growing */
+        bool more = true;
+        lsn = append_events(store, lsn, 6);
+        OK(CALL(begin, &fault));
+        OK(CALL(event_drop, 1, lsn - 1, &fault));
+        OK(CALL(commit, &fault));
+        OK(CALL(maintain, &more, &fault));
+        ck_assert(!more);
+        ck_assert_int_eq(file_size(folder, "descent.db"), size);
+    }
     ck_assert_int_le(file_size(folder, "descent.db-journal"), 16 << 20);
     store_close(store);
     OK(try_open(folder, false));

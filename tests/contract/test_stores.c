@@ -150,7 +150,9 @@ START_TEST(new_store_is_empty)
     ck_assert_str_eq(scan(store), "");
     FAILS(NOT_FOUND, event_at(store, 1));
     FAILS(NOT_FOUND, chunk_at(store, 1, 0));
-    OK(CALL(maintain, &fault));
+    bool more = true;
+    OK(CALL(maintain, &more, &fault));
+    ck_assert(!more);
     store_close(store);
 }
 END_TEST
@@ -468,7 +470,7 @@ START_TEST(threads_take_turns_and_reads_see_whole_transactions)
         count = 0;
         OK(CALL(scan, &visitor, &fault));
         ck_assert_uint_eq(count % 2, 0);
-        OK(CALL(maintain, &fault));
+        OK(CALL(maintain, NULL, &fault));
     }
     for (int i = 0; i < 4; i++) {
         pthread_join(threads[i], &failed);

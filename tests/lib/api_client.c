@@ -17,7 +17,8 @@ struct answer api_send(unsigned port, const char *method, const char *path, cons
     ck_assert_msg(http_client_request(client, method, path, headers, body, body_size, &answer.http),
                   "%s %s: no answer", method, path);
     http_response_header(&answer.http, "Content-Type", type, sizeof type);
-    if (strstr(type, "json") != NULL && strcmp(method, "HEAD") != 0 && answer.http.body_size > 0) {
+    bool is_json = strstr(type, "/json") != NULL || strstr(type, "+json") != NULL;
+    if (is_json && strcmp(method, "HEAD") != 0 && answer.http.body_size > 0) {
         answer.json =
             json_loadb(answer.http.body, answer.http.body_size, JSON_REJECT_DUPLICATES, NULL);
         ck_assert_msg(answer.json != NULL, "%s %s: no JSON: %s", method, path, answer.http.body);

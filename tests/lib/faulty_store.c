@@ -174,7 +174,7 @@ static enum status faulty_checkpoint_read(struct store *store, uint64_t id, uint
         ->checkpoint_read(faulty(store)->inner, id, chunk, body, size, fault);
 }
 
-static enum status faulty_maintain(struct store *store, struct fault *fault)
+static enum status faulty_maintain(struct store *store, bool *more, struct fault *fault)
 {
     struct faulty_store *self = faulty(store);
 
@@ -185,7 +185,13 @@ static enum status faulty_maintain(struct store *store, struct fault *fault)
         self->broken = false;
     pthread_mutex_unlock(&self->mutex);
     return ill ? fault_set(fault, why, "", "a fault of the test")
-               : inner(self)->maintain(self->inner, fault);
+               : inner(self)->maintain(self->inner, more, fault);
+}
+
+static enum status faulty_verify(struct store *store, const struct store_watch *watch,
+                                 struct store_report *report, struct fault *fault)
+{
+    return inner(faulty(store))->verify(faulty(store)->inner, watch, report, fault);
 }
 
 static const struct store_backend backend = {
@@ -207,6 +213,7 @@ static const struct store_backend backend = {
     .event_read = faulty_event_read,
     .checkpoint_read = faulty_checkpoint_read,
     .maintain = faulty_maintain,
+    .verify = faulty_verify,
 };
 
 struct faulty_store *faulty_store_new(void)

@@ -119,6 +119,40 @@ static char *take(struct http_client *client, size_t size)
     return piece;
 }
 
+/* Reads until `size` bytes are there. */
+static bool await_bytes(struct http_client *client, size_t size)
+{
+    while (client->used < size)
+        if (more(client) <= 0)
+            return false;
+    return true;
+}
+
+/* A body in chunks, without trailers. */
+static bool receive_chunks(struct http_client *client, struct http_response *out)
+{
+    for (;;) {
+        char *end = NULL;
+        while (client->data == NULL || (end = strstr(client->data, "\r\n")) == NULL)
+            if (more(client) <= 0)
+                return false;
+        size_t line = (size_t)(end + 2 - client->data);
+        size_t size = (size_t)strtoull(client->data, NULL, 16);
+        if (!await_bytes(client, line + size + 2))
+            return false;
+        char *piece = take(client, line + size + 2);
+        out->body = realloc(out->body, out->body_size + size + 1);
+        if (out->body == NULL)
+            abort();
+        memcpy(out->body + out->body_size, piece + line, size);
+        out->body_size += size;
+        out->body[out->body_size] = '\0';
+        free(piece);
+        if (size == 0)
+            return true;
+    }
+}
+
 bool http_client_receive(struct http_client *client, bool to_head, struct http_response *out)
 {
     char value[32];
@@ -136,9 +170,10 @@ bool http_client_receive(struct http_client *client, bool to_head, struct http_r
         size = (size_t)strtoull(value, NULL, 10);
     if (to_head || out->status < 200 || out->status == 204 || out->status == 304)
         size = 0;
-    while (client->used < size)
-        if (more(client) <= 0)
-            return false;
+    else if (http_response_header(out, "Transfer-Encoding", value, sizeof value) != NULL)
+        return receive_chunks(client, out);
+    if (!await_bytes(client, size))
+        return false;
     out->body = take(client, size);
     out->body_size = size;
     return true;

@@ -133,6 +133,12 @@ static bool type_fits(const json_t *types, const json_t *value)
     return false;
 }
 
+bool openapi_is_boolean(const json_t *schema)
+{
+    return type_fits(json_object_get(openapi_resolve(schema), "type"), json_true()) &&
+           json_object_get(openapi_resolve(schema), "type") != NULL;
+}
+
 /* Whether the schema, with all that it is made of, says something of a member. */
 static bool names_member(const json_t *schema, const char *name)
 {

@@ -28,6 +28,9 @@ const json_t *openapi_response(const json_t *operation, unsigned status);
  * for the message. */
 void openapi_check(const json_t *schema, const json_t *value, const char *where);
 
+/* Whether a schema takes true and false. */
+bool openapi_is_boolean(const json_t *schema);
+
 /* Whether an array of strings has this one. */
 bool openapi_lists(const json_t *array, const char *text);
 

@@ -1,5 +1,5 @@
 /* The failing layer. Each write notes what it overwrites; a sync forgets the notes of its file; a
- * power cut plays a random part of the notes back. */
+ * power cut goes back through the notes and gives every sector the content of some moment. */
 #include "tests/lib/shim_vfs.h"
 
 #include <fcntl.h>
@@ -21,7 +21,8 @@ struct note {
     struct note *older;
     char path[256];
     sqlite3_int64 offset, size_before; /* of the file */
-    int size;
+    int size;                          /* of before[] */
+    int written;                       /* from the offset; 0: a truncation */
     unsigned char before[];
 };
 
@@ -29,7 +30,7 @@ static sqlite3_vfs shim, *real;
 static struct note *notes; /* newest first */
 static enum shim_mode mode;
 static uint64_t armed, count, random_state;
-static bool fired;
+static bool fired, striking; /* striking: the operation under way is the first that fails */
 
 static void notes_drop(const char *path)
 {
@@ -47,7 +48,7 @@ static void notes_drop(const char *path)
 }
 
 /* Notes the bytes at [offset, offset + size) and the size of the file. */
-static int note_add(struct shim_file *file, sqlite3_int64 offset, sqlite3_int64 size)
+static int note_add(struct shim_file *file, sqlite3_int64 offset, sqlite3_int64 size, int written)
 {
     sqlite3_int64 whole = 0;
     int code = file->real->pMethods->xFileSize(file->real, &whole);
@@ -64,37 +65,162 @@ static int note_add(struct shim_file *file, sqlite3_int64 offset, sqlite3_int64 
     note->offset = offset;
     note->size_before = whole;
     note->size = (int)size;
+    note->written = written;
     code = size > 0 ? file->real->pMethods->xRead(file->real, note->before, note->size, offset)
                     : SQLITE_OK;
     notes = note;
     return code;
 }
 
-/* Seed 0 loses everything not synced, others lose half of it. */
-static void power_cut(void)
+/* One file at the moment of a power cut. Moment 0 is its last sync, moment `moments` is now. */
+struct cut {
+    const char *path;
+    size_t moments, capacity, sector, size;
+    unsigned char *image; /* as of the moment that is looked at; `size` bytes of it are the file */
+    unsigned char *left;  /* what the disk is left with */
+    uint32_t *chosen;     /* by sector: the moment, UNTOUCHED if no write covered it */
+    uint32_t *torn;       /* by sector: so many bytes of its beginning are of the next moment */
+};
+
+#define UNTOUCHED UINT32_MAX
+
+/* Seed 0 draws nothing: the last sync is all there is. */
+static uint64_t draw(uint64_t below)
 {
-    for (struct note *note = notes; note != NULL; note = note->older) {
-        if (random_state != 0 && testing_random(&random_state) % 2 == 0)
-            continue;
-        int descriptor = open(note->path, O_RDWR);
-        if (descriptor < 0 || ftruncate(descriptor, note->size_before) != 0 ||
-            pwrite(descriptor, note->before, (size_t)note->size, note->offset) != note->size)
-            abort();
-        close(descriptor);
-    }
-    notes_drop(NULL);
+    return random_state == 0 ? 0 : testing_random(&random_state) % below;
 }
 
-/* The code to fail with, or SQLITE_OK. */
-static int strike(int code, bool write)
+static void *must_allocate(size_t items, size_t size)
 {
-    count++;
-    if (armed == 0 || count < armed || (mode == SHIM_ONCE && count > armed))
+    void *memory = calloc(items + 1, size);
+
+    if (memory == NULL)
+        abort();
+    return memory;
+}
+
+/* Counts the notes of the path and reads the file, with room for every size it had. */
+static void cut_begin(struct cut *cut, int descriptor)
+{
+    off_t size = lseek(descriptor, 0, SEEK_END);
+
+    cut->size = cut->capacity = (size_t)size;
+    for (const struct note *note = notes; note != NULL; note = note->older)
+        if (strcmp(note->path, cut->path) == 0) {
+            cut->moments++;
+            if ((size_t)note->size_before > cut->capacity)
+                cut->capacity = (size_t)note->size_before;
+        }
+    cut->sector = draw(2) == 0 ? 512 : 4096;
+    size_t sectors = cut->capacity / cut->sector + 1;
+    cut->image = must_allocate(cut->capacity, 1);
+    cut->left = must_allocate(cut->capacity, 1);
+    cut->chosen = must_allocate(sectors, sizeof *cut->chosen);
+    cut->torn = must_allocate(sectors, sizeof *cut->torn);
+    for (size_t i = 0; i < sectors; i++)
+        cut->chosen[i] = UNTOUCHED;
+    if (pread(descriptor, cut->image, cut->size, 0) != size)
+        abort();
+    if (draw(2) == 1)
+        for (size_t i = 0; i < cut->capacity; i++)
+            cut->left[i] = (unsigned char)testing_random(&random_state);
+}
+
+static void choose_moments(struct cut *cut)
+{
+    for (const struct note *note = notes; note != NULL; note = note->older) {
+        if (strcmp(note->path, cut->path) != 0 || note->written == 0)
+            continue;
+        size_t last = ((size_t)note->offset + (size_t)note->written - 1) / cut->sector;
+        for (size_t i = (size_t)note->offset / cut->sector; i <= last; i++) {
+            if (cut->chosen[i] != UNTOUCHED)
+                continue;
+            cut->chosen[i] = (uint32_t)draw(cut->moments + 1);
+            if (cut->chosen[i] < cut->moments && draw(8) == 1)
+                cut->torn[i] = (uint32_t)draw(cut->sector);
+        }
+    }
+}
+
+/* Keeps what of moment `moment` the disk is left with. */
+static void keep_moment(struct cut *cut, size_t moment)
+{
+    for (size_t i = 0; i * cut->sector < cut->size; i++) {
+        size_t from = i * cut->sector, to = from + cut->sector;
+        bool untouched = cut->chosen[i] == UNTOUCHED && moment == 0;
+        if (cut->chosen[i] == moment)
+            from += cut->torn[i];
+        else if (cut->chosen[i] != UNTOUCHED && cut->chosen[i] + 1 == moment)
+            to = from + cut->torn[i];
+        else if (!untouched)
+            continue;
+        if (to > cut->size)
+            to = cut->size;
+        if (from < to)
+            memcpy(cut->left + from, cut->image + from, to - from);
+    }
+}
+
+/* Gives the file of the newest note what the cut leaves of it, and drops its notes. */
+static void power_cut_file(void)
+{
+    char path[sizeof notes->path];
+    struct cut cut = {.path = path};
+
+    memcpy(path, notes->path, sizeof path);
+    int descriptor = open(path, O_RDWR);
+    if (descriptor < 0)
+        abort();
+    cut_begin(&cut, descriptor);
+    choose_moments(&cut);
+    size_t size_moment = draw(cut.moments + 1), size_left = cut.size, moment = cut.moments;
+    keep_moment(&cut, moment);
+    for (const struct note *note = notes; note != NULL; note = note->older) {
+        if (strcmp(note->path, path) != 0)
+            continue;
+        memcpy(cut.image + note->offset, note->before, (size_t)note->size);
+        cut.size = (size_t)note->size_before;
+        keep_moment(&cut, --moment);
+        if (moment >= size_moment)
+            size_left = cut.size;
+    }
+    if (ftruncate(descriptor, 0) != 0 ||
+        pwrite(descriptor, cut.left, size_left, 0) != (ssize_t)size_left)
+        abort();
+    close(descriptor);
+    free(cut.image);
+    free(cut.left);
+    free(cut.chosen);
+    free(cut.torn);
+    notes_drop(path);
+}
+
+static void power_cut(void)
+{
+    while (notes != NULL)
+        power_cut_file();
+}
+
+enum operation { OPERATION_READ, OPERATION_WRITE, OPERATION_SYNC, OPERATION_TRUNCATE };
+
+/* The code to fail with, or SQLITE_OK. */
+static int strike(enum operation operation)
+{
+    static const int codes[] = {SQLITE_IOERR_READ, SQLITE_IOERR_WRITE, SQLITE_IOERR_FSYNC,
+                                SQLITE_IOERR_TRUNCATE};
+    bool once = mode == SHIM_ONCE || mode == SHIM_SHORT || mode == SHIM_READ;
+
+    if ((operation == OPERATION_READ) != (mode == SHIM_READ))
         return SQLITE_OK;
-    if (!fired && mode == SHIM_POWER)
+    count++;
+    if (armed == 0 || count < armed || (once && count > armed))
+        return SQLITE_OK;
+    /* The write under way is one of those that may arrive: its turn comes when it is noted. */
+    if (!fired && mode == SHIM_POWER && operation == OPERATION_SYNC)
         power_cut();
+    striking = !fired;
     fired = true;
-    return mode == SHIM_FULL && write ? SQLITE_FULL : code;
+    return mode == SHIM_FULL && operation == OPERATION_WRITE ? SQLITE_FULL : codes[operation];
 }
 
 static int shim_close(sqlite3_file *base)
@@ -109,17 +235,35 @@ static int shim_close(sqlite3_file *base)
 static int shim_read(sqlite3_file *base, void *out, int size, sqlite3_int64 offset)
 {
     struct shim_file *file = (struct shim_file *)base;
+    int code = strike(OPERATION_READ);
 
-    return file->real->pMethods->xRead(file->real, out, size, offset);
+    return code == SQLITE_OK ? file->real->pMethods->xRead(file->real, out, size, offset) : code;
+}
+
+/* What a write that fails leaves behind, all the same. */
+static void write_in_part(struct shim_file *file, const void *data, int size, sqlite3_int64 offset)
+{
+    if (mode != SHIM_SHORT && mode != SHIM_POWER)
+        return;
+    int part = mode == SHIM_SHORT ? size / 2 : size;
+    if (note_add(file, offset, part, part) != SQLITE_OK ||
+        file->real->pMethods->xWrite(file->real, data, part, offset) != SQLITE_OK)
+        abort();
+    if (mode == SHIM_POWER)
+        power_cut();
 }
 
 static int shim_write(sqlite3_file *base, const void *data, int size, sqlite3_int64 offset)
 {
     struct shim_file *file = (struct shim_file *)base;
-    int code = strike(SQLITE_IOERR_WRITE, true);
+    int code = strike(OPERATION_WRITE);
 
+    if (code != SQLITE_OK && striking) {
+        striking = false;
+        write_in_part(file, data, size, offset);
+    }
     if (code == SQLITE_OK)
-        code = note_add(file, offset, size);
+        code = note_add(file, offset, size, size);
     return code == SQLITE_OK ? file->real->pMethods->xWrite(file->real, data, size, offset) : code;
 }
 
@@ -127,21 +271,25 @@ static int shim_truncate(sqlite3_file *base, sqlite3_int64 size)
 {
     struct shim_file *file = (struct shim_file *)base;
     sqlite3_int64 whole = 0;
-    int code = strike(SQLITE_IOERR_TRUNCATE, false);
+    int code = strike(OPERATION_TRUNCATE);
 
+    if (code != SQLITE_OK && striking && mode == SHIM_POWER)
+        power_cut();
+    striking = false;
     if (code == SQLITE_OK)
         code = file->real->pMethods->xFileSize(file->real, &whole);
     if (code == SQLITE_OK)
-        code = note_add(file, size, whole > size ? whole - size : 0);
+        code = note_add(file, size, whole > size ? whole - size : 0, 0);
     return code == SQLITE_OK ? file->real->pMethods->xTruncate(file->real, size) : code;
 }
 
 static int shim_sync(sqlite3_file *base, int flags)
 {
     struct shim_file *file = (struct shim_file *)base;
-    int code = strike(SQLITE_IOERR_FSYNC, false);
+    int code = strike(OPERATION_SYNC);
 
     (void)flags;
+    striking = false;
     if (code == SQLITE_OK && file->path != NULL)
         notes_drop(file->path);
     return code;
@@ -250,7 +398,7 @@ void shim_vfs_arm(enum shim_mode new_mode, uint64_t n, uint64_t seed)
     armed = n;
     count = 0;
     random_state = seed;
-    fired = false;
+    fired = striking = false;
 }
 
 bool shim_vfs_fired(void)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The tests that drive the server from outside: the curl quickstart, the Python client, what README.md shows, crashes,
-# scale, a full disk.
+# scale, a full disk, care of the data folder.
 # DESCENT_BINARY and PYTHON say what to run. Prints one line a test; the output of what fails, or is skipped
 # (exit status 77: this user cannot run it), is shown.
 set -u

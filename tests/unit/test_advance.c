@@ -232,9 +232,14 @@ static const struct plan *plan_of(enum dtype session, size_t count)
 {
     static struct part part;
     static struct plan plan;
+    static struct tensor tensor;
+    static struct layout layout = {.tensor_count = 1, .tensors = &tensor};
 
-    part = (struct part){.count = count, .lr_mult = 1, .weight_decay_mult = 1, .adapt = true};
-    plan = (struct plan){.rule = optimizer_find("sgd", session), .part_count = 1, .parts = &part};
+    tensor.count = layout.count = count;
+    part = (struct part){
+        .count = count, .tensor_count = 1, .lr_mult = 1, .weight_decay_mult = 1, .adapt = true};
+    plan = (struct plan){
+        .rule = optimizer_find("sgd", session), .layout = &layout, .part_count = 1, .parts = &part};
     ck_assert_ptr_nonnull(plan.rule);
     return &plan;
 }

@@ -450,7 +450,8 @@ START_TEST(a_patch_cannot_make_a_session_larger_than_the_limit)
     struct engine_options options = engines_options();
     struct fault fault;
 
-    options.memory_bytes_max = 8 * COUNT * sizeof(double);
+    /* Weights, six before them and slots; and a sample of the gradient. */
+    options.memory_bytes_max = 8 * COUNT * sizeof(double) + COUNT * sizeof(float);
     engine_close(engine);
     engine = engines_open(url, &options);
     struct session *session = delayed("limit", 4);

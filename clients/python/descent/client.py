@@ -74,6 +74,14 @@ class Client:
             session.seq = 1  # nobody can have sent anything yet
         return session
 
+    def restore(self, state, id=None, worker=None):
+        """A session of what Session.export_state gave, of this server or another; returns its
+        handle. It goes on to the same bits. id: without it the client draws one; restoring the same
+        state again under it returns the session that is there, as long as it has not gone on."""
+        session = Session(self, id or "py-" + secrets.token_hex(10), worker)
+        self._send("PUT", session.path, headers={"Content-Type": wire.SAFETENSORS}, body=state)
+        return session
+
     def session(self, id, worker=None):
         """The handle of a session that exists; nothing is sent. For `worker` see Session.step."""
         return Session(self, id, worker)
@@ -125,9 +133,9 @@ class Client:
     def __exit__(self, *_):
         self.close()
 
-    def _send(self, method, path, query=None, headers=None, body=None, good=()):
+    def _send(self, method, path, query=None, headers=None, body=None, good=(), repeat=True):
         """The answer to a request; raises Error unless its status is 2xx or one of `good`."""
-        answer = self._transport.request(method, path, query, headers, body)
+        answer = self._transport.request(method, path, query, headers, body, repeat)
         if not 200 <= answer.status < 300 and answer.status not in good:
             raise Error.from_answer(answer.status, answer.body)
         return answer

@@ -7,6 +7,7 @@ import uuid
 
 from . import safetensors, tensors, wire
 from .errors import ConnectionFailed, Error
+from .history import History, moment
 
 _SEQ_NEVER = 2**53 - 1  # no worker gets there; see Session.step
 
@@ -38,8 +39,11 @@ class Parameters(dict):
     etag = None
 
 
-class Session:
+class Session(History):
     """A handle of one session: `id`, and what can be done with it.
+
+    forked   of a handle that `fork` returned: what became of the parent's state, a dict with
+             state, slots, replayed; else None
 
     Threads may share a handle; the steps of one with a worker are numbered, so they take turns.
     """
@@ -48,6 +52,7 @@ class Session:
         self.client = client
         self.id = id
         self.worker = worker
+        self.forked = None
         self.seq = None  # of this worker's next step; None: the server is asked when it comes
         self.path = "/v1/sessions/" + urllib.parse.quote(id, safe="")
         self._layout = None
@@ -72,6 +77,7 @@ class Session:
         dtype=None,
         key=None,
         if_match=None,
+        dry_run=False,
         **hyperparameters,
     ):
         """Applies a gradient, {name: array} with every tensor of the session. Returns a Receipt.
@@ -86,6 +92,8 @@ class Session:
         dtype                "bf16" or "f16" halve what is sent; None sends arrays as they are
         if_match             an ETag (receipt.etag, parameters.etag): apply only if that is still
                              the revision, else Error with code step_conflict
+        dry_run              True: tells what the step would do (receipt.dry_run is True) and takes
+                             none; no key and no worker go with it
         key                  an Idempotency-Key of your own, kept across a restart of your program;
                              by default every call draws a new one
 
@@ -109,13 +117,18 @@ class Session:
             request["headers"]["Accept"] = media
         if if_match is not None:
             request["headers"]["If-Match"] = if_match
+        if dry_run:
+            request["query"]["dry_run"] = "true"
+            return self._submit(request)
         if self.worker is None or key is not None:
             return self._step_by_key(request, key or uuid.uuid4().hex)
         with self._lock:
             return self._step_by_sequence(request)
 
-    def parameters(self, dtype=None, tensors=None, if_newer=None, average=None):
-        """The weights now, as Parameters.
+    def parameters(
+        self, dtype=None, tensors=None, if_newer=None, average=None, step=None, lineage=None
+    ):
+        """The weights now, as Parameters, or those of a past step (see History).
 
         dtype      "f32", "f64", "f16" or "bf16" on the wire (bf16 arrives as float32); by default
                    the session's
@@ -126,7 +139,7 @@ class Session:
                    created with `ema`. It is no revision: its etag is of use for `if_newer` of
                    another average only
         """
-        query = {}
+        query = moment(step, lineage)
         if average is not None:
             query["average"] = average
         if dtype is not None:
@@ -166,6 +179,9 @@ class Session:
         answer = self.client._send("DELETE", self.path, good=(404,))
         if answer.status == 404 and answer.attempts == 1:  # else an earlier attempt deleted it
             raise Error.from_answer(answer.status, answer.body)
+
+    def _receipt(self, members):
+        return Receipt(members)
 
     # --- how a step is sent ---
 
@@ -280,7 +296,7 @@ def _parameters(found, members, answer):
     """Parameters with their revision, as the body tells it or else the ETag, "lineage-step"."""
     parameters = Parameters(found)
     parameters.etag = answer.headers.get("ETag")
-    named = (parameters.etag or "").strip('"').split("-") + [None]
+    named = parameters.etag.strip('"').split("-") + [None] if parameters.etag else [None, None]
     for attribute, fallback in (("lineage", named[0]), ("step", named[1])):
         value = members.get(attribute, fallback)
         setattr(parameters, attribute, int(value) if value is not None else None)

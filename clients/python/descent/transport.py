@@ -1,9 +1,10 @@
 """HTTP/1.1 with kept connections and repeated attempts, on http.client alone.
 
-Every request this package makes may be repeated without harm, so every one is: reads and deletes by
+Every request this package makes but one may be repeated without harm, so it is: reads and deletes by
 nature; a new session because it is PUT under an id that the client chose; new weights and changed
 hyperparameters because they say what should be, not what to add; steps because they carry an
-Idempotency-Key or a worker's sequence number. What is repeated:
+Idempotency-Key or a worker's sequence number; forks because the client chose their id. Only a
+rewind is sent once. What is repeated:
 
     no answer (refused, reset, timed out)   whether the request took effect does not matter
     408 502 503 504                         the server, or a proxy, was busy, stopping or starting
@@ -64,8 +65,9 @@ class Transport:
         self._local = threading.local()
         self._open = weakref.WeakSet()
 
-    def request(self, method, path, query=None, headers=None, body=None):
-        """Sends until an answer comes that is not worth another attempt, and returns it.
+    def request(self, method, path, query=None, headers=None, body=None, repeat=True):
+        """Sends until an answer comes that is not worth another attempt, and returns it; once, on a
+        connection of its own, if it must not be repeated.
 
         Raises ConnectionFailed when none came.
         """
@@ -74,6 +76,8 @@ class Transport:
             target += "?" + urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
         headers = {**self._headers, **(headers or {})}
         attempts = failures = 0
+        if not repeat:
+            self._connection().close()
         while True:
             connection = self._connection()
             reused = connection.sock is not None
@@ -94,7 +98,7 @@ class Transport:
             if failure is not None and reused and not isinstance(failure, socket.timeout):
                 continue  # a kept connection that the server had closed: connect anew, at no charge
             failures += 1
-            if failures > self._retries:
+            if failures > self._retries or not repeat:
                 if failure is None:
                     return Answer(status, answer_headers, received, attempts)
                 raise ConnectionFailed(

@@ -36,8 +36,8 @@ static const char *check(const double *hyper, const char **field)
 }
 
 static const struct slot slots[] = {
-    [M] = {.name = "m", .meaning = "first moment"},
-    [V] = {.name = "v", .meaning = "second moment"},
+    [M] = {.name = "m", .meaning = "first moment of gradients of length 1"},
+    [V] = {.name = "v", .meaning = "second moment of gradients of length 1"},
 };
 
 struct scalars {

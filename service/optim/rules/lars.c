@@ -24,7 +24,7 @@ static const struct hyper hypers[] = {
 };
 
 static const struct slot slots[] = {
-    {.name = "v", .meaning = "velocity, with the learning rate in it"},
+    {.name = "v", .meaning = "velocity to be subtracted, with the learning rate in it"},
 };
 
 struct scalars {

@@ -1,0 +1,35 @@
+/* Bodies that are a JSON document and nothing else. */
+#include "api/json_body.h"
+
+#include "api/codec.h"
+
+/* Where nothing is done once for a key, or only at a revision, who asks for it must hear so. */
+static enum status check_promises(const struct request *request, struct fault *fault)
+{
+    static const char *const names[] = {"If-Match", "Idempotency-Key"};
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (request_header(request, names[i]) != NULL)
+            return fault_set(fault, STATUS_INVALID_REQUEST, "",
+                             "%s is not heeded at this address; leave it out", names[i]);
+    return STATUS_OK;
+}
+
+enum status json_body_read(struct request *request, const char *example, struct json_document *out,
+                           struct fault *fault)
+{
+    const char *type = request_header(request, "Content-Type");
+    const struct codec *codec = codec_find(type == NULL ? "application/json" : type);
+    enum status status;
+
+    if (codec == NULL || codec->decode != NULL)
+        return fault_set(fault, STATUS_UNSUPPORTED_MEDIA_TYPE, "",
+                         "this is read as application/json; set Content-Type to it");
+    if ((status = check_promises(request, fault)) != STATUS_OK ||
+        (status = request_query_end(request, fault)) != STATUS_OK)
+        return status;
+    if (request->body == NULL)
+        return fault_set(fault, STATUS_INVALID_REQUEST, "",
+                         "the body is empty; send for instance %s", example);
+    return json_read(request->arena, span_of(request->body->data, request->body->size), out, fault);
+}

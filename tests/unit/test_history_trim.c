@@ -1,0 +1,133 @@
+/* What leaves the disk of a session with a past, and what must not. */
+#include <check.h>
+
+#include "service/session/session.h"
+#include "storage/store.h"
+#include "tests/lib/engines.h"
+#include "tests/lib/faulty_store.h"
+#include "tests/lib/testing.h"
+
+enum { COUNT = 37 };
+
+static const char *url;
+static struct engine *engine;
+static struct engine_options options;
+
+static void start(void)
+{
+    url = testing_folder();
+    options = engines_options();
+    engine = engines_open(url, &options);
+}
+
+static void stop(void)
+{
+    engine_close(engine);
+}
+
+static struct digest hash_now(struct session *session)
+{
+    struct moment moment;
+    struct digest hash;
+    struct fault fault;
+    enum status status = session_hash(session, NULL, &moment, &hash, &fault);
+
+    ck_assert_msg(status == STATUS_OK, "%s", fault.detail);
+    return hash;
+}
+
+static void rewind_to(struct session *session, uint64_t step)
+{
+    struct moment_query query = {false, 0, step};
+    struct fault fault;
+
+    ck_assert_msg(session_rewind(session, &query, &fault) == STATUS_OK, "%s", fault.detail);
+}
+
+static uint64_t journal_limit;
+static bool journal_is_short(void *context)
+{
+    struct engine_usage usage;
+
+    (void)context;
+    engine_usage(engine, &usage);
+    return usage.journal_bytes <= journal_limit;
+}
+
+START_TEST(gradients_in_quarantine_do_not_pile_up)
+{
+    struct spec spec = engines_spec(DTYPE_F32, "sgd");
+    struct buffer *plain = engines_constant(1000, 1), *large = engines_constant(1000, 50);
+    struct submission submission = engines_submission(plain, DTYPE_F32);
+    struct session *session;
+    struct fault fault;
+
+    spec.gradient.max_norm_ratio = 4;
+    session = engines_create(engine, "s", &spec, 1000);
+    for (int i = 0; i < 10; i++)
+        ck_assert_int_eq(engines_submit(session, &submission, NULL, NULL, &fault), STATUS_OK);
+    submission.buffer = large;
+    for (int i = 0; i < 200; i++)
+        ck_assert_int_eq(engines_submit(session, &submission, NULL, NULL, &fault),
+                         STATUS_ABNORMAL_GRADIENT);
+    journal_limit = 40 * 4300;
+    ck_assert(engines_await(journal_is_short, NULL, 10));
+    buffer_release(plain);
+    buffer_release(large);
+    session_release(session);
+}
+END_TEST
+
+/* What a trim could not drop does not keep the folder from opening after a later one could. */
+START_TEST(a_trim_that_failed_once_does_not_break_the_lineages)
+{
+    struct faulty_store *store = faulty_store_new();
+    struct spec spec = engines_spec(DTYPE_F32, "sgd");
+    struct session *session;
+    uint64_t random = 5;
+    struct moment moment;
+    struct fault fault;
+
+    engine_close(engine);
+    engine = engines_open_store(faulty_store_open(store), &options);
+    spec.keep_steps = 2;
+    session = engines_create(engine, "s", &spec, COUNT);
+    for (int round = 0; round < 6; round++) {
+        engines_steps(session, 10, &random);
+        rewind_to(session, engines_view(session).step - 1);
+        engines_steps(session, 5, &random);
+        ck_assert_int_eq(session_checkpoint_now(session, &moment, &fault), STATUS_OK);
+        if (round == 1)
+            faulty_store_plan(store, (struct faulty_plan){.verbs = FAULTY_BEGIN,
+                                                          .count = 1000,
+                                                          .status = STATUS_STORAGE_FULL});
+        engine_trim(engine);
+        faulty_store_plan(store, (struct faulty_plan){.verbs = 0});
+    }
+    struct digest hash = hash_now(session);
+    session_release(session);
+    engine_close(engine);
+    engine = engines_open_store(faulty_store_open(store), &options);
+    session = engines_find(engine, "s");
+    ck_assert_digest_eq(hash_now(session), hash);
+    ck_assert_uint_eq(engines_view(session).lineage, 6);
+    session_release(session);
+    engine_close(engine);
+    faulty_store_free(store);
+    engine = engines_open(url, &options);
+}
+END_TEST
+
+Suite *suite_history_trim(void);
+Suite *suite_history_trim(void)
+{
+    Suite *suite = suite_create("history_trim");
+    TCase *cases = tcase_create("history_trim");
+
+    tcase_set_timeout(cases, 60);
+    tcase_add_checked_fixture(cases, start, stop);
+    tcase_add_test(cases, gradients_in_quarantine_do_not_pile_up);
+    tcase_add_test(cases, a_trim_that_failed_once_does_not_break_the_lineages);
+    suite_add_tcase(suite, cases);
+    return suite;
+}
