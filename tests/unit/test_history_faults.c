@@ -49,7 +49,7 @@ static bool is_healthy(void *engine)
     return commit_health(((struct engine *)engine)->committer, &fault) == STATUS_OK;
 }
 
-static const size_t sizes[] = {COUNT, 150000}; /* one chunk, several */
+static const size_t sizes[] = {COUNT, 132000}; /* one chunk, several */
 static const int modes[] = {DURABILITY_STEP, DURABILITY_INTERVAL, DURABILITY_CHECKPOINT};
 
 START_TEST(a_rewind_that_fails_has_not_happened)

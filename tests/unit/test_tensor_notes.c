@@ -175,7 +175,13 @@ static void check_rule(const struct optimizer *rule, const char *shapes, bool gr
     trial_open(&trial, &spec, layout, 3);
     trial_fill(&trial, TRIAL_PARAM, *random, 4);
     trial_fill(&trial, TRIAL_BASE, *random, 3.9);
-    for (unsigned step = 0; step < sizeof wires / sizeof *wires; step++) {
+    unsigned steps = sizeof wires / sizeof *wires, first = 0;
+    if (layout->count >
+        100000) { /* one of the wires by chance: all would take minutes under TSan */
+        first = (unsigned)(testing_random(random) % steps);
+        steps = first + 1;
+    }
+    for (unsigned step = first; step < steps; step++) {
         take_step(&trial, wires[step], step * 2 + grouped, random, notes);
         check_notes(&trial, notes);
     }
