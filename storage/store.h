@@ -1,4 +1,4 @@
-/* The store: bytes at rest, behind about a dozen domain verbs, so that SQLite, memory and one day
+/* The store: bytes at rest, behind few domain verbs, so that SQLite, memory and one day
  * PostgreSQL serve alike.
  *
  * What it keeps
