@@ -21,16 +21,10 @@
 #include "service/kernel/real.h"
 #include "service/optim/optimizer.h"
 #include "service/optim/tally.h"
+#include "service/tensor/gradient.h"
 #include "service/tensor/note.h"
 
 enum { WHOLE_BLOCK = 8192, WHOLE_SEGMENTS = 1024, WHOLE_SUMS_MAX = 4 };
-
-/* A gradient as it came: `count` elements of `wire` dtype, any of the four. */
-struct wire_gradient {
-    void *data;
-    enum dtype wire;
-    size_t count;
-};
 
 struct whole {
     const struct optimizer *rule;

@@ -223,7 +223,8 @@ static void fit_overrides(const struct spec *spec, struct event *event)
 static void adopt_event(struct fork *fork, const struct buffer *body, struct event *event)
 {
     const struct spec *spec = &fork->spec;
-    struct wire_gradient gradient = {body->data, event->wire, fork->parent->layout->count};
+    struct wire_gradient gradient =
+        dense_gradient(body->data, event->wire, fork->parent->layout->count);
 
     event->step = fork->state->current->step + 1;
     event->base_step = event->step - 1;

@@ -107,32 +107,47 @@ void ledger_add_key(struct ledger *ledger, const struct digest *key, const struc
     ledger->marks[place] = mark_of(key);
 }
 
-void ledger_add_worker(struct ledger *ledger, const char *name, uint64_t seq,
-                       const struct digest *payload, const struct receipt *receipt)
+void ledger_add_worker(struct ledger *ledger, const struct ledger_worker *about)
 {
     struct ledger_worker *worker =
-        (struct ledger_worker *)(uintptr_t)ledger_find_worker(ledger, name);
+        (struct ledger_worker *)(uintptr_t)ledger_find_worker(ledger, about->name);
 
+    if (worker != NULL && about->seq == 0) {
+        worker->clock = about->clock;
+        worker->base_step = about->base_step;
+        worker->step = about->step;
+        worker->seen_us = about->seen_us;
+        return;
+    }
     if (worker == NULL && ledger->worker_count == LEDGER_WORKERS_MAX) {
         /* The one that has been silent for longest makes room. */
         worker = ledger->workers;
         for (size_t i = 1; i < ledger->worker_count; i++)
-            if (ledger->workers[i].receipt.step < worker->receipt.step)
+            if (ledger->workers[i].step < worker->step)
                 worker = &ledger->workers[i];
-        memcpy(worker->name, name, strlen(name) + 1);
     } else if (worker == NULL) {
-        PRE(ledger->worker_count < ledger->worker_capacity && strlen(name) <= WORKER_BYTES);
+        PRE(ledger->worker_count < ledger->worker_capacity);
         worker = &ledger->workers[ledger->worker_count++];
-        memcpy(worker->name, name, strlen(name) + 1);
     }
-    worker->seq = seq;
-    worker->payload = *payload;
-    worker->receipt = *receipt;
+    *worker = *about;
 }
+
+void ledger_remove_worker(struct ledger *ledger, const char *name)
+{
+    struct ledger_worker *worker =
+        (struct ledger_worker *)(uintptr_t)ledger_find_worker(ledger, name);
+
+    if (worker != NULL)
+        *worker = ledger->workers[--ledger->worker_count];
+}
+
+/* What a receipt has since format 4 follows it, and its kind says so: lines of receipts have no
+ * format of their own. */
+enum { RECEIPT_KIND_BITS = 8, RECEIPT_FORMAT = 4 };
 
 void receipt_pack(struct packer *packer, const struct receipt *receipt)
 {
-    pack_u32(packer, receipt->kind);
+    pack_u32(packer, receipt->kind | RECEIPT_FORMAT << RECEIPT_KIND_BITS);
     pack_u64(packer, receipt->step);
     pack_u64(packer, receipt->lineage);
     pack_u64(packer, receipt->durable_step);
@@ -147,11 +162,18 @@ void receipt_pack(struct packer *packer, const struct receipt *receipt)
     pack_u32(packer, receipt->hashed);
     if (receipt->hashed)
         pack_fixed(packer, receipt->state_hash.bytes, sizeof receipt->state_hash.bytes);
+    pack_u64(packer, receipt->received);
+    pack_u64(packer, receipt->expected);
+    pack_u64(packer, receipt->snapshot);
+    pack_u32(packer, (uint32_t)receipt->counts_due | (uint32_t)receipt->due << 1);
 }
 
 void receipt_unpack(struct unpacker *unpacker, struct receipt *out)
 {
-    out->kind = unpack_u32(unpacker);
+    uint32_t first = unpack_u32(unpacker);
+    bool newer = first >> RECEIPT_KIND_BITS == RECEIPT_FORMAT;
+
+    *out = (struct receipt){.kind = first & ((1u << RECEIPT_KIND_BITS) - 1)};
     out->step = unpack_u64(unpacker);
     out->lineage = unpack_u64(unpacker);
     out->durable_step = unpack_u64(unpacker);
@@ -163,11 +185,19 @@ void receipt_unpack(struct unpacker *unpacker, struct receipt *out)
     out->update_norm = unpack_f64(unpacker);
     out->param_norm = unpack_f64(unpacker);
     out->loss = unpack_f64(unpacker);
-    unpacker->failed |= out->kind > RECEIPT_REPLACED;
+    unpacker->failed |= out->kind > RECEIPT_WAITING || (first >> RECEIPT_KIND_BITS != 0 && !newer);
     out->hashed = unpacker->format >= 3 && unpack_u32(unpacker) != 0;
-    out->state_hash = (struct digest){.bytes = {0}};
     if (out->hashed)
         unpack_fixed(unpacker, out->state_hash.bytes, sizeof out->state_hash.bytes);
+    out->received = out->expected = 1;
+    if (!newer)
+        return;
+    out->received = unpack_u64(unpacker);
+    out->expected = unpack_u64(unpacker);
+    out->snapshot = unpack_u64(unpacker);
+    uint32_t due = unpack_u32(unpacker);
+    out->counts_due = due & 1;
+    out->due = due >> 1 & 1;
 }
 
 void ledger_pack(struct packer *packer, const struct ledger *ledger)
@@ -181,10 +211,15 @@ void ledger_pack(struct packer *packer, const struct ledger *ledger)
     }
     pack_u32(packer, (uint32_t)ledger->worker_count);
     for (size_t i = 0; i < ledger->worker_count; i++) {
-        pack_text(packer, ledger->workers[i].name);
-        pack_u64(packer, ledger->workers[i].seq);
-        pack_fixed(packer, ledger->workers[i].payload.bytes, sizeof(struct digest));
-        receipt_pack(packer, &ledger->workers[i].receipt);
+        const struct ledger_worker *worker = &ledger->workers[i];
+        pack_text(packer, worker->name);
+        pack_u64(packer, worker->seq);
+        pack_fixed(packer, worker->payload.bytes, sizeof worker->payload);
+        receipt_pack(packer, &worker->receipt);
+        pack_u64(packer, worker->clock);
+        pack_u64(packer, worker->base_step);
+        pack_u64(packer, worker->step);
+        pack_u64(packer, worker->seen_us);
     }
 }
 
@@ -203,15 +238,24 @@ bool ledger_unpack(struct unpacker *unpacker, struct ledger *out)
         ledger_add_key(&ledger, &key, &payload, &receipt);
     }
     for (uint32_t count = unpack_u32(unpacker); count > 0 && !unpacker->failed; count--) {
-        char name[WORKER_BYTES + 1];
-        unpack_text(unpacker, name, sizeof name);
-        uint64_t seq = unpack_u64(unpacker);
-        struct digest payload;
-        unpack_fixed(unpacker, payload.bytes, sizeof payload.bytes);
-        receipt_unpack(unpacker, &receipt);
-        if (receipt.kind == RECEIPT_NONE || !ledger_reserve(&ledger, 1))
+        struct ledger_worker worker;
+        unpack_text(unpacker, worker.name, sizeof worker.name);
+        worker.seq = unpack_u64(unpacker);
+        unpack_fixed(unpacker, worker.payload.bytes, sizeof worker.payload);
+        receipt_unpack(unpacker, &worker.receipt);
+        worker.clock = worker.seq;
+        worker.base_step = worker.receipt.base_step;
+        worker.step = worker.receipt.step;
+        worker.seen_us = 0;
+        if (unpacker->format >= 4) {
+            worker.clock = unpack_u64(unpacker);
+            worker.base_step = unpack_u64(unpacker);
+            worker.step = unpack_u64(unpacker);
+            worker.seen_us = unpack_u64(unpacker);
+        }
+        if ((worker.receipt.kind == RECEIPT_NONE && worker.seq > 0) || !ledger_reserve(&ledger, 1))
             goto failed;
-        ledger_add_worker(&ledger, name, seq, &payload, &receipt);
+        ledger_add_worker(&ledger, &worker);
     }
     if (unpacker->failed)
         goto failed;

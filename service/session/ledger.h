@@ -19,11 +19,16 @@ struct ledger_key {
     struct receipt receipt;
 };
 
+/* A worker: of every contribution that names one. */
 struct ledger_worker {
     char name[WORKER_BYTES + 1];
-    uint64_t seq;
-    struct digest payload; /* of that seq */
-    struct receipt receipt;
+    uint64_t seq;           /* the last; 0: it counts none */
+    struct digest payload;  /* of that seq */
+    struct receipt receipt; /* of that seq */
+    uint64_t clock;         /* contributions, from where it joined */
+    uint64_t base_step;     /* of the last */
+    uint64_t step;          /* that the last led to, or leads to */
+    uint64_t seen_us;       /* unix time of the last */
 };
 
 struct ledger {
@@ -46,8 +51,10 @@ const struct ledger_worker *ledger_find_worker(const struct ledger *ledger, cons
 bool ledger_reserve(struct ledger *ledger, size_t more);
 void ledger_add_key(struct ledger *ledger, const struct digest *key, const struct digest *payload,
                     const struct receipt *receipt);
-void ledger_add_worker(struct ledger *ledger, const char *name, uint64_t seq,
-                       const struct digest *payload, const struct receipt *receipt);
+/* Of what was admitted as about->name: with seq 0 the last seq and its receipt stay. */
+void ledger_add_worker(struct ledger *ledger, const struct ledger_worker *about);
+/* Forgets it. */
+void ledger_remove_worker(struct ledger *ledger, const char *name);
 
 void receipt_pack(struct packer *packer, const struct receipt *receipt);
 /* unpacker->format: of the record that it stands in. */

@@ -250,7 +250,7 @@ static enum status replay_step(struct replay *replay, const struct event *event,
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     }
     if (applies) {
-        struct wire_gradient gradient = {body->data, event->wire, count};
+        struct wire_gradient gradient = dense_gradient(body->data, event->wire, count);
         event_measure(&replay->loaded.spec, session->plan, &gradient, &measured, replay->notes);
     }
     status = check_event(replay, event, &measured, fault);

@@ -64,7 +64,7 @@ enum status check_finite(const struct layout *layout, const char *member, size_t
 enum status check_weights(const struct layout *layout, enum dtype dtype,
                           const struct buffer *weights, struct fault *fault)
 {
-    struct wire_gradient vector = {weights->data, dtype, layout->count};
+    struct wire_gradient vector = dense_gradient(weights->data, dtype, layout->count);
     struct measure measure = {.rescale = 1, .clip_value = HUGE_VAL};
 
     advances(dtype)->measure(&vector, &measure);
@@ -212,7 +212,7 @@ static void note_norm(struct state *state, double norm)
 bool state_reserve(struct state *state, size_t steps)
 {
     return ledger_reserve(&state->ledger, steps) &&
-           receipts_reserve(&state->receipts, steps, state->note_count);
+           receipts_reserve(&state->receipts, steps, state->note_count, 0);
 }
 
 void state_publish(struct state *state, const struct event *event, struct revision *take_next,
@@ -243,6 +243,15 @@ void state_publish(struct state *state, const struct event *event, struct revisi
     }
     if (event->keyed)
         ledger_add_key(&state->ledger, &event->key, &event->payload, receipt);
-    if (event->seq > 0)
-        ledger_add_worker(&state->ledger, event->worker, event->seq, &event->payload, receipt);
+    if (event->worker[0] != '\0' && (event->seq > 0 || event->clock > 0)) {
+        struct ledger_worker worker = {.seq = event->seq,
+                                       .payload = event->payload,
+                                       .receipt = *receipt,
+                                       .clock = event->clock,
+                                       .base_step = event->base_step,
+                                       .step = event->step,
+                                       .seen_us = event->created_us};
+        memcpy(worker.name, event->worker, sizeof worker.name);
+        ledger_add_worker(&state->ledger, &worker);
+    }
 }

@@ -52,8 +52,8 @@ static enum status measure_gradient(struct step *step, struct fault *fault)
 {
     const struct submission *s = step->submission;
     const struct spec *spec = &step->spec;
-    struct wire_gradient gradient = {s->buffer->data + s->offset, s->dtype,
-                                     step->session->layout->count};
+    struct wire_gradient gradient =
+        dense_gradient(s->buffer->data + s->offset, s->dtype, step->session->layout->count);
     struct measure measure =
         event_measure(spec, step->session->plan, &gradient, &step->event, step->notes);
 

@@ -273,7 +273,7 @@ static double apply_some(struct session *session, struct buffer *gradient,
 {
     struct state *state = session->state;
     struct sample *sample = state->sample;
-    struct wire_gradient vector = {gradient->data, DTYPE_F32, session->layout->count};
+    struct wire_gradient vector = dense_gradient(gradient->data, DTYPE_F32, session->layout->count);
     struct step_line line;
     double began = bench_now();
 

@@ -67,7 +67,10 @@ static void add_worker(const char *name, uint64_t seq)
     struct receipt receipt = receipt_of(seq);
 
     ck_assert(ledger_reserve(&ledger, 1));
-    ledger_add_worker(&ledger, name, seq, &payload, &receipt);
+    struct ledger_worker worker = {
+        .seq = seq, .payload = payload, .receipt = receipt, .step = receipt.step};
+    strcpy(worker.name, name);
+    ledger_add_worker(&ledger, &worker);
 }
 
 static const struct ledger_key *find(const struct ledger *in, uint64_t number, uint64_t step)
@@ -159,7 +162,10 @@ START_TEST(what_was_reserved_fits_without_growing)
         char name[16];
         snprintf(name, sizeof name, "w%d", (int)i);
         ledger_add_key(&ledger, &key, &key, &receipt);
-        ledger_add_worker(&ledger, name, i, &key, &receipt);
+        struct ledger_worker worker = {
+            .seq = i, .payload = key, .receipt = receipt, .step = receipt.step};
+        strcpy(worker.name, name);
+        ledger_add_worker(&ledger, &worker);
     }
     ck_assert(ledger.keys == keys && ledger.workers == workers);
     for (uint64_t i = 1; i <= 100; i++)

@@ -1,0 +1,39 @@
+/* A gradient as it came: on the wire, in the journal, in a round. It stays in that form; what
+ * computes with it asks for blocks of it as float or double (gradient_block in whole.h), so that a
+ * compressed gradient is never spread out in memory. */
+#ifndef DESCENT_TENSOR_GRADIENT_H
+#define DESCENT_TENSOR_GRADIENT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "service/tensor/dtype.h"
+#include "service/tensor/layout.h"
+
+enum gradient_form {
+    FORM_DENSE,   /* count elements of `wire` dtype in layout order */
+    FORM_INT8,    /* compressed: packed.h says how the bytes are laid out */
+    FORM_SIGN,
+    FORM_TOPK,
+    FORM_TWO_BIT,
+    FORM_ROWS,
+    FORM_COUNT
+};
+
+struct wire_gradient {
+    void *data;
+    enum dtype wire; /* of the elements; compressed: of values and scales */
+    size_t count;    /* elements of the model */
+    enum gradient_form form;
+    size_t size;                 /* bytes of data; where the form is FORM_DENSE it follows */
+    const struct layout *layout; /* may be NULL where the form is FORM_DENSE */
+};
+
+/* One that is not compressed. */
+static inline struct wire_gradient dense_gradient(void *data, enum dtype wire, size_t count)
+{
+    return (struct wire_gradient){
+        .data = data, .wire = wire, .count = count, .size = count * dtype_size(wire)};
+}
+
+#endif
