@@ -32,3 +32,36 @@ KERNEL void REAL(vector_average)(real *restrict out, const real *restrict last,
     for (size_t i = 0; i < count; i++)
         out[i] = last[i] + rest * (value[i] - last[i]);
 }
+
+KERNEL void REAL(vector_add_weighted)(double *restrict sum, const real *restrict in, double weight,
+                                      size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        sum[i] += weight * (double)in[i];
+}
+
+KERNEL void REAL(vector_add_signs)(double *restrict sum, const real *restrict in, double one,
+                                   size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        double up = in[i] > 0 ? one : 0;
+        double down = in[i] < 0 ? one : 0;
+        sum[i] += up - down;
+    }
+}
+
+KERNEL void REAL(vector_quotient)(real *restrict out, const double *restrict sum, double divisor,
+                                  size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        out[i] = (real)(sum[i] / divisor);
+}
+
+KERNEL void REAL(vector_signs)(real *restrict out, const double *restrict sum, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        real up = sum[i] > 0 ? 1 : 0;
+        real down = sum[i] < 0 ? 1 : 0;
+        out[i] = up - down;
+    }
+}

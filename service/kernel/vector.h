@@ -21,4 +21,19 @@ void REAL(vector_add_scaled)(real *restrict values, const real *restrict other, 
 void REAL(vector_average)(real *restrict out, const real *restrict last, const real *restrict value,
                           real rest, size_t count);
 
+/* sum += weight * in, in double */
+void REAL(vector_add_weighted)(double *restrict sum, const real *restrict in, double weight,
+                               size_t count);
+
+/* sum += one * sign(in), sign(0) = 0 */
+void REAL(vector_add_signs)(double *restrict sum, const real *restrict in, double one,
+                            size_t count);
+
+/* out = sum / divisor, rounded once */
+void REAL(vector_quotient)(real *restrict out, const double *restrict sum, double divisor,
+                           size_t count);
+
+/* out = sign(sum) */
+void REAL(vector_signs)(real *restrict out, const double *restrict sum, size_t count);
+
 #endif

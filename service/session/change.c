@@ -73,6 +73,7 @@ static enum status patch(struct session *session,
     session->spec = spec;
     session->spec_version++;
     session->dirty++;
+    session_watch_round(session); /* it may have all that it needs now */
     pthread_mutex_unlock(&session->mutex);
     return STATUS_OK;
 }
@@ -128,6 +129,7 @@ enum status session_delete(struct engine *engine, struct session *session, struc
     status = commit_wait(&deletion.item, fault);
     pthread_mutex_lock(&session->mutex);
     session->deleted = status == STATUS_OK;
+    session_tell(session, false, NULL);
     session_end_turn(session, true, false);
     /* Those who read walk the lists that go now. Not earlier: more would come for ever. */
     session_await_readers(session);

@@ -35,7 +35,8 @@ struct save {
     uint64_t step;
     uint32_t chunk; /* the next */
     uint64_t bytes;
-    bool last; /* the slice seals */
+    uint64_t round_lsn; /* where the open round begins, UINT64_MAX: none is */
+    bool last;          /* the slice seals */
     struct checkpoint_place *place;
     struct checkpoint_place *replaced; /* goes with the seal; NULL: none */
 };
@@ -47,6 +48,8 @@ static bool wants_checkpoint(const struct session *session)
     uint64_t state = state_bytes(session->layout, session->plan, &session->spec);
     uint64_t limit = 16 * state, ledger = state / 16;
 
+    if (session->state->round.count > 0 && session->journal_since < 4 * JOURNAL_BYTES_HIGH)
+        return false; /* it can wait for the round to close */
     if (session->spec.durability.mode == DURABILITY_CHECKPOINT)
         return session->dirty >= session->spec.durability.steps ||
                session->state->receipts.lines.used >= LEDGER_BYTES_RARE;
@@ -113,13 +116,15 @@ static enum status write_seal(struct save *save, struct commit_turn *turn, uint3
         }
     if (status != STATUS_OK)
         return status;
+    /* A replay from here on begins with the members of the open round. */
+    uint64_t lsn = save->round_lsn <= turn->lsn ? save->round_lsn - 1 : turn->lsn;
     struct store_checkpoint seal = {.id = save->id,
                                     .session = save->session->key,
-                                    .lsn = turn->lsn,
+                                    .lsn = lsn,
                                     .step = save->step,
                                     .chunks = chunks,
                                     .bytes = save->bytes};
-    save->place->lsn = turn->lsn;
+    save->place->lsn = lsn;
     save->place->chunks = chunks;
     POINT(before_seal);
     status = backend->checkpoint_seal(turn->store, &seal, fault);
@@ -342,6 +347,35 @@ static enum status list_receipts(struct save *save, struct fault *fault)
     return status;
 }
 
+static enum status write_nothing(struct commit_item *item, struct commit_turn *turn,
+                                 struct fault *fault)
+{
+    (void)item;
+    (void)turn;
+    (void)fault;
+    return STATUS_OK;
+}
+
+/* Where the open round begins in the journal, once all of it is there. */
+static enum status find_round(struct save *save, struct fault *fault)
+{
+    struct session *session = save->session;
+    bool open = save->what->state->round.count > 0 && save->what->before == NULL;
+    enum status status = open ? run_item(save, write_nothing, fault) : STATUS_OK;
+
+    save->round_lsn = UINT64_MAX;
+    if (!open || status != STATUS_OK)
+        return status;
+    pthread_mutex_lock(&session->mutex);
+    for (const struct event_place *place = session->events; place != NULL; place = place->next)
+        if (event_closes(place->kind) || place->kind == EVENT_REWIND)
+            save->round_lsn = UINT64_MAX;
+        else if (place->kind == EVENT_CONTRIBUTION && save->round_lsn == UINT64_MAX)
+            save->round_lsn = place->lsn;
+    pthread_mutex_unlock(&session->mutex);
+    return STATUS_OK;
+}
+
 enum status session_checkpoint(struct session *session, const struct checkpoint *what,
                                struct fault *fault)
 {
@@ -366,7 +400,8 @@ enum status session_checkpoint(struct session *session, const struct checkpoint 
     save.place->step = save.step;
     save.place->lineage = current->lineage;
     save.place->bytes = save.bytes;
-    if ((status = list_receipts(&save, fault)) == STATUS_OK &&
+    if ((status = find_round(&save, fault)) == STATUS_OK &&
+        (status = list_receipts(&save, fault)) == STATUS_OK &&
         (status = join_parts(&save, &joined, fault)) == STATUS_OK)
         status = write_slices(&save, fault);
     POINT(after_checkpoint);

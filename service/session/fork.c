@@ -220,38 +220,92 @@ static void fit_overrides(const struct spec *spec, struct event *event)
 
 /* A gradient as the fork would have taken it: under its own clipping, without what made the step
  * the parent's (key, seq) and overrides that its rule does not know. */
-static void adopt_event(struct fork *fork, const struct buffer *body, struct event *event)
+static void adopt_event(struct fork *fork, struct buffer *body, struct event *event)
 {
     const struct spec *spec = &fork->spec;
-    struct wire_gradient gradient =
-        dense_gradient(body->data, event->wire, fork->parent->layout->count);
+    struct wire_gradient gradient = event_gradient(fork->parent->layout, event, body, 0);
 
-    event->step = fork->state->current->step + 1;
-    event->base_step = event->step - 1;
+    event->base_step = fork->state->current->step;
+    event->step = event->base_step + event_steps(event->kind);
     event->lineage = 0;
     event->keyed = false;
     event->seq = 0;
+    event->clock = 0;
     fit_overrides(spec, event);
-    if (event->kind == EVENT_GRADIENT)
+    if (event->kind != EVENT_WEIGHTS && event->form != FORM_NONE)
         event_measure(spec, fork->plan, &gradient, event, fork->notes);
     notes_of_nonfinite(&event->nonfinite, fork->parent->layout, fork->notes);
 }
 
 /* The body with room for what the fork's rule proposes, or the body itself. */
-static struct buffer *body_of(struct fork *fork, struct buffer *body, const struct event *event)
+static struct buffer *body_of(struct fork *fork, struct buffer *body, const struct event *event,
+                              struct gathering *gathering)
 {
     size_t count = fork->parent->layout->count;
-    size_t gradient = count * dtype_size(event->wire);
+    size_t size = event_body_size(fork->plan, count, event);
 
     if (event->kind != EVENT_GRADIENT || fork->plan->proposal_count == 0)
         return buffer_retain(body);
-    struct buffer *joined = buffer_new(event_body_size(fork->plan, count, event));
+    struct buffer *joined = buffer_new_zeroed(size);
     if (joined == NULL)
         return NULL;
-    memcpy(joined->data, body->data, gradient);
-    memset(joined->data + gradient, 0, event_proposal_offset(count, event) - gradient);
-    event_propose(fork->state, fork->plan, &fork->spec, event, joined);
+    if (event->form != FORM_NONE)
+        memcpy(joined->data, body->data, event_gradient(fork->parent->layout, event, body, 0).size);
+    event_propose(fork->state, fork->plan, &fork->spec, event, gathering, joined);
     return joined;
+}
+
+static enum status no_memory(struct fault *fault)
+{
+    return fault_set(fault, STATUS_INTERNAL, "", "out of memory for a replay");
+}
+
+/* A member of a round of the parent, into the fork's. Takes the cursor on success. */
+static enum status adopt_contribution(struct fork *fork, const struct event *event,
+                                      struct buffer *body, char **cursor, struct fault *fault)
+{
+    struct state *state = fork->state;
+    struct contribution *contribution = contribution_new(fork->parent->layout, event, body, 0);
+    struct receipt receipt;
+
+    if (contribution == NULL || !state_reserve(state, 1, state->round.count + 1)) {
+        contribution_free(contribution);
+        return no_memory(fault);
+    }
+    state_contribute(state, &fork->spec, event, contribution, *cursor, &receipt);
+    *cursor = NULL;
+    return STATUS_OK;
+}
+
+static enum status adopt_step(struct fork *fork, const struct event *event, struct buffer *read,
+                              char **cursor, struct fault *fault)
+{
+    struct state *state = fork->state;
+    size_t bytes = fork->parent->layout->count * dtype_size(fork->spec.dtype);
+    struct gathering *gathering = NULL;
+    struct buffer *body = NULL;
+    struct step_line line;
+    enum status status = STATUS_OK;
+    struct revision *next =
+        revision_new(event->kind == EVENT_GRADIENT ? bytes : 0, fork->spec.ema.on);
+
+    if (next == NULL || !state_reserve(state, 1, state->round.count + 1) ||
+        !event_gathering(state, fork->plan, &fork->spec, event, 0, &gathering) ||
+        (body = body_of(fork, read, event, gathering)) == NULL) {
+        status = no_memory(fault);
+        goto done;
+    }
+    event_apply(state, fork->plan, &fork->spec, event, gathering, body, 0, fork->notes, next,
+                &line);
+    state_publish(state, event, next, &line, *cursor);
+    next = NULL;
+    *cursor = NULL;
+    fork->outcome->replayed++;
+done:
+    gathering_free(gathering);
+    revision_release(next);
+    buffer_release(body);
+    return status;
 }
 
 static enum status replay_one(struct fork *fork, const struct event_place *place,
@@ -260,26 +314,21 @@ static enum status replay_one(struct fork *fork, const struct event_place *place
     unsigned char head[STORE_HEAD_BYTES];
     const struct layout *layout = fork->parent->layout;
     struct state *state = fork->state;
-    struct buffer *read = NULL, *body = NULL;
-    struct revision *next = NULL;
-    struct step_line line;
+    struct buffer *read = NULL;
     struct event event, accepted;
     char *cursor = NULL;
     enum status status = session_read_event(fork->parent, place, head, chunk, &event, &read, fault);
 
     if (status != STATUS_OK)
         return status;
-    size_t bytes = layout->count * dtype_size(fork->spec.dtype);
-    size_t numbers = event.kind == EVENT_SKIP ? 0 : layout->count;
-    if (read->size < numbers * dtype_size(event.wire)) {
+    if (read->size < event_body_size(fork->parent->plan, layout->count, &event)) {
         status = fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",
                            (unsigned long long)place->lsn);
         goto done;
     }
     accepted = event;
     adopt_event(fork, read, &event);
-    if (event.kind == EVENT_GRADIENT && fork->norms_hold &&
-        !event_norm_holds(&accepted, event.grad_norm)) {
+    if (fork->norms_hold && !event_norm_holds(&accepted, event.grad_norm)) {
         status = fault_set(fault, STATUS_HISTORY_MISMATCH, "",
                            "session %s: the gradient of step %llu in the journal is not the one "
                            "that was accepted: its norm is another",
@@ -288,25 +337,15 @@ static enum status replay_one(struct fork *fork, const struct event_place *place
     }
     if (state->receipts.lines.used > REPLAY_LINES_MAX)
         receipts_close(&state->receipts);
-    body = body_of(fork, read, &event);
-    next = revision_new(event.kind == EVENT_GRADIENT ? bytes : 0, fork->spec.ema.on);
-    if (event.cursor != NULL)
-        cursor = strndup(event.cursor, event.cursor_size);
-    if (body == NULL || next == NULL || (event.cursor != NULL && cursor == NULL) ||
-        !state_reserve(state, 1)) {
-        status = fault_set(fault, STATUS_INTERNAL, "", "out of memory for a replay");
-        goto done;
-    }
-    event_apply(state, fork->plan, &fork->spec, &event, body, 0, fork->notes, next, &line);
-    state_publish(state, &event, next, &line, cursor);
-    next = NULL;
-    cursor = NULL;
-    fork->outcome->replayed++;
+    if (event.cursor != NULL && (cursor = strndup(event.cursor, event.cursor_size)) == NULL)
+        status = no_memory(fault);
+    else if (event.kind == EVENT_CONTRIBUTION)
+        status = adopt_contribution(fork, &event, read, &cursor, fault);
+    else
+        status = adopt_step(fork, &event, read, &cursor, fault);
     POINT(in_fork);
 done:
     free(cursor);
-    revision_release(next);
-    buffer_release(body);
     buffer_release(read);
     return status;
 }
@@ -319,13 +358,14 @@ static enum status replay_all(struct fork *fork, struct fault *fault)
     if (chunk == NULL || !notes_new(fork->parent->layout, &fork->notes))
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     for (size_t i = 0; i < fork->event_count && status == STATUS_OK; i++)
-        if (fork->events[i].step != fork->state->current->step + 1)
+        if (fork->events[i].step != fork->state->current->step + event_steps(fork->events[i].kind))
             status =
                 fault_set(fault, STATUS_STORAGE_FAILED, "",
                           "session %s: the journal lacks step %llu; descent verify says more",
                           fork->parent->id, (unsigned long long)fork->state->current->step + 1);
         else
             status = replay_one(fork, &fork->events[i], chunk, fault);
+    round_clear(&fork->state->round); /* that the parent has not closed */
     free(chunk);
     return status;
 }
@@ -366,8 +406,10 @@ static enum status list_events(struct fork *fork, uint64_t lineage, uint64_t ste
     if ((status = rewinds_list(parent, &rewinds, fault)) != STATUS_OK)
         return status;
     for (const struct event_place *place = parent->events; place != NULL; place = place->next)
-        if (event_steps(place->kind) && place->step > step &&
-            rewinds_line(&rewinds, lineage, place->step) == place->lineage)
+        if ((event_steps(place->kind) && place->step > step &&
+             rewinds_line(&rewinds, lineage, place->step) == place->lineage) ||
+            (place->kind == EVENT_CONTRIBUTION && place->step >= step &&
+             rewinds_line(&rewinds, lineage, place->step + 1) == place->lineage))
             fork->events[fork->event_count++] = *place;
     fork->norms_hold = true;
     for (const struct event_place *place = parent->events; place != NULL; place = place->next)

@@ -28,10 +28,12 @@ const struct ledger_key *ledger_find_key(const struct ledger *ledger, const stru
 {
     uint64_t mark = mark_of(key);
 
-    for (size_t i = 0; i < ledger->key_count; i++) {
-        if (ledger->marks[i] != mark)
+    /* The newest first: what is asked for again is mostly that. */
+    for (size_t i = ledger->key_count; i-- > 0;) {
+        size_t at = (ledger->key_start + i) % ledger->key_capacity;
+        if (ledger->marks[at] != mark)
             continue;
-        const struct ledger_key *entry = &ledger->keys[i];
+        const struct ledger_key *entry = &ledger->keys[at];
         if (memcmp(entry->key.bytes, key->bytes, sizeof key->bytes) == 0 &&
             entry->receipt.step + LEDGER_STEPS > step)
             return entry;
@@ -47,27 +49,55 @@ const struct ledger_worker *ledger_find_worker(const struct ledger *ledger, cons
     return NULL;
 }
 
-/* The ring only wraps once it is at its full size, so it grows by plain realloc. */
+/* Drops the oldest keys that are too old to be found. */
+static void expire_keys(struct ledger *ledger)
+{
+    size_t newest = (ledger->key_start + ledger->key_count - 1) % ledger->key_capacity;
+    uint64_t step = ledger->keys[newest].receipt.step;
+
+    while (ledger->key_count > 0 &&
+           ledger->keys[ledger->key_start].receipt.step + LEDGER_STEPS <= step) {
+        ledger->key_start = (ledger->key_start + 1) % ledger->key_capacity;
+        ledger->key_count--;
+    }
+}
+
+/* Into a larger ring, laid out from its start. */
+static bool grow_keys(struct ledger *ledger, size_t capacity)
+{
+    struct ledger_key *keys = malloc(capacity * sizeof *keys);
+    uint64_t *marks = malloc(capacity * sizeof *marks);
+
+    if (keys == NULL || marks == NULL) {
+        free(keys);
+        free(marks);
+        return false;
+    }
+    for (size_t i = 0; i < ledger->key_count; i++) {
+        size_t at = (ledger->key_start + i) % ledger->key_capacity;
+        keys[i] = ledger->keys[at];
+        marks[i] = ledger->marks[at];
+    }
+    free(ledger->keys);
+    free(ledger->marks);
+    ledger->keys = keys;
+    ledger->marks = marks;
+    ledger->key_start = 0;
+    ledger->key_capacity = capacity;
+    return true;
+}
+
 static bool reserve_keys(struct ledger *ledger, size_t more)
 {
     size_t capacity = ledger->key_capacity == 0 ? 16 : ledger->key_capacity;
 
+    if (ledger->key_count + more > capacity && ledger->key_count > 0)
+        expire_keys(ledger);
     while (capacity < ledger->key_count + more)
         capacity *= 2;
-    if (capacity > LEDGER_STEPS)
-        capacity = LEDGER_STEPS;
-    if (capacity == ledger->key_capacity)
-        return true;
-    struct ledger_key *keys = realloc(ledger->keys, capacity * sizeof *keys);
-    if (keys == NULL)
-        return false;
-    ledger->keys = keys;
-    uint64_t *marks = realloc(ledger->marks, capacity * sizeof *marks);
-    if (marks == NULL)
-        return false;
-    ledger->marks = marks;
-    ledger->key_capacity = capacity;
-    return true;
+    if (capacity > LEDGER_KEYS_MAX)
+        capacity = LEDGER_KEYS_MAX;
+    return capacity == ledger->key_capacity || grow_keys(ledger, capacity);
 }
 
 static bool reserve_workers(struct ledger *ledger, size_t more)
@@ -94,15 +124,12 @@ bool ledger_reserve(struct ledger *ledger, size_t more)
 void ledger_add_key(struct ledger *ledger, const struct digest *key, const struct digest *payload,
                     const struct receipt *receipt)
 {
-    size_t place = ledger->key_count;
-
     PRE(ledger->key_capacity > 0);
-    if (ledger->key_count < ledger->key_capacity)
-        ledger->key_count++;
-    else {
-        place = ledger->key_start;
+    if (ledger->key_count == ledger->key_capacity) {
         ledger->key_start = (ledger->key_start + 1) % ledger->key_capacity;
+        ledger->key_count--;
     }
+    size_t place = (ledger->key_start + ledger->key_count++) % ledger->key_capacity;
     ledger->keys[place] = (struct ledger_key){*key, *payload, *receipt};
     ledger->marks[place] = mark_of(key);
 }
@@ -130,6 +157,21 @@ void ledger_add_worker(struct ledger *ledger, const struct ledger_worker *about)
         worker = &ledger->workers[ledger->worker_count++];
     }
     *worker = *about;
+}
+
+void ledger_settle(struct ledger *ledger, const char *worker, uint64_t seq,
+                   const struct digest *key, const struct receipt *receipt)
+{
+    struct ledger_worker *entry =
+        (struct ledger_worker *)(uintptr_t)ledger_find_worker(ledger, worker);
+    struct ledger_key *keyed =
+        key == NULL ? NULL
+                    : (struct ledger_key *)(uintptr_t)ledger_find_key(ledger, key, receipt->step);
+
+    if (entry != NULL && seq > 0 && entry->seq == seq)
+        entry->receipt = *receipt;
+    if (keyed != NULL)
+        keyed->receipt = *receipt;
 }
 
 void ledger_remove_worker(struct ledger *ledger, const char *name)
@@ -204,7 +246,8 @@ void ledger_pack(struct packer *packer, const struct ledger *ledger)
 {
     pack_u32(packer, (uint32_t)ledger->key_count);
     for (size_t i = 0; i < ledger->key_count; i++) {
-        const struct ledger_key *entry = &ledger->keys[(ledger->key_start + i) % ledger->key_count];
+        const struct ledger_key *entry =
+            &ledger->keys[(ledger->key_start + i) % ledger->key_capacity];
         pack_fixed(packer, entry->key.bytes, sizeof entry->key.bytes);
         pack_fixed(packer, entry->payload.bytes, sizeof entry->payload.bytes);
         receipt_pack(packer, &entry->receipt);

@@ -18,7 +18,7 @@ void receipts_close(struct receipts *receipts)
 bool receipts_reserve(struct receipts *receipts, size_t lines, size_t notes, size_t members)
 {
     return packer_reserve(&receipts->lines,
-                          lines * (LINE_BYTES + notes * NOTE_BYTES + members * MEMBER_BYTES));
+                          lines * (LINE_BYTES + notes * NOTE_BYTES) + members * MEMBER_BYTES);
 }
 
 static void pack_f32(struct packer *packer, float value)

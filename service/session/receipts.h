@@ -22,7 +22,8 @@ struct receipts {
 
 void receipts_close(struct receipts *receipts);
 
-/* Makes room for so many lines of so many notes and members: false when memory is out. After it the
+/* Makes room for so many lines of so many notes each, and for so many members in all: false when
+ * memory is out. After it the
  * adds cannot fail. */
 bool receipts_reserve(struct receipts *receipts, size_t lines, size_t notes, size_t members);
 void receipts_add(struct receipts *receipts, const struct step_line *line);

@@ -222,52 +222,115 @@ static enum status check_event(const struct replay *replay, const struct event *
     return STATUS_OK;
 }
 
+/* Whether the body is what the head says, and what follows it is there. */
+static enum status check_body(const struct replay *replay, const struct event *event,
+                              const struct buffer *body, struct fault *fault)
+{
+    const struct session *session = replay->session;
+
+    if (body->size >= event_body_size(session->plan, session->layout->count, event))
+        return STATUS_OK;
+    return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                     "the journal is damaged: the gradient after step %llu is cut short",
+                     (unsigned long long)event->step);
+}
+
+static enum status no_memory(struct fault *fault)
+{
+    return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+}
+
+/* Measures the gradient of an event again, and holds it against what the event says. */
+static enum status check_gradient(struct replay *replay, const struct event *event,
+                                  struct buffer *body, struct fault *fault)
+{
+    struct session *session = replay->session;
+    struct event measured = *event;
+    enum status status = check_body(replay, event, body, fault);
+
+    if (status != STATUS_OK)
+        return status;
+    if (event->kind != EVENT_WEIGHTS && event->form != FORM_NONE) {
+        struct wire_gradient gradient = event_gradient(session->layout, event, body, 0);
+        event_measure(&replay->loaded.spec, session->plan, &gradient, &measured, replay->notes);
+    }
+    return check_event(replay, event, &measured, fault);
+}
+
+static enum status copy_cursor(const struct event *event, char **out, struct fault *fault)
+{
+    *out = event->cursor == NULL ? NULL : strndup(event->cursor, event->cursor_size);
+    return event->cursor == NULL || *out != NULL ? STATUS_OK : no_memory(fault);
+}
+
+static enum status misplaced(const struct replay *replay, const struct event *event,
+                             struct fault *fault)
+{
+    return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                     "the journal does not fit the state: step %llu follows step %llu",
+                     (unsigned long long)event->step,
+                     (unsigned long long)replay->loaded.state->current->step);
+}
+
+static enum status replay_contribution(struct replay *replay, const struct event *event,
+                                       struct buffer *body, struct fault *fault)
+{
+    struct session *session = replay->session;
+    struct state *state = replay->loaded.state;
+    struct contribution *contribution = NULL;
+    struct receipt receipt;
+    char *cursor = NULL;
+    enum status status;
+
+    if (event->step > state->current->step) /* weights may have been replaced amid the round */
+        return misplaced(replay, event, fault);
+    if ((status = check_gradient(replay, event, body, fault)) != STATUS_OK ||
+        (status = copy_cursor(event, &cursor, fault)) != STATUS_OK)
+        return status;
+    contribution = contribution_new(session->layout, event, body, 0);
+    if (contribution == NULL || !state_reserve(state, 1, state->round.count + 1)) {
+        contribution_free(contribution);
+        free(cursor);
+        return no_memory(fault);
+    }
+    state_contribute(state, &replay->loaded.spec, event, contribution, cursor, &receipt);
+    return STATUS_OK;
+}
+
 static enum status replay_step(struct replay *replay, const struct event *event,
                                struct buffer *body, struct fault *fault)
 {
     struct session *session = replay->session;
     struct state *state = replay->loaded.state;
+    const struct spec *spec = &replay->loaded.spec;
     size_t count = session->layout->count;
     bool applies = event->kind == EVENT_GRADIENT;
-    struct revision *next;
+    struct gathering *gathering = NULL;
+    struct revision *next = NULL;
     struct step_line line;
-    struct event measured = *event;
-    enum status status;
     char *cursor = NULL;
+    enum status status;
 
-    if (event->step != state->current->step + 1 ||
-        body->size < event_body_size(session->plan, count, event) || !event_base_kept(state, event))
-        return fault_set(fault, STATUS_STORAGE_FAILED, "",
-                         "the journal does not fit the state: step %llu follows step %llu",
-                         (unsigned long long)event->step, (unsigned long long)state->current->step);
-    next =
-        revision_new(applies ? count * dtype_size(session->dtype) : 0, replay->loaded.spec.ema.on);
-    if (event->cursor != NULL)
-        cursor = strndup(event->cursor, event->cursor_size);
-    if (next == NULL || (event->cursor != NULL && cursor == NULL) || !state_reserve(state, 1)) {
-        revision_release(next);
-        free(cursor);
-        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    }
-    if (applies) {
-        struct wire_gradient gradient = dense_gradient(body->data, event->wire, count);
-        event_measure(&replay->loaded.spec, session->plan, &gradient, &measured, replay->notes);
-    }
-    status = check_event(replay, event, &measured, fault);
-    if (status != STATUS_OK) {
-        revision_release(next);
-        free(cursor);
+    if (event->step != state->current->step + 1 || !event_base_kept(state, event))
+        return misplaced(replay, event, fault);
+    if ((status = check_gradient(replay, event, body, fault)) != STATUS_OK ||
+        (status = copy_cursor(event, &cursor, fault)) != STATUS_OK)
         return status;
+    next = revision_new(applies ? count * dtype_size(session->dtype) : 0, spec->ema.on);
+    if (next == NULL || !state_reserve(state, 1, state->round.count + 1) ||
+        !event_gathering(state, session->plan, spec, event, 0, &gathering)) {
+        revision_release(next);
+        free(cursor);
+        return no_memory(fault);
     }
     notes_of_nonfinite(&event->nonfinite, session->layout, replay->notes);
-    if (BUG(replay_twice))
-        event_apply(state, session->plan, &replay->loaded.spec, event, body, 0, replay->notes, next,
+    for (int times = BUG(replay_twice) ? 2 : 1; times > 0; times--)
+        event_apply(state, session->plan, spec, event, gathering, body, 0, replay->notes, next,
                     &line);
-    event_apply(state, session->plan, &replay->loaded.spec, event, body, 0, replay->notes, next,
-                &line);
     if (BUG(wrong_hash) && next->weights != NULL)
         next->weights->data[0] ^= 1;
     state_publish(state, event, next, &line, cursor);
+    gathering_free(gathering);
     return STATUS_OK;
 }
 
@@ -320,7 +383,13 @@ enum status session_replay_event(struct replay *replay, const struct event_place
     replay->loaded.bytes += place->bytes;
     if (event.kind == EVENT_SPEC)
         status = BUG(forget_spec) ? STATUS_OK : replay_spec(replay, body, fault);
-    else if (event.kind != EVENT_RECEIPTS)
+    else if (event.kind == EVENT_CONTRIBUTION)
+        status = replay_contribution(replay, &event, body, fault);
+    else if (event.kind == EVENT_DISMISS)
+        ledger_remove_worker(&replay->loaded.state->ledger, event.worker);
+    else if (event.kind == EVENT_WEIGHTS && event.step <= replay->loaded.state->current->step)
+        status = STATUS_OK; /* amid the round that was open at the checkpoint, which has them */
+    else if (event_steps(event.kind))
         status = replay_step(replay, &event, body, fault);
     else if (replay->receipts != NULL)
         status = replay->receipts(replay->context, body, fault);

@@ -30,12 +30,14 @@ static void put_state(struct session *session, struct loaded *loaded)
     session->state->ledger = loaded->state->ledger;
     loaded->state->ledger = ledger;
     state_free(session->state);
+    round_clear(&loaded->state->round); /* of the current revision: left behind as well */
     session->state = loaded->state;
     loaded->state = NULL;
     session->spec = loaded->spec;
     session->spec_version++;
     session->lineage = current->lineage;
     session->step = session->admitted_step = session->durable_step = current->step;
+    session_tell(session, false, NULL);
 }
 
 /* With the turn held. */

@@ -22,6 +22,7 @@
 #include "service/session/plan.h"
 #include "service/session/receipts.h"
 #include "service/session/record.h"
+#include "service/session/round.h"
 #include "service/session/sample.h"
 #include "storage/store.h"
 
@@ -54,6 +55,8 @@ struct state {
     struct receipts receipts;   /* the ledger of steps since the newest checkpoint */
     size_t note_count;          /* of each of its lines: tensors, or 0 when there are too many */
     struct sample *sample;      /* of the last gradient; NULL: without notes */
+    struct round round;         /* that is open */
+    struct buffer *mean;        /* room for that of a round; NULL: none was needed yet */
 };
 
 struct event_place {
@@ -79,8 +82,20 @@ struct flight {
     struct flight *next;
     bool keyed;
     struct digest key;
-    const char *worker; /* NULL: none */
+    const char *worker; /* NULL: none with a seq */
     uint64_t seq;
+    const char *name; /* of the worker, with a seq or without; NULL: none */
+    uint64_t round;   /* session->closings when it was admitted */
+    bool waits;       /* a contribution to a round that it does not close */
+};
+
+/* Somebody who waits for the open round to close; on its thread's stack. */
+struct waiter {
+    struct waiter *next;
+    uint64_t lineage;
+    bool done;
+    struct receipt receipt;
+    struct revision *revision; /* retained */
 };
 
 struct session {
@@ -109,6 +124,14 @@ struct session {
     bool failed; /* a commit failed: nothing is admitted until those in flight are gone */
     bool deleted;
     struct flight *flights;
+    uint64_t closings; /* rounds that admitted events close */
+    uint64_t closed;   /* of them: closed */
+    struct waiter *waiters;
+    unsigned watchers;   /* threads in session_await_step */
+    pthread_cond_t news; /* on the monotonic clock: for waiters and watchers */
+    bool timed;          /* on the engine's list of rounds with a deadline; under its mutex */
+    uint64_t due_us;     /* monotonic; likewise */
+    struct session *next_timed;
     struct commit_order order;
     struct spec spec;      /* as of the last turn */
     uint64_t spec_version; /* counts its changes */
@@ -139,6 +162,12 @@ struct engine {
     uint64_t journal_lsn;     /* atomic: its end */
     uint64_t oldest_lsn;      /* when it was opened: nothing is stored before it */
     pthread_mutex_t past;     /* one state of the past in memory at a time */
+    bool draining;            /* atomic: nobody waits any more */
+    pthread_t timekeeper;     /* closes rounds at their deadline: timekeeper.c */
+    pthread_mutex_t time_mutex;
+    pthread_cond_t time;
+    struct session *timed; /* retained */
+    bool time_up;          /* the engine ends; under time_mutex */
     pthread_t housekeeper;
     pthread_mutex_t wake_mutex;
     pthread_cond_t wake;
@@ -174,6 +203,29 @@ uint64_t session_ticket(struct session *session, bool exclusive);
 enum status session_admit_alone(struct session *session, uint64_t *ticket, struct fault *fault);
 void session_await_turn(struct session *session, uint64_t ticket);
 void session_end_turn(struct session *session, bool exclusive, bool failed);
+
+/* --- wait.c --- */
+
+/* Tells those who wait: of a step that was published (closes: and was that of the round), of a
+ * rewind or a deletion (receipt NULL). Mutex held. */
+void session_tell(struct session *session, bool closes, const struct receipt *receipt);
+
+/* --- timekeeper.c --- */
+
+/* The open round may be due: at that time (monotonic) it is closed if it then may be. Mutex of the
+ * session held. */
+void session_close_at(struct session *session, uint64_t due_us);
+
+/* The same when it has members and a deadline, or as many as it needs. Mutex held. */
+void session_watch_round(struct session *session);
+
+enum status timekeeper_start(struct engine *engine, struct fault *fault);
+void timekeeper_stop(struct engine *engine);
+
+/* --- step.c --- */
+
+/* Closes the open round without another contribution, if its time is up. */
+enum status session_close_round(struct session *session, struct fault *fault);
 
 /* --- state.c, and event.c: what an event makes of a state --- */
 
@@ -253,27 +305,46 @@ void notes_of_nonfinite(const struct nonfinite_counts *counts, const struct layo
 size_t event_body_size(const struct plan *plan, size_t count, const struct event *event);
 size_t event_proposal_offset(size_t count, const struct event *event);
 
+/* Whether it closes a round: all that came of one step is in. */
+static inline bool event_closes(uint32_t kind)
+{
+    return kind == EVENT_GRADIENT || kind == EVENT_SKIP;
+}
+
 /* Whether the state still has the weights that the gradient was computed at, if the rule asks for
  * them. */
 bool event_base_kept(const struct state *state, const struct event *event);
 
+/* Room for the round that an event closes: *out is NULL for one that stands alone. False when memory
+ * is out. The state is as it will be before the event, but for `more` contributions. */
+bool event_gathering(struct state *state, const struct plan *plan, const struct spec *spec,
+                     const struct event *event, size_t more, struct gathering **out);
+
 /* What the rule proposes for an EVENT_GRADIENT whose body this is, into the body after the
- * gradient. The state does not change. */
+ * gradient. The state does not change, but for the room of the mean. */
 void event_propose(struct state *state, const struct plan *plan, const struct spec *spec,
-                   const struct event *event, struct buffer *body);
+                   const struct event *event, struct gathering *gathering, struct buffer *body);
 
 /* What an event makes of a state: a pure function of state, configuration, head and body, for live
  * steps and replay alike. It cannot fail: *next was made by revision_new with room for the weights
  * (EVENT_GRADIENT) or without (EVENT_SKIP shares the old ones, EVENT_WEIGHTS takes the body). Slots
  * and scalars change in place; nothing else of the state changes before state_publish. Only for
  * events that step. notes: NULL, or as event_measure left them; they become those of the line,
- * which is complete but for its stages. */
+ * which is complete but for its stages and points into `gathering` (event_gathering). */
 void event_apply(struct state *state, const struct plan *plan, const struct spec *spec,
-                 const struct event *event, struct buffer *body, size_t body_offset,
-                 struct tensor_note *notes, struct revision *next, struct step_line *line);
+                 const struct event *event, struct gathering *gathering, struct buffer *body,
+                 size_t body_offset, struct tensor_note *notes, struct revision *next,
+                 struct step_line *line);
 
-/* Room for the lines and keys of so many steps more: false when memory is out. */
-bool state_reserve(struct state *state, size_t steps);
+/* Room for the lines and keys of so many events more, with so many members in all: false when
+ * memory is out. */
+bool state_reserve(struct state *state, size_t events, size_t members);
+
+/* What an EVENT_CONTRIBUTION makes of a state: the open round has one member more. state_reserve
+ * has made room. take_cursor: malloc'ed or NULL. *out: what its worker is told. */
+void state_contribute(struct state *state, const struct spec *spec, const struct event *event,
+                      struct contribution *take_contribution, char *take_cursor,
+                      struct receipt *out);
 
 /* Makes the result current. state_reserve has made room. take_cursor: malloc'ed, NULL when the
  * event has none. */

@@ -95,6 +95,11 @@ uint64_t spec_round_size(const struct spec *spec)
                                                       : spec->aggregation.accumulate;
 }
 
+bool spec_gathers(const struct spec *spec)
+{
+    return spec_round_size(spec) > 1 || spec->aggregation.vote;
+}
+
 /* Whether nothing of it was ever set. */
 static bool aggregation_plain(const struct spec *spec)
 {

@@ -105,6 +105,9 @@ enum status spec_add_pattern(struct spec *spec, const char *pattern, struct faul
 /* How many contributions make a step: 1 where each is one. */
 uint64_t spec_round_size(const struct spec *spec);
 
+/* Whether a step may be of several contributions, or is not what its contribution says. */
+bool spec_gathers(const struct spec *spec);
+
 /* What the moving average is divided by to be served after so many updates: 1, or, with debias,
  * 1 - (1 - eps) decay^updates. More than 0. */
 double spec_average_divisor(const struct spec *spec, uint64_t updates);

@@ -104,7 +104,8 @@ void state_free(struct state *state)
     free(state->cursor);
     ledger_close(&state->ledger);
     receipts_close(&state->receipts);
-
+    round_clear(&state->round);
+    buffer_release(state->mean);
     sample_free(state->sample);
     free(state);
 }
@@ -209,10 +210,65 @@ static void note_norm(struct state *state, double norm)
     state->norm_average += (norm - state->norm_average) / (double)state->norm_count;
 }
 
-bool state_reserve(struct state *state, size_t steps)
+bool state_reserve(struct state *state, size_t events, size_t members)
 {
-    return ledger_reserve(&state->ledger, steps) &&
-           receipts_reserve(&state->receipts, steps, state->note_count, 0);
+    return ledger_reserve(&state->ledger, events) &&
+           receipts_reserve(&state->receipts, events, state->note_count, members);
+}
+
+static void take_cursor_of(struct state *state, char *take_cursor)
+{
+    if (take_cursor == NULL)
+        return;
+    free(state->cursor);
+    state->cursor = take_cursor;
+}
+
+/* What makes the event's repeat known. */
+static void note_sender(struct state *state, const struct event *event,
+                        const struct receipt *receipt)
+{
+    struct ledger_worker worker = {.seq = event->seq,
+                                   .payload = event->payload,
+                                   .receipt = *receipt,
+                                   .clock = event->clock,
+                                   .base_step = event->base_step,
+                                   .step = receipt->step,
+                                   .seen_us = event->created_us};
+
+    if (event->keyed)
+        ledger_add_key(&state->ledger, &event->key, &event->payload, receipt);
+    if (event->worker[0] == '\0' || (event->seq == 0 && event->clock == 0))
+        return;
+    memcpy(worker.name, event->worker, sizeof worker.name);
+    ledger_add_worker(&state->ledger, &worker);
+}
+
+void state_contribute(struct state *state, const struct spec *spec, const struct event *event,
+                      struct contribution *take_contribution, char *take_cursor,
+                      struct receipt *out)
+{
+    const struct revision *current = state->current;
+    double nothing = (double)NAN;
+
+    round_add(&state->round, take_contribution, event->created_us);
+    *out = (struct receipt){.kind = RECEIPT_WAITING,
+                            .step = current->step + 1,
+                            .lineage = current->lineage,
+                            .durable_step = current->step,
+                            .base_step = event->base_step,
+                            .staleness = current->step - event->base_step,
+                            .lr = nothing,
+                            .grad_norm = event->grad_norm,
+                            .clip_scale = nothing,
+                            .update_norm = nothing,
+                            .param_norm = nothing,
+                            .loss = event->loss,
+                            .received = state->round.count,
+                            .expected = spec_round_size(spec),
+                            .snapshot = event->snapshot};
+    take_cursor_of(state, take_cursor);
+    note_sender(state, event, out);
 }
 
 void state_publish(struct state *state, const struct event *event, struct revision *take_next,
@@ -225,8 +281,11 @@ void state_publish(struct state *state, const struct event *event, struct revisi
         state->told_step = receipt->step;
         state->told[receipt->step % TOLD_MAX] = (struct told){receipt->step, receipt->state_hash};
     }
-    if (event->kind == EVENT_GRADIENT)
-        note_norm(state, event->grad_norm); /* admission looks at it */
+    /* Admission looks at it. */
+    if (event->kind == EVENT_GRADIENT && line->member_count == 0)
+        note_norm(state, event->grad_norm);
+    for (size_t i = 0; i < line->member_count; i++)
+        note_norm(state, line->members[i].grad_norm);
     if (state->bases_max > 0) {
         keep_bases(state, state->bases_max - 1);
         memmove(state->base + 1, state->base, state->base_count * sizeof *state->base);
@@ -237,21 +296,8 @@ void state_publish(struct state *state, const struct event *event, struct revisi
     }
     state->current = take_next;
     state->last = *receipt;
-    if (take_cursor != NULL) {
-        free(state->cursor);
-        state->cursor = take_cursor;
-    }
-    if (event->keyed)
-        ledger_add_key(&state->ledger, &event->key, &event->payload, receipt);
-    if (event->worker[0] != '\0' && (event->seq > 0 || event->clock > 0)) {
-        struct ledger_worker worker = {.seq = event->seq,
-                                       .payload = event->payload,
-                                       .receipt = *receipt,
-                                       .clock = event->clock,
-                                       .base_step = event->base_step,
-                                       .step = event->step,
-                                       .seen_us = event->created_us};
-        memcpy(worker.name, event->worker, sizeof worker.name);
-        ledger_add_worker(&state->ledger, &worker);
-    }
+    take_cursor_of(state, take_cursor);
+    note_sender(state, event, receipt);
+    if (event_closes(event->kind))
+        round_settle(&state->round, &state->ledger, receipt);
 }

@@ -15,6 +15,7 @@
 
 static enum status check_overrides(const struct step *step, struct fault *fault)
 {
+    bool alone = spec_round_size(&step->spec) == 1;
     const struct submission *s = step->submission;
     const struct {
         const char *name;
@@ -29,6 +30,11 @@ static enum status check_overrides(const struct step *step, struct fault *fault)
         if (isnan(overrides[i].value))
             continue;
         strcpy(where + 1, overrides[i].name);
+        if (!alone)
+            return fault_set(fault, STATUS_INVALID_FIELD, where,
+                             "a step of several contributions takes no %s of one of them; PATCH "
+                             "the optimizer instead",
+                             overrides[i].name);
         size_t index = optimizer_hyper(rule, overrides[i].name);
         if (index == rule->hyper_count)
             return fault_set(fault, STATUS_INVALID_FIELD, where,
@@ -53,7 +59,7 @@ static enum status measure_gradient(struct step *step, struct fault *fault)
     const struct submission *s = step->submission;
     const struct spec *spec = &step->spec;
     struct wire_gradient gradient =
-        dense_gradient(s->buffer->data + s->offset, s->dtype, step->session->layout->count);
+        event_gradient(step->session->layout, &step->event, s->buffer, s->offset);
     struct measure measure =
         event_measure(spec, step->session->plan, &gradient, &step->event, step->notes);
 
@@ -88,34 +94,46 @@ static enum status prepare_gradient(struct step *step, struct fault *fault)
     struct session *session = step->session;
     enum status status;
 
-    step->event = (struct event){.created_us = clock_unix_us(),
-                                 .wire = s->dtype,
-                                 .loss = s->loss,
-                                 .examples = s->examples,
-                                 .keyed = step->flight.keyed,
-                                 .key = step->flight.key,
-                                 .payload = s->payload,
-                                 .lr = s->lr,
-                                 .momentum = s->momentum,
-                                 .beta1 = s->beta1,
-                                 .beta2 = s->beta2,
-                                 .seq = s->seq,
-                                 .cursor = s->cursor,
-                                 .cursor_size = s->cursor == NULL ? 0 : strlen(s->cursor)};
+    step->event = (struct event){
+        .created_us = clock_unix_us(),
+        .wire = s->dtype,
+        .form = s->form,
+        .size = s->form == FORM_DENSE ? session->layout->count * dtype_size(s->dtype) : s->size,
+        .delta = s->delta,
+        .loss = s->loss,
+        .examples = s->examples,
+        .keyed = step->flight.keyed,
+        .key = step->flight.key,
+        .payload = s->payload,
+        .lr = s->lr,
+        .momentum = s->momentum,
+        .beta1 = s->beta1,
+        .beta2 = s->beta2,
+        .seq = s->seq,
+        .cursor = s->cursor,
+        .cursor_size = s->cursor == NULL ? 0 : strlen(s->cursor)};
     if (s->worker != NULL)
         strcpy(step->event.worker, s->worker);
     if ((status = check_overrides(step, fault)) != STATUS_OK ||
+        (status = step_check_mode(step, fault)) != STATUS_OK ||
         (status = measure_gradient(step, fault)) != STATUS_OK)
         return status;
     bool applies = step->event.kind == EVENT_GRADIENT;
+    if (!applies) {
+        step->event.form = FORM_NONE;
+        step->event.size = 0;
+    }
     step->body = applies ? s->buffer : NULL;
     step->offset = s->offset;
-    step->size = applies ? session->layout->count * dtype_size(s->dtype) : 0;
-    step->next = revision_new(applies ? session->layout->count * dtype_size(session->dtype) : 0,
-                              step->spec.ema.on);
+    step->size = step->event.size;
+    /* One of several may not be the one that makes a revision. */
+    bool alone = !spec_gathers(&step->spec);
+    if (alone)
+        step->next = revision_new(applies ? session->layout->count * dtype_size(session->dtype) : 0,
+                                  step->spec.ema.on);
     if (s->cursor != NULL)
         step->cursor = strdup(s->cursor);
-    if (step->next == NULL || (s->cursor != NULL && step->cursor == NULL))
+    if ((alone && step->next == NULL) || (s->cursor != NULL && step->cursor == NULL))
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory for the next weights");
     return STATUS_OK;
 }
@@ -133,6 +151,19 @@ static enum status prepare_weights(struct step *step, struct fault *fault)
     return step->next != NULL ? STATUS_OK : fault_set(fault, STATUS_INTERNAL, "", "out of memory");
 }
 
+/* The open round closes with what it has. */
+static enum status prepare_close(struct step *step, struct fault *fault)
+{
+    const struct session *session = step->session;
+
+    step->event = event_make(EVENT_GRADIENT, 0);
+    step->event.wire = session->dtype;
+    step->event.form = FORM_NONE;
+    step->next =
+        revision_new(session->layout->count * dtype_size(session->dtype), step->spec.ema.on);
+    return step->next != NULL ? STATUS_OK : fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+}
+
 /* --- after the journal --- */
 
 /* Milliseconds since *mark_us, which becomes now. */
@@ -144,6 +175,24 @@ static float lap_ms(uint64_t *mark_us)
     return (float)(*mark_us - began) / 1000;
 }
 
+/* In this thread's turn: the round has one member more. Mutex held. */
+static void join(struct step *step, struct outcome *out)
+{
+    struct session *session = step->session;
+
+    state_contribute(session->state, &session->spec, &step->event, step->contribution, step->cursor,
+                     &out->receipt);
+    step->contribution = NULL;
+    step->cursor = NULL;
+    out->receipt.durable_step = session->durable_step;
+    out->revision = revision_retain(session->state->current);
+    out->replayed = false;
+    session->dirty++;
+    session->journal_since += step->size;
+    step_start_waiting(step, &out->receipt);
+    session_watch_round(session);
+}
+
 /* In this thread's turn: applies and publishes. Mutex held on entry and exit. */
 static void apply(struct step *step, struct outcome *out)
 {
@@ -153,8 +202,8 @@ static void apply(struct step *step, struct outcome *out)
     uint64_t started = clock_monotonic_us();
 
     pthread_mutex_unlock(&session->mutex);
-    event_apply(session->state, session->plan, &session->spec, &step->event, step->body,
-                step->offset, step->notes, step->next, &line);
+    event_apply(session->state, session->plan, &session->spec, &step->event, step->gathering,
+                step->body, step->offset, step->notes, step->next, &line);
     POINT(in_apply);
     line.stages = step->stages;
     line.stages.apply_ms = lap_ms(&started);
@@ -167,10 +216,13 @@ static void apply(struct step *step, struct outcome *out)
     session->journal_since += step->size;
     out->revision = revision_retain(step->next);
     out->replayed = false;
+    bool closes = event_closes(step->event.kind);
+    session->closed += closes;
     state_publish(session->state, &step->event, step->next, &line, step->cursor);
     step->next = NULL;
     step->cursor = NULL;
     out->receipt = receipt;
+    session_tell(session, closes, &receipt);
 }
 
 static void close_step(struct step *step)
@@ -178,7 +230,11 @@ static void close_step(struct step *step)
     journal_entry_free(step->entry);
     buffer_release(step->joined);
     revision_release(step->next);
+    gathering_free(step->gathering);
+    contribution_free(step->contribution);
     free(step->cursor);
+    step->gathering = NULL;
+    step->contribution = NULL;
     step->joined = NULL;
     step->entry = NULL;
     step->next = NULL;
@@ -215,7 +271,9 @@ static enum status take(struct step *step, bool *again, struct outcome *out, str
         step->stages.commit_ms = lap_ms(&mark);
     pthread_mutex_lock(&session->mutex);
     session_await_turn(session, step->ticket);
-    if (status == STATUS_OK)
+    if (status == STATUS_OK && step->event.kind == EVENT_CONTRIBUTION)
+        join(step, out);
+    else if (status == STATUS_OK)
         apply(step, out);
     POINT(after_publish);
     step_land(step);
@@ -251,6 +309,7 @@ static enum status run(struct step *step, enum status (*prepare)(struct step *, 
 
     if (status != STATUS_OK)
         return status;
+    *out = (struct outcome){.replayed = false};
     step->started_us = clock_monotonic_us();
     while (status == STATUS_OK && again) {
         pthread_mutex_lock(&session->mutex);
@@ -270,8 +329,12 @@ static enum status run(struct step *step, enum status (*prepare)(struct step *, 
             status = take(step, &again, out, fault);
         close_step(step);
     }
-    if (status == STATUS_OK && !out->replayed && !dry_run(step))
+    bool waiting = out->receipt.kind == RECEIPT_WAITING;
+    if (status == STATUS_OK && !out->replayed && !waiting && !dry_run(step) &&
+        out->revision != NULL)
         save_if_due(session, &out->receipt);
+    if (status == STATUS_OK && waiting && !dry_run(step))
+        status = step_wait(step, out, fault);
     session_leave(session);
     return status;
 }
@@ -281,12 +344,15 @@ enum status session_submit(struct session *session, const struct submission *sub
 {
     struct step step = {.session = session, .submission = submission, .match = &submission->match};
 
-    PRE(submission->offset + session->layout->count * dtype_size(submission->dtype) <=
+    PRE(submission->offset + (submission->form == FORM_DENSE
+                                  ? session->layout->count * dtype_size(submission->dtype)
+                                  : submission->size) <=
         submission->buffer->size);
     PRE(submission->seq == 0 || submission->worker != NULL);
     PRE(submission->worker == NULL || strlen(submission->worker) <= WORKER_BYTES);
     step.flight.worker = submission->seq > 0 ? submission->worker : NULL;
     step.flight.seq = submission->seq;
+    step.flight.name = submission->worker;
     step.stages.receive_ms = (float)submission->receive_ms;
     step.stages.decode_ms = (float)submission->decode_ms;
     if (submission->key != NULL) {
@@ -296,6 +362,24 @@ enum status session_submit(struct session *session, const struct submission *sub
     if (!notes_new(session->layout, &step.notes))
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     enum status status = run(&step, prepare_gradient, out, fault);
+    free(step.notes);
+    return status;
+}
+
+enum status session_close_round(struct session *session, struct fault *fault)
+{
+    static const struct precondition none;
+    struct step step = {.session = session,
+                        .match = &none,
+                        .closing = true,
+                        .stages = {.receive_ms = (float)NAN, .decode_ms = (float)NAN}};
+    struct outcome outcome;
+
+    if (!notes_new(session->layout, &step.notes))
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    enum status status = run(&step, prepare_close, &outcome, fault);
+    if (status == STATUS_OK)
+        revision_release(outcome.revision);
     free(step.notes);
     return status;
 }

@@ -8,6 +8,7 @@ struct step {
     struct session *session;
     const struct submission *submission; /* NULL: weights are replaced */
     const struct precondition *match;
+    bool closing;          /* closes the open round, whose time is up; submission is NULL */
     struct buffer *body;   /* borrowed, or `joined` */
     struct buffer *joined; /* the gradient with what the rule proposes for it; NULL: nothing */
     size_t offset, size;
@@ -15,9 +16,13 @@ struct step {
     uint64_t spec_version; /* of it */
     struct event event;
     struct flight flight;
+    struct waiter waiter;
+    bool waiting;                /* the waiter is on the session's list */
     size_t bad_count, bad_index; /* elements that came not finite, before they were replaced */
 
-    struct journal_entry *entry; /* NULL when the mode does not journal */
+    struct gathering *gathering;       /* of the round that it closes; NULL: alone */
+    struct contribution *contribution; /* EVENT_CONTRIBUTION: what it adds */
+    struct journal_entry *entry;       /* NULL when the mode does not journal */
     struct revision *next;
     struct tensor_note *notes; /* NULL: too many tensors, or no gradient */
     char *cursor;
@@ -37,6 +42,28 @@ enum status step_check_repeat(struct step *step, bool *seen, struct outcome *out
  * it has its turn to take; *again: the configuration changed since it was prepared. Mutex held. */
 enum status step_admit(struct step *step, bool *going, bool *again, bool *seen, struct outcome *out,
                        struct fault *fault);
+
+/* --- aggregation.c --- */
+
+/* What the mode of aggregation says of a contribution that is valid otherwise, and whether it
+ * closes the round: sets the event's kind, step and clock. Mutex held; admitted. */
+enum status step_check_round(struct step *step, struct fault *fault);
+
+/* Whether the round whose time is up is there still, and enough of it. Mutex held; admitted. */
+bool step_may_close(const struct session *session);
+
+/* Of a contribution under a configuration, before anything is known of the session. */
+enum status step_check_mode(const struct step *step, struct fault *fault);
+
+/* --- wait.c --- */
+
+/* Puts the step's waiter on the list, when it wants to wait and the receipt is RECEIPT_WAITING.
+ * Mutex held. */
+void step_start_waiting(struct step *step, const struct receipt *receipt);
+
+/* Waits as long as it wants; *out is then the final receipt, if there is one. STALE_GRADIENT when
+ * the session went back meanwhile, SESSION_NOT_FOUND. Mutex not held. */
+enum status step_wait(struct step *step, struct outcome *out, struct fault *fault);
 
 /* Ends what step_admit began, when the turn was taken. Mutex held. */
 void step_land(struct step *step);

@@ -11,12 +11,13 @@
 #include "service/tensor/layout.h"
 
 enum gradient_form {
-    FORM_DENSE,   /* count elements of `wire` dtype in layout order */
-    FORM_INT8,    /* compressed: packed.h says how the bytes are laid out */
+    FORM_DENSE, /* count elements of `wire` dtype in layout order */
+    FORM_INT8,  /* compressed: packed.h says how the bytes are laid out */
     FORM_SIGN,
     FORM_TOPK,
     FORM_TWO_BIT,
     FORM_ROWS,
+    FORM_NONE, /* no gradient at all: of an event that only closes a round, or marks it */
     FORM_COUNT
 };
 
