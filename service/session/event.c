@@ -123,6 +123,16 @@ size_t event_body_size(const struct plan *plan, size_t count, const struct event
     }
 }
 
+enum status event_check_body(const struct plan *plan, const struct event *event,
+                             const struct buffer *body, struct fault *fault)
+{
+    if (body->size >= event_body_size(plan, plan->layout->count, event))
+        return STATUS_OK;
+    return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                     "the journal is damaged: the body of an event at step %llu is cut short",
+                     (unsigned long long)event->step);
+}
+
 bool event_base_kept(const struct state *state, const struct event *event)
 {
     return event->kind != EVENT_GRADIENT || state->bases_max == 0 ||

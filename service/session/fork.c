@@ -312,7 +312,6 @@ static enum status replay_one(struct fork *fork, const struct event_place *place
                               unsigned char *chunk, struct fault *fault)
 {
     unsigned char head[STORE_HEAD_BYTES];
-    const struct layout *layout = fork->parent->layout;
     struct state *state = fork->state;
     struct buffer *read = NULL;
     struct event event, accepted;
@@ -321,11 +320,8 @@ static enum status replay_one(struct fork *fork, const struct event_place *place
 
     if (status != STATUS_OK)
         return status;
-    if (read->size < event_body_size(fork->parent->plan, layout->count, &event)) {
-        status = fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",
-                           (unsigned long long)place->lsn);
+    if ((status = event_check_body(fork->parent->plan, &event, read, fault)) != STATUS_OK)
         goto done;
-    }
     accepted = event;
     adopt_event(fork, read, &event);
     if (fork->norms_hold && !event_norm_holds(&accepted, event.grad_norm)) {

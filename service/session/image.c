@@ -299,6 +299,7 @@ enum status engine_import(struct engine *engine, const char *id, struct image *t
     record.spec = image->spec;
     record.lineage = image->moment.lineage;
     contents->state = NULL;
+    ledger_abandon(&state->ledger); /* a file has no open round */
     POINT(before_import);
     status = engine_adopt(engine, id, &record, state, out, created, fault);
 done:

@@ -174,6 +174,21 @@ void ledger_settle(struct ledger *ledger, const char *worker, uint64_t seq,
         keyed->receipt = *receipt;
 }
 
+/* Of no lineage that there is. */
+static void abandon(struct receipt *receipt)
+{
+    if (receipt->kind == RECEIPT_WAITING)
+        receipt->lineage = UINT64_MAX;
+}
+
+void ledger_abandon(struct ledger *ledger)
+{
+    for (size_t i = 0; i < ledger->worker_count; i++)
+        abandon(&ledger->workers[i].receipt);
+    for (size_t i = 0; i < ledger->key_count; i++)
+        abandon(&ledger->keys[(ledger->key_start + i) % ledger->key_capacity].receipt);
+}
+
 void ledger_remove_worker(struct ledger *ledger, const char *name)
 {
     struct ledger_worker *worker =

@@ -222,19 +222,6 @@ static enum status check_event(const struct replay *replay, const struct event *
     return STATUS_OK;
 }
 
-/* Whether the body is what the head says, and what follows it is there. */
-static enum status check_body(const struct replay *replay, const struct event *event,
-                              const struct buffer *body, struct fault *fault)
-{
-    const struct session *session = replay->session;
-
-    if (body->size >= event_body_size(session->plan, session->layout->count, event))
-        return STATUS_OK;
-    return fault_set(fault, STATUS_STORAGE_FAILED, "",
-                     "the journal is damaged: the gradient after step %llu is cut short",
-                     (unsigned long long)event->step);
-}
-
 static enum status no_memory(struct fault *fault)
 {
     return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
@@ -246,7 +233,7 @@ static enum status check_gradient(struct replay *replay, const struct event *eve
 {
     struct session *session = replay->session;
     struct event measured = *event;
-    enum status status = check_body(replay, event, body, fault);
+    enum status status = event_check_body(session->plan, event, body, fault);
 
     if (status != STATUS_OK)
         return status;

@@ -311,6 +311,10 @@ static inline bool event_closes(uint32_t kind)
     return kind == EVENT_GRADIENT || kind == EVENT_SKIP;
 }
 
+/* STORAGE_FAILED when a body that was read is not what its head says. */
+enum status event_check_body(const struct plan *plan, const struct event *event,
+                             const struct buffer *body, struct fault *fault);
+
 /* Whether the state still has the weights that the gradient was computed at, if the rule asks for
  * them. */
 bool event_base_kept(const struct state *state, const struct event *event);

@@ -23,8 +23,8 @@ static struct worker_view view_of(const struct session *session, const struct le
     double silent_us = (double)clock_unix_us() - (double)worker->seen_us;
 
     view.live = silent_us <= session->spec.aggregation.lease_s * 1e6;
-    view.waiting = session->closings == session->closed &&
-                   round_has(&session->state->round, worker->name);
+    view.waiting =
+        session->closings == session->closed && round_has(&session->state->round, worker->name);
     memcpy(view.name, worker->name, sizeof view.name);
     return view;
 }

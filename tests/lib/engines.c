@@ -248,7 +248,7 @@ struct digest engines_digest(struct session *session, bool ledger)
     spec_pack(&packer, &session->spec);
     if (ledger) {
         receipt_pack(&packer, &state->last);
-                struct ledger timeless = state->ledger;
+        struct ledger timeless = state->ledger;
         timeless.workers = malloc((timeless.worker_count + 1) * sizeof *timeless.workers);
         ck_assert_ptr_nonnull(timeless.workers);
         for (size_t i = 0; i < timeless.worker_count; i++) {
