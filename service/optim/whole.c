@@ -7,6 +7,7 @@
 #include "service/core/contract.h"
 #include "service/core/crew.h"
 #include "service/kernel/reduce.h"
+#include "service/kernel/unpack.h"
 #include "service/kernel/vector.h"
 
 enum { SEGMENT_MIN = 8 * WHOLE_BLOCK };
@@ -58,9 +59,12 @@ const real *REAL(gradient_block)(const struct wire_gradient *gradient, size_t st
     const unsigned char *from =
         (const unsigned char *)gradient->data + start * dtype_size(gradient->wire);
 
-    if (gradient->wire == REAL_DTYPE)
+    if (gradient->form != FORM_DENSE)
+        REAL(unpack_block)(gradient, start, count, scratch);
+    else if (gradient->wire == REAL_DTYPE)
         return (const real *)(const void *)from;
-    dtype_convert(REAL_DTYPE, scratch, gradient->wire, from, count);
+    else
+        dtype_convert(REAL_DTYPE, scratch, gradient->wire, from, count);
     return scratch;
 }
 

@@ -53,8 +53,9 @@ struct whole {
  * same bits whatever the number of threads. */
 size_t REAL(whole_segment)(size_t count);
 
-/* Elements start .. start+count-1 of the gradient as `real`: the wire's own memory where the types
- * agree, else converted into scratch[count]. */
+/* Elements start .. start+count-1 of the gradient as `real`, whatever tensors they are of: the
+ * wire's own memory where it is not compressed and the types agree, else converted into
+ * scratch[count]. */
 const real *REAL(gradient_block)(const struct wire_gradient *gradient, size_t start, size_t count,
                                  real *scratch);
 

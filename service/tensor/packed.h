@@ -52,7 +52,18 @@ struct packed packed_open(const struct wire_gradient *gradient);
 size_t packed_tensor(const struct layout *layout, size_t element);
 
 /* Number k of the indices. */
-uint64_t packed_index(const struct packed *packed, size_t k);
+static inline uint64_t packed_index(const struct packed *packed, size_t k)
+{
+    uint32_t narrow;
+    uint64_t wide;
+
+    if (packed->index_size == sizeof narrow) {
+        memcpy(&narrow, packed->index + k * sizeof narrow, sizeof narrow);
+        return narrow;
+    }
+    memcpy(&wide, packed->index + k * sizeof wide, sizeof wide);
+    return wide;
+}
 void packed_set_index(const struct packed *packed, size_t k, uint64_t value);
 
 /* The first of the indices low .. high-1 that is not less than `least`, or high. */
