@@ -2,7 +2,6 @@
 #include "service/tensor/packed.h"
 
 #include <math.h>
-#include <stdbool.h>
 
 #include "service/core/contract.h"
 
@@ -121,6 +120,34 @@ struct packed packed_open(const struct wire_gradient *gradient)
     return out;
 }
 
+static size_t row_count(const struct tensor *tensor)
+{
+    return tensor->count == 0 ? 0 : tensor->rank == 0 ? 1 : tensor->shape[0];
+}
+
+size_t packed_run(const struct wire_gradient *gradient, size_t start, size_t end, bool *sent)
+{
+    struct packed packed = packed_open(gradient);
+    size_t t = packed_tensor(gradient->layout, start);
+    const struct tensor *tensor = &gradient->layout->tensors[t];
+    size_t length = tensor->count / row_count(tensor), row = (start - tensor->offset) / length;
+    size_t low = packed_first(&packed, t).row, high = packed_first(&packed, t + 1).row;
+    size_t past = tensor->offset + tensor->count; /* where the run ends */
+    size_t k = packed_find(&packed, low, high, row);
+
+    end = past < end ? past : end;
+    *sent = k < high && packed_index(&packed, k) == row;
+    if (*sent) {
+        while (++row * length < end - tensor->offset && ++k < high &&
+               packed_index(&packed, k) == row)
+            ;
+        past = tensor->offset + row * length;
+    } else if (k < high) {
+        past = tensor->offset + (size_t)packed_index(&packed, k) * length;
+    }
+    return (past < end ? past : end) - start;
+}
+
 /* --- checking --- */
 
 static enum status length_fault(size_t given, size_t wanted, struct fault *fault)
@@ -181,11 +208,6 @@ static enum status check_topk(const struct layout *layout, enum dtype wire, stru
         last = index;
     }
     return STATUS_OK;
-}
-
-static size_t row_count(const struct tensor *tensor)
-{
-    return tensor->count == 0 ? 0 : tensor->rank == 0 ? 1 : tensor->shape[0];
 }
 
 /* What `first` says of every tensor, and thereby R and V. */
