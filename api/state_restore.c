@@ -47,7 +47,7 @@ enum status state_is_file(struct request *request, bool *out, struct fault *faul
 {
     struct safetensors_header header;
     struct span file = span_of(request->body->data, request->body->size);
-    enum status status = safetensors_header_read(request->arena, file, &header, fault);
+    enum status status = safetensors_header_read(request->arena, file, false, &header, fault);
 
     *out = false;
     if (status != STATUS_OK)
@@ -321,7 +321,7 @@ enum status state_restore(struct engine *engine, struct request *request, const 
     struct safetensors_header header;
     struct image *image = NULL;
     struct span file = span_of(request->body->data, request->body->size);
-    enum status status = safetensors_header_read(request->arena, file, &header, fault);
+    enum status status = safetensors_header_read(request->arena, file, false, &header, fault);
 
     if (status != STATUS_OK)
         return status;

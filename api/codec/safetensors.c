@@ -2,17 +2,10 @@
  * safetensors_header.h. */
 #include <string.h>
 
+#include "api/codec/compressed.h"
 #include "api/codec/payload.h"
 #include "api/codec/safetensors_header.h"
 #include "api/json_text.h"
-
-/* The dtype that holds every value of both. f16 and bf16 need f32: neither holds the other. */
-static enum dtype wider(enum dtype a, enum dtype b)
-{
-    if (a == b)
-        return a;
-    return a == DTYPE_F64 || b == DTYPE_F64 ? DTYPE_F64 : DTYPE_F32;
-}
 
 /* Copies and converts: entry i to its place among the elements of `to`. */
 static enum status gather(const struct safetensors_header *header, const struct buffer *body,
@@ -84,7 +77,7 @@ static enum status match(struct arena *arena, const struct safetensors_header *h
             return payload_shape_fault(tensor, entry->rank, entry->shape, fault);
         offsets[i] = tensor->offset;
         seen[tensor - layout->tensors] = true;
-        *dtype = i == 0 ? entry->dtype : wider(*dtype, entry->dtype);
+        *dtype = i == 0 ? entry->dtype : payload_wider(*dtype, entry->dtype);
     }
     for (size_t i = 0; i < layout->tensor_count; i++)
         if (!seen[i])
@@ -96,6 +89,18 @@ static enum status match(struct arena *arena, const struct safetensors_header *h
     return STATUS_OK;
 }
 
+static enum status decode_plain(struct arena *arena, const struct safetensors_header *header,
+                                const struct layout *layout, enum dtype dtype, struct buffer *body,
+                                struct tensors *out, struct fault *fault)
+{
+    size_t *offsets = arena_take(arena, header->entry_count * sizeof *offsets);
+    enum status status = offsets == NULL ? payload_out_of_memory(fault)
+                                         : match(arena, header, layout, offsets, &dtype, fault);
+
+    return status == STATUS_OK ? take_data(header, body, offsets, layout->count, dtype, out, fault)
+                               : status;
+}
+
 static enum status safetensors_decode(const struct layout *layout, enum dtype dtype,
                                       struct buffer *body, struct tensors *out, struct fault *fault)
 {
@@ -104,18 +109,11 @@ static enum status safetensors_decode(const struct layout *layout, enum dtype dt
 
     arena_init(&arena);
     enum status status =
-        safetensors_header_read(&arena, span_of(body->data, body->size), &header, fault);
-    if (status == STATUS_OK && json_object_get(header.metadata, "codec") != NULL) {
-        status = fault_set(fault, STATUS_INVALID_FIELD, "/__metadata__/codec",
-                           "compressed tensors cannot be read here yet; send them plain, without "
-                           "__metadata__.codec");
-        safetensors_header_close(&header);
-    } else if (status == STATUS_OK) {
-        size_t *offsets = arena_take(&arena, header.entry_count * sizeof *offsets);
-        status = offsets == NULL ? payload_out_of_memory(fault)
-                                 : match(&arena, &header, layout, offsets, &dtype, fault);
-        if (status == STATUS_OK)
-            status = take_data(&header, body, offsets, layout->count, dtype, out, fault);
+        safetensors_header_read(&arena, span_of(body->data, body->size), true, &header, fault);
+    if (status == STATUS_OK) {
+        status = header.codec != NULL
+                     ? compressed_decode(&arena, &header, layout, body, out, fault)
+                     : decode_plain(&arena, &header, layout, dtype, body, out, fault);
         safetensors_header_close(&header);
     }
     arena_close(&arena);
@@ -230,7 +228,7 @@ enum status safetensors_open(struct arena *arena, struct buffer *body, enum dtyp
     struct layout *made = NULL;
     size_t *offsets;
     enum status status =
-        safetensors_header_read(arena, span_of(body->data, body->size), &header, fault);
+        safetensors_header_read(arena, span_of(body->data, body->size), false, &header, fault);
 
     if (status != STATUS_OK)
         return status;

@@ -137,6 +137,8 @@ static enum status submit(struct request *request, struct session *session, bool
     submission.buffer = tensors.buffer;
     submission.offset = tensors.offset;
     submission.dtype = tensors.dtype;
+    submission.form = tensors.form;
+    submission.size = tensors.size;
     submission.has_base_step = body.has_base_step;
     submission.base_step = body.base_step;
     submission.loss = body.loss;
