@@ -7,6 +7,7 @@
 #include "service/session/advance.h"
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
+#include "service/tensor/packed.h"
 
 bool notes_new(const struct layout *layout, struct tensor_note **out)
 {
@@ -126,11 +127,19 @@ size_t event_body_size(const struct plan *plan, size_t count, const struct event
 enum status event_check_body(const struct plan *plan, const struct event *event,
                              const struct buffer *body, struct fault *fault)
 {
-    if (body->size >= event_body_size(plan, plan->layout->count, event))
+    struct span gradient = span_of(body->data, event->size);
+    struct fault why;
+
+    if (body->size < event_body_size(plan, plan->layout->count, event))
+        return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                         "the journal is damaged: the body of an event at step %llu is cut short",
+                         (unsigned long long)event->step);
+    if (event->form == FORM_DENSE || event->form == FORM_NONE ||
+        packed_check(plan->layout, event->form, event->wire, gradient, &why) == STATUS_OK)
         return STATUS_OK;
     return fault_set(fault, STATUS_STORAGE_FAILED, "",
-                     "the journal is damaged: the body of an event at step %llu is cut short",
-                     (unsigned long long)event->step);
+                     "the journal is damaged: a compressed gradient at step %llu: %s",
+                     (unsigned long long)event->step, why.detail);
 }
 
 bool event_base_kept(const struct state *state, const struct event *event)

@@ -30,6 +30,7 @@ size_t packed_size(const struct layout *layout, enum gradient_form form, enum dt
         return HEAD + entries * (index_size(layout) + number);
     case FORM_ROWS:
         return (tensors + 1) * FIRST + entries * index_size(layout) + values * number;
+    case FORM_NONE:
     case FORM_COUNT:
         break;
     }
@@ -114,6 +115,7 @@ struct packed packed_open(const struct wire_gradient *gradient)
         out.value = out.index + out.entries * out.index_size;
         break;
     case FORM_DENSE:
+    case FORM_NONE:
     case FORM_COUNT:
         PRE(false);
     }
@@ -316,6 +318,7 @@ void packed_zero(const struct wire_gradient *gradient, size_t element)
         break;
     }
     case FORM_DENSE:
+    case FORM_NONE:
     case FORM_COUNT:
         PRE(false);
     }
