@@ -70,9 +70,9 @@ static enum status answer(struct request *request, struct session *session,
 
 /* ?after= and ?wait= */
 struct newer {
-    bool given, has_wait;
     uint64_t after;
     double wait_s;
+    bool given, has_wait;
 };
 
 static enum status read_newer(struct request *request, const struct moment_query *query,
