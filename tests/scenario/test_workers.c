@@ -39,15 +39,18 @@ static struct remote one_weight(const char *aggregation)
     return remote;
 }
 
-/* A gradient, with more members ("\"worker\": \"a\""). */
+/* A gradient, with more members ("\"worker\": \"a\""). status 0: any. */
 static struct answer submit(const struct remote *remote, double gradient, const char *more,
                             unsigned status)
 {
-    char text[TEXT_BYTES];
+    char text[TEXT_BYTES], path[128];
 
     snprintf(text, sizeof text, "{\"gradients\": {\"w\": [%.17g]}%s%s}", gradient,
              more[0] != '\0' ? ", " : "", more);
-    return remote_send(remote, "POST", "/gradients", text, status);
+    snprintf(path, sizeof path, "%s/gradients", remote->path);
+    struct answer answer = api_send_json(remote->port, "POST", path, text);
+    ck_assert_msg(status == 0 || answer.http.status == status, "%s: %s", text, answer.http.body);
+    return answer;
 }
 
 static void check_json(const json_t *value, const char *expected, const char *what)
@@ -263,7 +266,7 @@ START_TEST(reductions_and_votes_have_their_meaning)
     answer = submit(&one, 3, "\"worker\": \"b\"", 202);
     answer_close(&answer);
     check_step(&one, -4, "\"worker\": \"c\"", 1);
-    check_weight(&one, -1); /* 2 * 1 + 3 - 4 */
+    check_weight(&one, 0); /* 1 + 3 - 4: a sum has no weights */
     answer = remote_send(&one, "PATCH", "",
                          "{\"aggregation\": {\"reduction\": \"mean\", \"vote\": true}}", 200);
     answer_close(&answer);
@@ -272,7 +275,7 @@ START_TEST(reductions_and_votes_have_their_meaning)
     answer = submit(&one, -700, "\"worker\": \"b\", \"examples\": 60000", 202);
     answer_close(&answer);
     check_step(&one, 5, "\"worker\": \"c\"", 2);
-    check_weight(&one, -2); /* two to one, whatever they weigh */
+    check_weight(&one, -1); /* two to one, whatever they weigh */
 }
 END_TEST
 
@@ -289,18 +292,34 @@ END_TEST
 
 /* --- ssp --- */
 
+/* Steps until the worker is told to wait, which must come soon. */
+static void run_ahead(const struct remote *remote, const char *worker, json_int_t *step)
+{
+    for (int i = 0; i < 10; i++) {
+        struct answer answer = submit(remote, 1, worker, 0);
+        bool refused = answer.http.status == 409;
+        answer_close(&answer);
+        if (refused) {
+            check_conflict(remote, worker, "too_far_ahead", -1);
+            return;
+        }
+        ++*step;
+    }
+    ck_abort_msg("nobody told %s to wait", worker);
+}
+
 START_TEST(ssp_lets_nobody_get_far_ahead)
 {
     struct remote one = one_weight("\"mode\": \"ssp\", \"staleness\": 2");
     json_int_t step = 0;
 
     check_step(&one, 1, "\"worker\": \"slow\"", ++step);
-    for (int i = 0; i < 3; i++)
+    run_ahead(&one, "\"worker\": \"fast\"", &step);
+    for (int i = 0; i < 3; i++) { /* one for one */
+        check_step(&one, 1, "\"worker\": \"slow\"", ++step);
         check_step(&one, 1, "\"worker\": \"fast\"", ++step);
-    check_conflict(&one, "\"worker\": \"fast\"", "too_far_ahead", -1);
-    check_step(&one, 1, "\"worker\": \"slow\"", ++step);
-    check_step(&one, 1, "\"worker\": \"fast\"", ++step);
-    check_conflict(&one, "\"worker\": \"fast\"", "too_far_ahead", -1);
+        check_conflict(&one, "\"worker\": \"fast\"", "too_far_ahead", -1);
+    }
     /* Who is removed holds up nobody. */
     struct answer answer = remote_send(&one, "DELETE", "/workers/slow", NULL, 204);
     answer_close(&answer);
@@ -309,21 +328,35 @@ START_TEST(ssp_lets_nobody_get_far_ahead)
 }
 END_TEST
 
+static void check_live(const struct remote *remote, size_t index, bool live)
+{
+    struct answer answer = remote_send(remote, "GET", "/workers", NULL, 200);
+    const json_t *workers = json_object_get(answer.json, "workers");
+
+    ck_assert_uint_eq(json_array_size(workers), 2);
+    ck_assert_msg(json_is_true(json_object_get(json_array_get(workers, index), "live")) == live,
+                  "%s", answer.http.body);
+    answer_close(&answer);
+}
+
 START_TEST(ssp_does_not_wait_for_who_is_gone)
 {
-    struct remote one = one_weight("\"mode\": \"ssp\", \"staleness\": 0, \"lease_s\": 0.2");
-    const struct timespec pause = {.tv_nsec = 300000000};
+    struct remote one = one_weight("\"mode\": \"ssp\", \"staleness\": 1");
+    const struct timespec pause = {.tv_nsec = 30000000};
+    json_int_t step = 0;
 
-    check_step(&one, 1, "\"worker\": \"gone\"", 1);
-    check_step(&one, 1, "\"worker\": \"here\"", 2);
+    check_step(&one, 1, "\"worker\": \"gone\"", ++step);
+    run_ahead(&one, "\"worker\": \"here\"", &step);
     nanosleep(&pause, NULL);
-    check_step(&one, 1, "\"worker\": \"here\"", 3);
-    struct answer answer = remote_send(&one, "GET", "/workers", NULL, 200);
-    const json_t *workers = json_object_get(answer.json, "workers");
-    ck_assert_uint_eq(json_array_size(workers), 2);
-    ck_assert(json_is_false(json_object_get(json_array_get(workers, 0), "live")));
-    ck_assert(json_is_true(json_object_get(json_array_get(workers, 1), "live")));
+    struct answer answer =
+        remote_send(&one, "PATCH", "", "{\"aggregation\": {\"lease_s\": 0.03}}", 200);
     answer_close(&answer);
+    check_step(&one, 1, "\"worker\": \"here\"", ++step);
+    check_live(&one, 0, false);
+    answer = remote_send(&one, "PATCH", "", "{\"aggregation\": {\"lease_s\": 1000}}", 200);
+    answer_close(&answer);
+    check_live(&one, 0, true);
+    check_live(&one, 1, true);
 }
 END_TEST
 
@@ -369,9 +402,8 @@ END_TEST
 START_TEST(a_dry_run_of_a_contribution_keeps_nothing)
 {
     struct remote one = one_weight("\"mode\": \"sync\", \"workers\": 2");
-    struct answer answer =
-        remote_send(&one, "POST", "/gradients?dry_run=true",
-                    "{\"gradients\": {\"w\": [1]}, \"worker\": \"a\"}", 200);
+    struct answer answer = remote_send(&one, "POST", "/gradients?dry_run=true",
+                                       "{\"gradients\": {\"w\": [1]}, \"worker\": \"a\"}", 200);
 
     check_json(answer.json,
                "{\"status\": \"waiting\", \"round\": 1, \"received\": 1, \"expected\": 2, "
