@@ -10,6 +10,7 @@
 #include "api/fields.h"
 #include "api/json_numbers.h"
 #include "api/spec_json.h"
+#include "api/waiting.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
 
@@ -17,11 +18,9 @@
 
 #define PLACE(member) .offset = offsetof(struct receipt, member)
 
-static const char *const receipt_kinds[] = {[RECEIPT_NONE] = "none",
-                                            [RECEIPT_APPLIED] = "applied",
-                                            [RECEIPT_SKIPPED] = "skipped",
-                                            [RECEIPT_REPLACED] = "replaced",
-                                            NULL};
+static const char *const receipt_kinds[] = {
+    [RECEIPT_NONE] = "none",         [RECEIPT_APPLIED] = "applied", [RECEIPT_SKIPPED] = "skipped",
+    [RECEIPT_REPLACED] = "replaced", [RECEIPT_WAITING] = "waiting", NULL};
 
 static const struct field receipt_fields[] = {
     {"status", FIELD_CHOICE, PLACE(kind), .choices = receipt_kinds},
@@ -45,6 +44,10 @@ void receipt_write(struct json_text *text, const struct receipt *receipt)
 
     PRE(receipt->kind != RECEIPT_NONE);
     fields_write(text, receipt_fields, receipt);
+    if (receipt->expected > 1) {
+        json_text_member_u64(text, "received", receipt->received);
+        json_text_member_u64(text, "expected", receipt->expected);
+    }
     if (receipt->hashed)
         json_text_member_string(text, "state_hash", digest_text(hash, &receipt->state_hash));
 }
@@ -87,6 +90,10 @@ void receipt_headers(struct arena *arena, struct reply *reply, const struct rece
             value = header_number(arena, *(const double *)place);
         if (name != NULL)
             reply_header(reply, name, value);
+    }
+    if (receipt->expected > 1) {
+        reply_header(reply, "Descent-Received", arena_format(arena, "%" PRIu64, receipt->received));
+        reply_header(reply, "Descent-Expected", arena_format(arena, "%" PRIu64, receipt->expected));
     }
     if (receipt->hashed)
         reply_header(reply, "Descent-State-Hash",
@@ -142,6 +149,7 @@ void session_members_write(struct json_text *text, const struct session *session
     write_parent(text, view);
     if (!brief) {
         write_tensors(text, layout);
+        round_write(text, view);
         json_text_member_string(text, "cursor", view->has_cursor ? view->cursor : NULL);
         json_text_key(text, "last");
         if (view->last.kind == RECEIPT_NONE) {
