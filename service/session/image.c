@@ -138,6 +138,7 @@ static enum status make_image(struct session *session, struct loaded *loaded, st
     session_record_pack(&contents->packed_record, &record);
     if (BUG(export_forgets_ledger))
         ledger_close(&contents->state->ledger);
+    ledger_leave(&contents->state->ledger);
     checkpoint_head_pack(&contents->packed_head, &head, &contents->state->ledger);
     if (contents->packed_record.failed || contents->packed_head.failed)
         return no_memory(fault);
@@ -299,7 +300,7 @@ enum status engine_import(struct engine *engine, const char *id, struct image *t
     record.spec = image->spec;
     record.lineage = image->moment.lineage;
     contents->state = NULL;
-    ledger_abandon(&state->ledger); /* a file has no open round */
+
     POINT(before_import);
     status = engine_adopt(engine, id, &record, state, out, created, fault);
 done:

@@ -181,10 +181,12 @@ static void abandon(struct receipt *receipt)
         receipt->lineage = UINT64_MAX;
 }
 
-void ledger_abandon(struct ledger *ledger)
+void ledger_leave(struct ledger *ledger)
 {
-    for (size_t i = 0; i < ledger->worker_count; i++)
+    for (size_t i = 0; i < ledger->worker_count; i++) {
         abandon(&ledger->workers[i].receipt);
+        ledger->workers[i].seen_us = 0;
+    }
     for (size_t i = 0; i < ledger->key_count; i++)
         abandon(&ledger->keys[(ledger->key_start + i) % ledger->key_capacity].receipt);
 }

@@ -57,8 +57,8 @@ void ledger_add_worker(struct ledger *ledger, const struct ledger_worker *about)
 /* The round of what was admitted so has its receipt. worker "" or seq 0: none; key NULL: none. */
 void ledger_settle(struct ledger *ledger, const char *worker, uint64_t seq,
                    const struct digest *key, const struct receipt *receipt);
-/* No open round has what is still waiting: it is of another session. */
-void ledger_abandon(struct ledger *ledger);
+/* As it goes out of the session: no open round goes with it, and nobody was seen elsewhere. */
+void ledger_leave(struct ledger *ledger);
 /* Forgets it. */
 void ledger_remove_worker(struct ledger *ledger, const char *name);
 
