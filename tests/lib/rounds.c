@@ -10,77 +10,74 @@
 #include "tests/lib/engines.h"
 #include "tests/lib/testing.h"
 
-struct contribution contribution_draw(const char *worker, uint64_t seq, uint64_t *random)
+struct offer offer_draw(const char *worker, uint64_t seq, uint64_t *random)
 {
     static const double examples[] = {1, 1, 32, 0.3, 7.5, 1e6};
-    struct contribution out = {.seq = seq,
-                               .seed = testing_random(random),
-                               .examples = examples[testing_random(random) % 6],
-                               .wire = (enum dtype)(testing_random(random) % DTYPE_COUNT),
-                               .delta = testing_random(random) % 4 == 0};
+    struct offer out = {.seq = seq,
+                        .seed = testing_random(random),
+                        .examples = examples[testing_random(random) % 6],
+                        .wire = (enum dtype)(testing_random(random) % DTYPE_COUNT),
+                        .delta = testing_random(random) % 4 == 0};
 
     ck_assert_uint_lt(strlen(worker), sizeof out.worker);
     strcpy(out.worker, worker);
     return out;
 }
 
-struct submission contribution_submission(const struct contribution *contribution, size_t count)
+struct submission offer_submission(const struct offer *offer, size_t count)
 {
-    uint64_t random = contribution->seed;
-    struct submission out = engines_submission(engines_gradient(contribution->wire, count, &random),
-                                               contribution->wire);
+    uint64_t random = offer->seed;
+    struct submission out =
+        engines_submission(engines_gradient(offer->wire, count, &random), offer->wire);
 
-    out.examples = contribution->examples;
-    out.delta = contribution->delta;
-    out.worker = contribution->worker[0] == '\0' ? NULL : contribution->worker;
-    out.seq = contribution->seq;
-    out.has_base_step = contribution->based;
-    out.base_step = contribution->base_step;
+    out.examples = offer->examples;
+    out.delta = offer->delta;
+    out.worker = offer->worker[0] == '\0' ? NULL : offer->worker;
+    out.seq = offer->seq;
+    out.has_base_step = offer->based;
+    out.base_step = offer->base_step;
     return out;
 }
 
-enum status contribution_try(struct session *session, const struct contribution *contribution,
-                             struct receipt *receipt, bool *replayed, struct fault *fault)
+enum status offer_try(struct session *session, const struct offer *offer, struct receipt *receipt,
+                      bool *replayed, struct fault *fault)
 {
-    struct submission submission =
-        contribution_submission(contribution, session_layout(session)->count);
+    struct submission submission = offer_submission(offer, session_layout(session)->count);
     enum status status = engines_submit(session, &submission, receipt, replayed, fault);
 
     buffer_release(submission.buffer);
     return status;
 }
 
-struct receipt contribution_make(struct session *session, const struct contribution *contribution)
+struct receipt offer_make(struct session *session, const struct offer *offer)
 {
     struct receipt receipt;
     struct fault fault;
     bool replayed;
 
-    if (contribution_try(session, contribution, &receipt, &replayed, &fault) != STATUS_OK)
-        ck_abort_msg("worker %s, seq %llu: %s", contribution->worker,
-                     (unsigned long long)contribution->seq, fault.detail);
+    if (offer_try(session, offer, &receipt, &replayed, &fault) != STATUS_OK)
+        ck_abort_msg("worker %s, seq %llu: %s", offer->worker, (unsigned long long)offer->seq,
+                     fault.detail);
     ck_assert(!replayed);
     return receipt;
 }
 
-void contribution_refused(struct session *session, const struct contribution *contribution,
-                          enum status status)
+void offer_refused(struct session *session, const struct offer *offer, enum status status)
 {
     struct digest before = engines_digest(session, true);
     uint64_t received = engines_view(session).round_received;
     struct fault fault;
-    enum status got = contribution_try(session, contribution, NULL, NULL, &fault);
+    enum status got = offer_try(session, offer, NULL, NULL, &fault);
 
     if (got != status)
-        ck_abort_msg("worker %s, seq %llu: status %d, not %d (%s)", contribution->worker,
-                     (unsigned long long)contribution->seq, (int)got, (int)status,
+        ck_abort_msg("worker %s, seq %llu: status %d, not %d (%s)", offer->worker,
+                     (unsigned long long)offer->seq, (int)got, (int)status,
                      got == STATUS_OK ? "it was taken" : fault.detail);
     ck_assert_digest_eq(engines_digest(session, true), before);
     ck_assert_uint_eq(engines_view(session).round_received, received);
 }
 
-struct receipt contribution_repeated(struct session *session,
-                                     const struct contribution *contribution)
+struct receipt offer_repeated(struct session *session, const struct offer *offer)
 {
     struct digest before = engines_digest(session, true);
     uint64_t received = engines_view(session).round_received;
@@ -88,9 +85,9 @@ struct receipt contribution_repeated(struct session *session,
     struct fault fault;
     bool replayed;
 
-    if (contribution_try(session, contribution, &receipt, &replayed, &fault) != STATUS_OK)
-        ck_abort_msg("repeating worker %s, seq %llu: %s", contribution->worker,
-                     (unsigned long long)contribution->seq, fault.detail);
+    if (offer_try(session, offer, &receipt, &replayed, &fault) != STATUS_OK)
+        ck_abort_msg("repeating worker %s, seq %llu: %s", offer->worker,
+                     (unsigned long long)offer->seq, fault.detail);
     ck_assert(replayed);
     ck_assert_digest_eq(engines_digest(session, true), before);
     ck_assert_uint_eq(engines_view(session).round_received, received);
@@ -125,11 +122,11 @@ static double read_wire(enum dtype wire, const void *data, size_t i)
     return (half & 0x8000u) != 0 ? -value : value;
 }
 
-void contributions_sort(struct contribution *members, size_t member_count)
+void offers_sort(struct offer *members, size_t member_count)
 {
     for (size_t i = 1; i < member_count; i++)
         for (size_t k = i; k > 0; k--) {
-            struct contribution later = members[k];
+            struct offer later = members[k];
             int order = strcmp(members[k - 1].worker, later.worker);
             if (order < 0 || (order == 0 && members[k - 1].seq <= later.seq))
                 break;
@@ -138,18 +135,18 @@ void contributions_sort(struct contribution *members, size_t member_count)
         }
 }
 
-struct buffer *contributions_plain(const struct contribution *members, size_t member_count,
-                                   enum plain plain, enum dtype dtype, size_t count)
+struct buffer *offers_plain(const struct offer *members, size_t member_count, enum plain plain,
+                            enum dtype dtype, size_t count)
 {
-    struct contribution sorted[CONTRIBUTIONS_MAX];
+    struct offer sorted[OFFERS_MAX];
     double *sum = calloc(count, sizeof *sum), weight = 0;
     struct buffer *out = buffer_new(count * dtype_size(dtype));
 
-    ck_assert(sum != NULL && out != NULL && member_count <= CONTRIBUTIONS_MAX);
+    ck_assert(sum != NULL && out != NULL && member_count <= OFFERS_MAX);
     memcpy(sorted, members, member_count * sizeof *members);
-    contributions_sort(sorted, member_count);
+    offers_sort(sorted, member_count);
     for (size_t k = 0; k < member_count; k++) {
-        struct submission submission = contribution_submission(&sorted[k], count);
+        struct submission submission = offer_submission(&sorted[k], count);
         weight += sorted[k].examples;
         for (size_t i = 0; i < count; i++) {
             double g = read_wire(sorted[k].wire, submission.buffer->data, i);
@@ -236,12 +233,12 @@ void twin_close(struct twin *twin)
     engine_close(twin->engine);
 }
 
-struct receipt twin_step(const struct twin *twin, const struct contribution *members,
-                         size_t member_count, enum plain plain)
+struct receipt twin_step(const struct twin *twin, const struct offer *members, size_t member_count,
+                         enum plain plain)
 {
     enum dtype dtype = session_dtype(twin->session);
-    struct buffer *mean = contributions_plain(members, member_count, plain, dtype,
-                                              session_layout(twin->session)->count);
+    struct buffer *mean =
+        offers_plain(members, member_count, plain, dtype, session_layout(twin->session)->count);
     struct submission submission = engines_submission(mean, dtype);
     struct receipt receipt;
     struct fault fault;
@@ -282,7 +279,7 @@ void twin_hold_receipt(const struct receipt *twin, const struct receipt *receipt
 }
 
 struct expected_members {
-    struct contribution sorted[CONTRIBUTIONS_MAX];
+    struct offer sorted[OFFERS_MAX];
     size_t count, elements, lines;
 };
 
@@ -294,7 +291,7 @@ static enum status hold_line(void *context, const struct step_line *line)
     ck_assert_uint_eq(line->member_count, expected->count);
     for (size_t i = 0; i < expected->count; i++) {
         const struct member *member = &line->members[i];
-        const struct contribution *wanted = &expected->sorted[i];
+        const struct offer *wanted = &expected->sorted[i];
         ck_assert_str_eq(member->worker, wanted->worker);
         ck_assert_uint_eq(member->seq, wanted->seq);
         ck_assert(member->examples == wanted->examples);
@@ -306,7 +303,7 @@ static enum status hold_line(void *context, const struct step_line *line)
     return STATUS_OK;
 }
 
-void rounds_hold_members(struct session *session, uint64_t step, const struct contribution *members,
+void rounds_hold_members(struct session *session, uint64_t step, const struct offer *members,
                          size_t member_count)
 {
     struct expected_members expected = {.count = member_count,
@@ -314,9 +311,9 @@ void rounds_hold_members(struct session *session, uint64_t step, const struct co
     uint64_t oldest;
     struct fault fault;
 
-    ck_assert_uint_le(member_count, CONTRIBUTIONS_MAX);
+    ck_assert_uint_le(member_count, OFFERS_MAX);
     memcpy(expected.sorted, members, member_count * sizeof *members);
-    contributions_sort(expected.sorted, member_count);
+    offers_sort(expected.sorted, member_count);
     if (session_steps(session, NULL, step, step, hold_line, &expected, &oldest, &fault) !=
         STATUS_OK)
         ck_abort_msg("session_steps: %s", fault.detail);

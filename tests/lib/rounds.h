@@ -6,9 +6,9 @@
 
 #include "service/session/engine.h"
 
-enum { CONTRIBUTIONS_MAX = 16 };
+enum { OFFERS_MAX = 16 };
 
-struct contribution {
+struct offer {
     char worker[16]; /* "": none */
     uint64_t seq;    /* 0: none */
     uint64_t seed;   /* of its numbers */
@@ -20,29 +20,27 @@ struct contribution {
 };
 
 /* Draws numbers, wire type, examples and kind; worker and seq are the caller's. */
-struct contribution contribution_draw(const char *worker, uint64_t seq, uint64_t *random);
+struct offer offer_draw(const char *worker, uint64_t seq, uint64_t *random);
 
 /* The caller releases the submission's buffer. */
-struct submission contribution_submission(const struct contribution *contribution, size_t count);
-enum status contribution_try(struct session *session, const struct contribution *contribution,
-                             struct receipt *receipt, bool *replayed, struct fault *fault);
+struct submission offer_submission(const struct offer *offer, size_t count);
+enum status offer_try(struct session *session, const struct offer *offer, struct receipt *receipt,
+                      bool *replayed, struct fault *fault);
 /* One that must be taken now. */
-struct receipt contribution_make(struct session *session, const struct contribution *contribution);
+struct receipt offer_make(struct session *session, const struct offer *offer);
 
 /* Fails unless it is refused with that status and leaves the session and its open round as they
  * were. */
-void contribution_refused(struct session *session, const struct contribution *contribution,
-                          enum status status);
+void offer_refused(struct session *session, const struct offer *offer, enum status status);
 /* Fails unless it gets a stored receipt, which comes back, and changes as little. */
-struct receipt contribution_repeated(struct session *session,
-                                     const struct contribution *contribution);
+struct receipt offer_repeated(struct session *session, const struct offer *offer);
 
 /* What a round of these is worth, by plain loops in double, in `dtype`: ordered by name, seq and
  * place in the array. */
 enum plain { PLAIN_MEAN, PLAIN_SUM, PLAIN_VOTE };
-void contributions_sort(struct contribution *members, size_t member_count);
-struct buffer *contributions_plain(const struct contribution *members, size_t member_count,
-                                   enum plain plain, enum dtype dtype, size_t count);
+void offers_sort(struct offer *members, size_t member_count);
+struct buffer *offers_plain(const struct offer *members, size_t member_count, enum plain plain,
+                            enum dtype dtype, size_t count);
 
 /* --- sessions --- */
 
@@ -61,8 +59,8 @@ struct twin {
 struct twin twin_open(const char *id, const struct spec *spec, struct layout *layout);
 void twin_close(struct twin *twin);
 /* Feeds it the round, as one gradient. */
-struct receipt twin_step(const struct twin *twin, const struct contribution *members,
-                         size_t member_count, enum plain plain);
+struct receipt twin_step(const struct twin *twin, const struct offer *members, size_t member_count,
+                         enum plain plain);
 /* Fails unless both stand at the same step with the same state. */
 void twin_hold(const struct twin *twin, struct session *session);
 /* Fails unless the receipts tell of the same step. */
@@ -71,7 +69,7 @@ void twin_hold_receipt(const struct receipt *twin, const struct receipt *receipt
 struct digest rounds_hash(struct session *session);
 
 /* Fails unless the ledger says that these, sorted, were the members of the step. */
-void rounds_hold_members(struct session *session, uint64_t step, const struct contribution *members,
+void rounds_hold_members(struct session *session, uint64_t step, const struct offer *members,
                          size_t member_count);
 
 /* The worker of that name; name "" when it is not known. */

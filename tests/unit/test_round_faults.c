@@ -21,9 +21,9 @@ enum { COUNT = 61, WORKERS = 4 };
 static const char *const names[WORKERS] = {"w1", "w0", "w3", "w2"};
 static uint64_t numbers;
 
-static struct contribution draw(size_t worker, uint64_t seq)
+static struct offer draw(size_t worker, uint64_t seq)
 {
-    return contribution_draw(names[worker], seq, &numbers);
+    return offer_draw(names[worker], seq, &numbers);
 }
 
 static void assert_verified(const char *url)
@@ -77,7 +77,7 @@ static struct session *reopen(struct session *session)
 
 struct retry {
     struct session *session;
-    struct contribution contribution;
+    struct offer offer;
     struct receipt receipt;
     bool replayed;
 };
@@ -86,8 +86,8 @@ static bool taken_again(void *context)
 {
     struct retry *retry = context;
 
-    return contribution_try(retry->session, &retry->contribution, &retry->receipt, &retry->replayed,
-                            NULL) == STATUS_OK;
+    return offer_try(retry->session, &retry->offer, &retry->receipt, &retry->replayed, NULL) ==
+           STATUS_OK;
 }
 
 static const struct failure {
@@ -110,7 +110,7 @@ START_TEST(a_failed_commit_leaves_the_round_as_it_was)
     struct layout *layout = rounds_layout(COUNT);
     struct session *session = rounds_create(engine, "one", &spec, layout);
     struct twin twin = twin_open("one", &spec, layout);
-    struct contribution members[WORKERS];
+    struct offer members[WORKERS];
 
     for (uint64_t round = 1; round <= 2; round++) {
         for (size_t i = 0; i < WORKERS; i++) {
@@ -118,12 +118,12 @@ START_TEST(a_failed_commit_leaves_the_round_as_it_was)
             faulty_store_plan(store, (struct faulty_plan){.verbs = (unsigned)failure->verb,
                                                           .count = 1000,
                                                           .status = failure->status});
-            contribution_refused(session, &members[i], failure->status);
+            offer_refused(session, &members[i], failure->status);
             ck_assert_uint_eq(engines_view(session).step, round - 1);
             ck_assert_uint_eq(rounds_worker(session, names[i]).seq, round - 1);
             ck_assert(!rounds_worker(session, names[i]).waiting);
             faulty_store_plan(store, (struct faulty_plan){0});
-            struct retry retry = {.session = session, .contribution = members[i]};
+            struct retry retry = {.session = session, .offer = members[i]};
             ck_assert(engines_await(taken_again, &retry, 5));
             ck_assert(!retry.replayed);
             ck_assert_uint_eq(retry.receipt.received, i + 1);
@@ -199,7 +199,7 @@ START_TEST(an_open_round_survives)
     struct layout *layout = rounds_layout(COUNT);
     struct session *session = rounds_create(engine, "one", &spec, layout);
     struct twin twin = twin_open("one", &spec, layout);
-    struct contribution members[WORKERS];
+    struct offer members[WORKERS];
 
     for (uint64_t round = 1; round <= 3; round++) {
         for (size_t i = 0; i < WORKERS; i++) {
@@ -211,13 +211,13 @@ START_TEST(an_open_round_survives)
                 rounds_patch(twin.session, patch_rate, round + 7);
             }
             if (i > 0) {
-                contribution_repeated(session, &members[i - 1]);
+                offer_repeated(session, &members[i - 1]);
                 ck_assert(rounds_worker(session, names[i - 1]).waiting);
-                struct contribution again = draw(i - 1, round + 1);
-                contribution_refused(session, &again, STATUS_ALREADY_CONTRIBUTED);
+                struct offer again = draw(i - 1, round + 1);
+                offer_refused(session, &again, STATUS_ALREADY_CONTRIBUTED);
             }
             members[i] = draw(i, round);
-            ck_assert_uint_eq(contribution_make(session, &members[i]).received, i + 1);
+            ck_assert_uint_eq(offer_make(session, &members[i]).received, i + 1);
         }
         twin_step(&twin, members, WORKERS, PLAIN_MEAN);
         twin_hold(&twin, session);
@@ -249,17 +249,17 @@ static struct past open_past(uint64_t rounds, size_t open)
     past.session = rounds_create(engine, "one", &spec, past.layout);
     past.twin = twin_open("one", &spec, past.layout);
     while (past.seq < rounds) {
-        struct contribution members[WORKERS];
+        struct offer members[WORKERS];
         past.seq++;
         for (size_t i = 0; i < WORKERS; i++) {
             members[i] = draw(i, past.seq);
-            contribution_make(past.session, &members[i]);
+            offer_make(past.session, &members[i]);
         }
         twin_step(&past.twin, members, WORKERS, PLAIN_MEAN);
     }
     for (size_t i = 0; i < open; i++) {
-        struct contribution mine = draw(i, past.seq + 1);
-        contribution_make(past.session, &mine);
+        struct offer mine = draw(i, past.seq + 1);
+        offer_make(past.session, &mine);
     }
     ck_assert_uint_eq(engines_view(past.session).round_received, open);
     return past;
@@ -275,14 +275,14 @@ static void close_past(struct past *past)
 /* A round of a session that stands where the twin does. */
 static void go_on(struct past *past, struct session *session, uint64_t seq)
 {
-    struct contribution members[WORKERS];
+    struct offer members[WORKERS];
     uint64_t step = engines_view(session).step;
 
     ck_assert_uint_eq(engines_view(session).round_received, 0);
     for (size_t i = 0; i < WORKERS; i++) {
         ck_assert(!rounds_worker(session, names[i]).waiting);
         members[i] = draw(i, seq);
-        ck_assert_uint_eq(contribution_make(session, &members[i]).received, i + 1);
+        ck_assert_uint_eq(offer_make(session, &members[i]).received, i + 1);
     }
     ck_assert_uint_eq(engines_view(session).step, step + 1);
     twin_step(&past->twin, members, WORKERS, PLAIN_MEAN);
@@ -409,14 +409,14 @@ struct entry {
     enum { ENTRY_ROUND, ENTRY_RATE, ENTRY_REWIND } kind;
     uint64_t value; /* of the rate; the step */
     size_t member_count;
-    struct contribution members[WORKERS];
+    struct offer members[WORKERS];
 };
 
 struct diary {
     size_t entry_count;
     struct entry entries[ENTRIES_MAX];
     size_t open_count;
-    struct contribution open[WORKERS];
+    struct offer open[WORKERS];
     uint64_t step, seq[WORKERS], random, repeats, late;
     uint64_t seqs[ENTRIES_MAX][WORKERS]; /* after the step */
     bool done;
@@ -430,7 +430,7 @@ static struct entry *note(struct diary *diary, int kind, uint64_t value)
     return entry;
 }
 
-static void note_member(struct diary *diary, size_t worker, const struct contribution *member)
+static void note_member(struct diary *diary, size_t worker, const struct offer *member)
 {
     diary->seq[worker]++;
     diary->open[diary->open_count++] = *member;
@@ -468,8 +468,7 @@ static void act(struct diary *diary, struct session *session)
 {
     uint64_t what = testing_random(&diary->random) % 32;
     size_t worker = testing_random(&diary->random) % WORKERS;
-    struct contribution mine =
-        contribution_draw(names[worker], diary->seq[worker] + 1, &diary->random);
+    struct offer mine = offer_draw(names[worker], diary->seq[worker] + 1, &diary->random);
 
     mine.based = testing_random(&diary->random) % 2 == 0;
     mine.base_step = diary->step;
@@ -484,16 +483,15 @@ static void act(struct diary *diary, struct session *session)
     } else if (what == 3 && diary->step > 0) {
         mine.based = true;
         mine.base_step = diary->step - 1;
-        contribution_refused(session, &mine, STATUS_STALE_GRADIENT);
+        offer_refused(session, &mine, STATUS_STALE_GRADIENT);
         diary->late++;
     } else if (what < 8 && diary->open_count > 0) {
-        contribution_repeated(session,
-                              &diary->open[testing_random(&diary->random) % diary->open_count]);
+        offer_repeated(session, &diary->open[testing_random(&diary->random) % diary->open_count]);
         diary->repeats++;
     } else if (is_in(diary, worker)) {
-        contribution_refused(session, &mine, STATUS_ALREADY_CONTRIBUTED);
+        offer_refused(session, &mine, STATUS_ALREADY_CONTRIBUTED);
     } else {
-        ck_assert_uint_eq(contribution_make(session, &mine).received, diary->open_count + 1);
+        ck_assert_uint_eq(offer_make(session, &mine).received, diary->open_count + 1);
         note_member(diary, worker, &mine);
     }
 }
@@ -603,8 +601,8 @@ static void live_quickly(const char *url, bool patient)
 
     for (uint64_t round = 1; round <= 5; round++)
         for (size_t i = 0; i < WORKERS; i++) {
-            struct contribution mine = contribution_draw(names[i], round, &random);
-            contribution_make(session, &mine);
+            struct offer mine = offer_draw(names[i], round, &random);
+            offer_make(session, &mine);
             if (round == 5 && i == 1) {
                 usleep(patient ? 400000 : 0);
                 _exit(0);
@@ -645,11 +643,11 @@ START_TEST(interval_rounds_lose_no_more_than_their_end)
     ck_assert_uint_eq(counts, view.step * WORKERS + view.round_received);
     /* Everyone sends again from where it stands. */
     for (uint64_t round = 1; round <= 5; round++) {
-        struct contribution members[WORKERS];
+        struct offer members[WORKERS];
         for (size_t i = 0; i < WORKERS; i++) {
-            members[i] = contribution_draw(names[i], round, &random);
+            members[i] = offer_draw(names[i], round, &random);
             if (rounds_worker(session, names[i]).seq < round)
-                contribution_make(session, &members[i]);
+                offer_make(session, &members[i]);
         }
         twin_step(&twin, members, WORKERS, PLAIN_MEAN);
     }

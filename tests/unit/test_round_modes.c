@@ -65,21 +65,20 @@ START_TEST(a_round_closes_at_its_quorum_when_time_is_up)
     spec.aggregation.timeout_s = 0.25;
     struct session *session = create(&spec);
     struct twin twin = open_twin(&spec, session);
-    struct contribution members[3] = {contribution_draw("b", 1, &numbers),
-                                      contribution_draw("a", 1, &numbers),
-                                      contribution_draw("c", 1, &numbers)};
+    struct offer members[3] = {offer_draw("b", 1, &numbers), offer_draw("a", 1, &numbers),
+                               offer_draw("c", 1, &numbers)};
     double began = now_s();
-    struct receipt receipt = contribution_make(session, &members[0]);
+    struct receipt receipt = offer_make(session, &members[0]);
     ck_assert_uint_eq(receipt.expected, 4);
     if (_i == 1) { /* nobody else comes in time: it waits for the quorum */
         pause_s(0.6);
         ck_assert_uint_eq(engines_view(session).step, 0);
         ck_assert_uint_eq(engines_view(session).round_received, 1);
-        contribution_make(session, &members[1]); /* and closes with it */
+        offer_make(session, &members[1]); /* and closes with it */
         ck_assert(engines_await(at_step, session, 5));
         ck_assert_uint_eq(engines_view(session).step, 1);
     } else {
-        contribution_make(session, &members[1]);
+        offer_make(session, &members[1]);
         ck_assert(engines_await(at_step, session, 5));
         ck_assert(now_s() - began >= 0.25); /* not before */
     }
@@ -87,9 +86,9 @@ START_TEST(a_round_closes_at_its_quorum_when_time_is_up)
     twin_hold(&twin, session);
     rounds_hold_members(session, 1, members, 2);
     members[2].based = true;
-    contribution_refused(session, &members[2], STATUS_STALE_GRADIENT);
+    offer_refused(session, &members[2], STATUS_STALE_GRADIENT);
     members[2].base_step = 1;
-    ck_assert_uint_eq(contribution_make(session, &members[2]).step, 2);
+    ck_assert_uint_eq(offer_make(session, &members[2]).step, 2);
     twin_close(&twin);
     session_release(session);
 }
@@ -102,11 +101,11 @@ START_TEST(a_full_round_does_not_wait_for_its_time)
     spec.aggregation.quorum = 2;
     spec.aggregation.timeout_s = 100;
     struct session *session = create(&spec);
-    struct contribution mine;
+    struct offer mine;
     for (int i = 0; i < 3; i++) {
         ck_assert_uint_eq(engines_view(session).step, 0);
-        mine = contribution_draw((const char *[]){"a", "b", "c"}[i], 1, &numbers);
-        contribution_make(session, &mine);
+        mine = offer_draw((const char *[]){"a", "b", "c"}[i], 1, &numbers);
+        offer_make(session, &mine);
     }
     ck_assert_uint_eq(engines_view(session).step, 1);
     session_release(session);
@@ -122,11 +121,10 @@ START_TEST(without_time_the_quorum_closes_at_once)
     struct session *session = create(&spec);
     struct twin twin = open_twin(&spec, session);
     for (uint64_t round = 1; round <= 2; round++) {
-        struct contribution members[3] = {contribution_draw("z", 0, &numbers),
-                                          contribution_draw("y", round, &numbers),
-                                          contribution_draw("x", round, &numbers)};
+        struct offer members[3] = {offer_draw("z", 0, &numbers), offer_draw("y", round, &numbers),
+                                   offer_draw("x", round, &numbers)};
         for (int i = 0; i < 3; i++)
-            contribution_make(session, &members[i]);
+            offer_make(session, &members[i]);
         ck_assert_uint_eq(engines_view(session).step, round);
         twin_step(&twin, members, 3, PLAIN_MEAN);
         twin_hold(&twin, session);
@@ -140,7 +138,7 @@ END_TEST
 
 struct waiter {
     struct session *session;
-    struct contribution contribution;
+    struct offer offer;
     double wait_s, took_s;
     enum status status;
     struct outcome outcome;
@@ -150,7 +148,7 @@ struct waiter {
 static void *wait_for_round(void *context)
 {
     struct waiter *waiter = context;
-    struct submission submission = contribution_submission(&waiter->contribution, COUNT);
+    struct submission submission = offer_submission(&waiter->offer, COUNT);
     double began = now_s();
     struct fault fault;
 
@@ -165,7 +163,7 @@ static void start_waiter(struct waiter *waiter, struct session *session, const c
                          double wait_s)
 {
     *waiter = (struct waiter){
-        .session = session, .contribution = contribution_draw(name, 1, &numbers), .wait_s = wait_s};
+        .session = session, .offer = offer_draw(name, 1, &numbers), .wait_s = wait_s};
     ck_assert_int_eq(pthread_create(&waiter->thread, NULL, wait_for_round, waiter), 0);
 }
 
@@ -186,12 +184,12 @@ START_TEST(who_waits_gets_the_receipt_of_the_step)
     struct spec spec = rounds_spec(DTYPE_F32, "sgd", 3);
     struct session *session = create(&spec);
     struct waiter waiters[2];
-    struct contribution last = contribution_draw("c", 1, &numbers);
+    struct offer last = offer_draw("c", 1, &numbers);
 
     start_waiter(&waiters[0], session, "a", 30);
     start_waiter(&waiters[1], session, "b", 30);
     ck_assert(engines_await(two_in, session, 5));
-    struct receipt receipt = contribution_make(session, &last);
+    struct receipt receipt = offer_make(session, &last);
     ck_assert_uint_eq(receipt.kind, RECEIPT_APPLIED);
     for (int i = 0; i < 2; i++) {
         end_waiter(&waiters[i]);
@@ -232,16 +230,15 @@ START_TEST(a_repeat_may_wait)
     struct spec spec = rounds_spec(DTYPE_F32, "sgd", 2);
     struct session *session = create(&spec);
     struct waiter first, again;
-    struct contribution last = contribution_draw("b", 1, &numbers);
+    struct offer last = offer_draw("b", 1, &numbers);
 
     start_waiter(&first, session, "a", 0);
     end_waiter(&first);
-    again = (struct waiter){
-        .session = session, .contribution = first.contribution, .wait_s = _i == 0 ? 30 : 0.1};
+    again = (struct waiter){.session = session, .offer = first.offer, .wait_s = _i == 0 ? 30 : 0.1};
     ck_assert_int_eq(pthread_create(&again.thread, NULL, wait_for_round, &again), 0);
     pause_s(_i == 0 ? 0.1 : 0.3);
     ck_assert_uint_eq(engines_view(session).round_received, 1);
-    struct receipt receipt = contribution_make(session, &last);
+    struct receipt receipt = offer_make(session, &last);
     end_waiter(&again);
     ck_assert(again.took_s < 10);
     ck_assert(again.outcome.replayed);
@@ -267,25 +264,25 @@ START_TEST(every_kth_contribution_makes_a_step)
     for (uint64_t round = 1; round <= 4; round++) {
         /* In SSP everyone has a name; the same worker may come more than once. */
         const char *unnamed = _i < 2 ? "" : "u";
-        struct contribution members[3] = {contribution_draw("w", 2 * round - 1, &numbers),
-                                          contribution_draw(unnamed, 0, &numbers),
-                                          contribution_draw("w", 2 * round, &numbers)};
+        struct offer members[3] = {offer_draw("w", 2 * round - 1, &numbers),
+                                   offer_draw(unnamed, 0, &numbers),
+                                   offer_draw("w", 2 * round, &numbers)};
         if (round % 2 == 0) {
-            members[0] = contribution_draw(unnamed, 0, &numbers);
-            members[2] = contribution_draw(unnamed, 0, &numbers);
+            members[0] = offer_draw(unnamed, 0, &numbers);
+            members[2] = offer_draw(unnamed, 0, &numbers);
         }
         if (round == 3) {
             members[0].seq = 3;
             members[2].seq = 4;
         }
         for (uint64_t i = 0; i < 3; i++) {
-            struct receipt receipt = contribution_make(session, &members[i]);
+            struct receipt receipt = offer_make(session, &members[i]);
             ck_assert_uint_eq(receipt.received, i + 1);
             ck_assert_uint_eq(receipt.expected, 3);
             ck_assert_uint_eq(receipt.step, round);
             ck_assert_uint_eq(receipt.kind, i < 2 ? RECEIPT_WAITING : RECEIPT_APPLIED);
             if (members[i].seq > 0)
-                contribution_repeated(session, &members[i]);
+                offer_repeated(session, &members[i]);
         }
         twin_step(&twin, members, 3, PLAIN_MEAN);
         twin_hold(&twin, session);
@@ -310,19 +307,19 @@ START_TEST(stale_gradients_are_refused)
     engines_steps(session, 5, &random);
     for (uint64_t base = 0; base <= 5; base++) {
         uint64_t current = engines_view(session).step;
-        struct contribution mine = contribution_draw("w", 0, &numbers);
+        struct offer mine = offer_draw("w", 0, &numbers);
         mine.based = true;
         mine.base_step = base;
         if (current - base > 2) {
-            contribution_refused(session, &mine, STATUS_STALE_GRADIENT);
+            offer_refused(session, &mine, STATUS_STALE_GRADIENT);
             continue;
         }
-        struct receipt receipt = contribution_make(session, &mine);
+        struct receipt receipt = offer_make(session, &mine);
         ck_assert_uint_eq(receipt.staleness, current - base);
         ck_assert(receipt.lr == spec.hyper[HYPER_LR]);
     }
-    struct contribution unsaid = contribution_draw("w", 0, &numbers);
-    contribution_make(session, &unsaid); /* is of now */
+    struct offer unsaid = offer_draw("w", 0, &numbers);
+    offer_make(session, &unsaid); /* is of now */
     session_release(session);
 }
 END_TEST
@@ -339,14 +336,14 @@ START_TEST(stale_gradients_count_for_less)
     struct session *session = create(&spec);
     struct twin twin = open_twin(&spec, session);
     for (uint64_t step = 0; step < 12; step++) {
-        struct contribution mine = contribution_draw("w", 0, &numbers);
+        struct offer mine = offer_draw("w", 0, &numbers);
         uint64_t staleness = testing_random(&numbers) % (step < 6 ? step + 1 : 6);
         mine.delta = false;
         mine.based = true;
         mine.base_step = step - staleness;
         bool scaled = staleness > 0 && (limit == UINT64_MAX || staleness > limit);
-        struct receipt receipt = contribution_make(session, &mine), plain;
-        struct submission submission = contribution_submission(&mine, COUNT);
+        struct receipt receipt = offer_make(session, &mine), plain;
+        struct submission submission = offer_submission(&mine, COUNT);
         if (scaled)
             submission.lr = spec.hyper[HYPER_LR] / (double)(1 + staleness);
         ck_assert_int_eq(engines_submit(twin.session, &submission, &plain, NULL, NULL), STATUS_OK);
@@ -374,8 +371,8 @@ START_TEST(nobody_runs_more_than_s_ahead)
     spec.aggregation.lease_s = 1000;
     struct session *session = create(&spec);
     for (size_t k = 0; k < 3; k++, taken++) { /* all are there */
-        struct contribution mine = contribution_draw(runners[k], 1, &numbers);
-        contribution_make(session, &mine);
+        struct offer mine = offer_draw(runners[k], 1, &numbers);
+        offer_make(session, &mine);
         seq[k] = 1;
         clock[k] = rounds_worker(session, runners[k]).contributions;
     }
@@ -385,13 +382,13 @@ START_TEST(nobody_runs_more_than_s_ahead)
         uint64_t slowest = clock[0];
         for (size_t other = 1; other < 3; other++)
             slowest = clock[other] < slowest ? clock[other] : slowest;
-        struct contribution mine = contribution_draw(runners[k], seq[k] + 1, &numbers);
+        struct offer mine = offer_draw(runners[k], seq[k] + 1, &numbers);
         if (clock[k] + 1 > slowest + bound) {
-            contribution_refused(session, &mine, STATUS_TOO_FAR_AHEAD);
+            offer_refused(session, &mine, STATUS_TOO_FAR_AHEAD);
             refused++;
             continue;
         }
-        ck_assert_uint_eq(contribution_make(session, &mine).step, ++taken);
+        ck_assert_uint_eq(offer_make(session, &mine).step, ++taken);
         seq[k]++;
         ck_assert_uint_eq(rounds_worker(session, runners[k]).contributions, ++clock[k]);
         ck_assert_uint_eq(rounds_worker(session, runners[k]).seq, seq[k]);
@@ -408,8 +405,8 @@ static uint64_t run_ahead(struct session *session, const char *name, uint64_t at
     struct fault fault;
 
     for (uint64_t taken = 0; taken < at_most; taken++) {
-        struct contribution mine = contribution_draw(name, 0, &numbers);
-        enum status status = contribution_try(session, &mine, NULL, NULL, &fault);
+        struct offer mine = offer_draw(name, 0, &numbers);
+        enum status status = offer_try(session, &mine, NULL, NULL, &fault);
         if (status == STATUS_TOO_FAR_AHEAD)
             return taken;
         if (status != STATUS_OK)
@@ -454,8 +451,8 @@ START_TEST(who_is_dismissed_holds_up_nobody)
     spec.aggregation.staleness = 1;
     spec.aggregation.lease_s = 1000;
     struct session *session = create(&spec);
-    struct contribution slow = contribution_draw("slow", 1, &numbers);
-    contribution_make(session, &slow);
+    struct offer slow = offer_draw("slow", 1, &numbers);
+    offer_make(session, &slow);
     run_ahead(session, "quick", 1);
     uint64_t ahead = run_ahead(session, "quick", 50);
     ck_assert_uint_lt(ahead, 3);
@@ -466,7 +463,7 @@ START_TEST(who_is_dismissed_holds_up_nobody)
     ck_assert_digest_eq(rounds_hash(session), before);
     ck_assert_str_eq(rounds_worker(session, "slow").name, "");
     ck_assert_uint_eq(run_ahead(session, "quick", 50), 50);
-    contribution_make(session, &slow); /* its seq starts at 1 again */
+    offer_make(session, &slow); /* its seq starts at 1 again */
     uint64_t quick = rounds_worker(session, "quick").contributions;
     ck_assert_uint_ge(rounds_worker(session, "slow").contributions, quick);
     session_release(session);
@@ -478,14 +475,13 @@ START_TEST(what_the_dismissed_has_contributed_stays)
     struct spec spec = rounds_spec(DTYPE_F64, "sgd", 2);
     struct session *session = create(&spec);
     struct twin twin = open_twin(&spec, session);
-    struct contribution members[2] = {contribution_draw("a", 1, &numbers),
-                                      contribution_draw("b", 1, &numbers)};
+    struct offer members[2] = {offer_draw("a", 1, &numbers), offer_draw("b", 1, &numbers)};
     struct fault fault;
 
-    contribution_make(session, &members[0]);
+    offer_make(session, &members[0]);
     ck_assert_int_eq(session_dismiss(session, "a", &fault), STATUS_OK);
     ck_assert_uint_eq(engines_view(session).round_received, 1);
-    ck_assert_uint_eq(contribution_make(session, &members[1]).kind, RECEIPT_APPLIED);
+    ck_assert_uint_eq(offer_make(session, &members[1]).kind, RECEIPT_APPLIED);
     twin_step(&twin, members, 2, PLAIN_MEAN);
     twin_hold(&twin, session);
     rounds_hold_members(session, 1, members, 2);
@@ -499,13 +495,13 @@ START_TEST(workers_are_listed)
     struct spec spec = engines_spec(DTYPE_F32, "sgd");
     struct session *session = create(&spec);
     uint64_t before = clock_unix_us(), random = numbers;
-    struct contribution mine = contribution_draw("w", 1, &numbers);
+    struct offer mine = offer_draw("w", 1, &numbers);
 
     engines_steps(session, 3, &random);
     ck_assert_str_eq(rounds_worker(session, "w").name, "");
     mine.based = true;
     mine.base_step = 2;
-    contribution_make(session, &mine);
+    offer_make(session, &mine);
     engines_steps(session, 2, &random);
     struct worker_view view = rounds_worker(session, "w");
     ck_assert_str_eq(view.name, "w");
@@ -516,8 +512,8 @@ START_TEST(workers_are_listed)
     ck_assert(view.seen_us >= before && view.seen_us <= clock_unix_us());
     ck_assert(view.live);
     ck_assert(!view.waiting);
-    mine = contribution_draw("v", 0, &numbers);
-    contribution_make(session, &mine);
+    mine = offer_draw("v", 0, &numbers);
+    offer_make(session, &mine);
     ck_assert_uint_eq(rounds_worker(session, "v").seq, 0);
     session_release(session);
 }
@@ -532,27 +528,26 @@ START_TEST(one_that_is_not_finite)
     spec.gradient.nonfinite = _i;
     struct session *session = create(&spec);
     struct twin twin = open_twin(&spec, session);
-    struct contribution good = contribution_draw("a", 1, &numbers),
-                        bad = contribution_draw("b", 1, &numbers);
+    struct offer good = offer_draw("a", 1, &numbers), bad = offer_draw("b", 1, &numbers);
     bad.wire = DTYPE_F32;
-    struct submission submission = contribution_submission(&bad, COUNT);
+    struct submission submission = offer_submission(&bad, COUNT);
     float nan = NAN;
     struct receipt receipt;
     struct fault fault;
 
     memcpy(submission.buffer->data + 5 * sizeof nan, &nan, sizeof nan);
     if (_i == NONFINITE_REJECT) {
-        contribution_make(session, &good);
+        offer_make(session, &good);
         struct digest before = engines_digest(session, true);
         ck_assert_int_eq(engines_submit(session, &submission, &receipt, NULL, &fault),
                          STATUS_NONFINITE_GRADIENT);
         ck_assert_digest_eq(engines_digest(session, true), before);
         ck_assert_uint_eq(engines_view(session).round_received, 1);
-        contribution_make(session, &bad); /* as it should have been; its seq was not used up */
-        twin_step(&twin, (struct contribution[]){good, bad}, 2, PLAIN_MEAN);
+        offer_make(session, &bad); /* as it should have been; its seq was not used up */
+        twin_step(&twin, (struct offer[]){good, bad}, 2, PLAIN_MEAN);
     } else {
         ck_assert_int_eq(engines_submit(session, &submission, &receipt, NULL, &fault), STATUS_OK);
-        receipt = contribution_make(session, &good);
+        receipt = offer_make(session, &good);
         ck_assert_uint_eq(receipt.kind, _i == NONFINITE_SKIP ? RECEIPT_SKIPPED : RECEIPT_APPLIED);
     }
     if (_i == NONFINITE_SKIP) {
@@ -562,7 +557,7 @@ START_TEST(one_that_is_not_finite)
         buffer_release(whole);
     }
     if (_i == NONFINITE_ZERO) {
-        struct submission other = contribution_submission(&good, COUNT);
+        struct submission other = offer_submission(&good, COUNT);
         struct buffer *mean = buffer_new(COUNT * sizeof(float));
         double sign = bad.delta ? -1 : 1, good_sign = good.delta ? -1 : 1;
         for (size_t i = 0; i < COUNT; i++) {
@@ -620,19 +615,18 @@ START_TEST(a_patch_holds_for_the_open_round)
     struct spec spec = rounds_spec(DTYPE_F64, "adam", 3);
     struct session *session = create(&spec);
     struct twin twin = open_twin(&spec, session);
-    struct contribution members[4] = {
-        contribution_draw("d", 1, &numbers), contribution_draw("c", 1, &numbers),
-        contribution_draw("b", 1, &numbers), contribution_draw("a", 1, &numbers)};
+    struct offer members[4] = {offer_draw("d", 1, &numbers), offer_draw("c", 1, &numbers),
+                               offer_draw("b", 1, &numbers), offer_draw("a", 1, &numbers)};
     size_t member_count = 3;
     enum plain plain = PLAIN_MEAN;
 
-    contribution_make(session, &members[0]);
-    contribution_make(session, &members[1]);
+    offer_make(session, &members[0]);
+    offer_make(session, &members[1]);
     switch (_i) {
     case 0: /* one more */
         rounds_patch(session, set_workers, 4);
-        ck_assert_uint_eq(contribution_make(session, &members[2]).expected, 4);
-        contribution_make(session, &members[3]);
+        ck_assert_uint_eq(offer_make(session, &members[2]).expected, 4);
+        offer_make(session, &members[3]);
         member_count = 4;
         break;
     case 1: /* enough are there already */
@@ -645,13 +639,13 @@ START_TEST(a_patch_holds_for_the_open_round)
         break;
     case 3:
         rounds_patch(session, set_sum, 0);
-        contribution_make(session, &members[2]);
+        offer_make(session, &members[2]);
         plain = PLAIN_SUM;
         break;
     default:
         rounds_patch(session, set_rate, 5);
         rounds_patch(twin.session, set_rate, 5);
-        contribution_make(session, &members[2]);
+        offer_make(session, &members[2]);
         break;
     }
     ck_assert(engines_await(at_step, session, 5));

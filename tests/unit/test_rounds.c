@@ -40,18 +40,18 @@ static void shuffle(size_t *order, size_t count)
 }
 
 /* One round of these, in a random order, and what the receipts must say on the way. */
-static struct receipt play_round(struct session *session, struct contribution *members,
+static struct receipt play_round(struct session *session, struct offer *members,
                                  size_t member_count)
 {
     uint64_t step = engines_view(session).step;
-    size_t order[CONTRIBUTIONS_MAX];
+    size_t order[OFFERS_MAX];
     struct receipt receipt = {0};
 
     shuffle(order, member_count);
     for (size_t i = 0; i < member_count; i++) {
         struct digest before = rounds_hash(session);
         ck_assert_uint_eq(engines_view(session).round_received, i);
-        receipt = contribution_make(session, &members[order[i]]);
+        receipt = offer_make(session, &members[order[i]]);
         ck_assert_uint_eq(receipt.received, i + 1);
         ck_assert_uint_eq(receipt.expected, member_count);
         ck_assert_uint_eq(receipt.step, step + 1);
@@ -73,11 +73,11 @@ static struct receipt play_round(struct session *session, struct contribution *m
     return receipt;
 }
 
-static void draw_round(struct contribution *members, size_t member_count, uint64_t round,
+static void draw_round(struct offer *members, size_t member_count, uint64_t round,
                        const struct session_view *view)
 {
     for (size_t i = 0; i < member_count; i++) {
-        members[i] = contribution_draw(names[i], i % 3 == 2 ? 0 : round, &numbers);
+        members[i] = offer_draw(names[i], i % 3 == 2 ? 0 : round, &numbers);
         members[i].based = testing_random(&numbers) % 2 == 0;
         members[i].base_step = view->step;
     }
@@ -121,7 +121,7 @@ START_TEST(a_round_is_worth_what_plain_loops_say)
     struct layout *layout = rounds_layout(subject->count);
     struct session *session = rounds_create(engine, "one", &spec, layout);
     struct twin twin = twin_open("one", &spec, layout);
-    struct contribution members[NAMES], rounds[3][NAMES];
+    struct offer members[NAMES], rounds[3][NAMES];
 
     for (uint64_t round = 1; round <= 3; round++) {
         struct session_view view = engines_view(session);
@@ -151,7 +151,7 @@ START_TEST(every_rule_takes_rounds)
         struct spec spec = rounds_spec(dtype, rule, 3);
         struct session *session = rounds_create(engine, rule, &spec, layout);
         struct twin twin = twin_open(rule, &spec, layout);
-        struct contribution members[3];
+        struct offer members[3];
         for (uint64_t round = 1; round <= 2; round++) {
             struct session_view view = engines_view(session);
             draw_round(members, 3, round, &view);
@@ -185,12 +185,12 @@ START_TEST(all_permutations_of_four_workers_give_the_same_bits)
     static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F64, DTYPE_F64};
     struct spec spec = rounds_spec(dtypes[_i], "adam", 4);
     struct layout *layout = rounds_layout(257);
-    struct contribution members[4], swapped[4];
+    struct offer members[4], swapped[4];
     struct digest digest = {0};
 
     spec.aggregation.reduction = _i == 2 ? REDUCTION_SUM : REDUCTION_MEAN;
     for (size_t i = 0; i < 4; i++)
-        members[i] = contribution_draw(names[i], 1, &numbers);
+        members[i] = offer_draw(names[i], 1, &numbers);
     for (size_t i = 0; i < 4; i++)
         members[i].wire = i % 2 == 0 ? DTYPE_F64 : DTYPE_F32;
     for (size_t number = 0; number < 24; number++) {
@@ -199,7 +199,7 @@ START_TEST(all_permutations_of_four_workers_give_the_same_bits)
         size_t order[4];
         permute(number, order);
         for (size_t i = 0; i < 4; i++)
-            contribution_make(session, &members[order[i]]);
+            offer_make(session, &members[order[i]]);
         ck_assert_uint_eq(engines_view(session).step, 1);
         if (number == 0)
             digest = rounds_hash(session);
@@ -212,8 +212,8 @@ START_TEST(all_permutations_of_four_workers_give_the_same_bits)
     memcpy(swapped, members, sizeof members);
     for (size_t i = 0; i < 4; i++)
         strcpy(swapped[i].worker, names[3 - i]);
-    struct buffer *one = contributions_plain(members, 4, PLAIN_SUM, DTYPE_F64, layout->count),
-                  *two = contributions_plain(swapped, 4, PLAIN_SUM, DTYPE_F64, layout->count);
+    struct buffer *one = offers_plain(members, 4, PLAIN_SUM, DTYPE_F64, layout->count),
+                  *two = offers_plain(swapped, 4, PLAIN_SUM, DTYPE_F64, layout->count);
     ck_assert_mem_ne(one->data, two->data, one->size);
     buffer_release(one);
     buffer_release(two);
@@ -256,42 +256,42 @@ START_TEST(who_may_not_join_a_round)
 {
     struct spec spec = rounds_spec(DTYPE_F32, "sgd", 3);
     struct session *session = engines_create(engine, "one", &spec, 5);
-    struct contribution first = contribution_draw("a", 1, &numbers), other;
+    struct offer first = offer_draw("a", 1, &numbers), other;
     struct receipt receipt, again;
 
-    receipt = contribution_make(session, &first);
-    other = contribution_draw("", 0, &numbers);
-    contribution_refused(session, &other, STATUS_INVALID_FIELD); /* nobody */
-    other = contribution_draw("a", 2, &numbers);
-    contribution_refused(session, &other, STATUS_ALREADY_CONTRIBUTED);
-    other = contribution_draw("a", 0, &numbers);
-    contribution_refused(session, &other, STATUS_ALREADY_CONTRIBUTED);
-    other = contribution_draw("a", 1, &numbers);
-    contribution_refused(session, &other, STATUS_IDEMPOTENCY_MISMATCH);
-    other = contribution_draw("b", 2, &numbers);
-    contribution_refused(session, &other, STATUS_SEQUENCE_GAP);
-    other = contribution_draw("b", 1, &numbers);
+    receipt = offer_make(session, &first);
+    other = offer_draw("", 0, &numbers);
+    offer_refused(session, &other, STATUS_INVALID_FIELD); /* nobody */
+    other = offer_draw("a", 2, &numbers);
+    offer_refused(session, &other, STATUS_ALREADY_CONTRIBUTED);
+    other = offer_draw("a", 0, &numbers);
+    offer_refused(session, &other, STATUS_ALREADY_CONTRIBUTED);
+    other = offer_draw("a", 1, &numbers);
+    offer_refused(session, &other, STATUS_IDEMPOTENCY_MISMATCH);
+    other = offer_draw("b", 2, &numbers);
+    offer_refused(session, &other, STATUS_SEQUENCE_GAP);
+    other = offer_draw("b", 1, &numbers);
     other.based = true;
     other.base_step = 1;
-    contribution_refused(session, &other, STATUS_INVALID_FIELD); /* the future */
-    again = contribution_repeated(session, &first);
+    offer_refused(session, &other, STATUS_INVALID_FIELD); /* the future */
+    again = offer_repeated(session, &first);
     ck_assert_uint_eq(again.kind, RECEIPT_WAITING);
     ck_assert_uint_eq(again.step, receipt.step);
     ck_assert_uint_eq(again.received, 1);
     other.base_step = 0;
-    contribution_make(session, &other);
-    first = contribution_draw("c", 1, &numbers);
-    ck_assert_uint_eq(contribution_make(session, &first).kind, RECEIPT_APPLIED);
+    offer_make(session, &other);
+    first = offer_draw("c", 1, &numbers);
+    ck_assert_uint_eq(offer_make(session, &first).kind, RECEIPT_APPLIED);
     /* A duplicate of a member does not count in the next round. */
-    again = contribution_repeated(session, &other);
+    again = offer_repeated(session, &other);
     ck_assert_uint_eq(again.step, 1);
-    again = contribution_repeated(session, &first);
+    again = offer_repeated(session, &first);
     ck_assert_uint_eq(again.step, 1);
-    other = contribution_draw("a", 2, &numbers);
+    other = offer_draw("a", 2, &numbers);
     other.based = true;
-    contribution_refused(session, &other, STATUS_STALE_GRADIENT); /* late */
+    offer_refused(session, &other, STATUS_STALE_GRADIENT); /* late */
     other.base_step = 1;
-    contribution_make(session, &other);
+    offer_make(session, &other);
     ck_assert_uint_eq(engines_view(session).round_received, 1);
     session_release(session);
 }
@@ -301,8 +301,8 @@ START_TEST(keys_repeat_members_too)
 {
     struct spec spec = rounds_spec(DTYPE_F32, "sgd", 2);
     struct session *session = engines_create(engine, "one", &spec, 5);
-    struct contribution mine = contribution_draw("a", 0, &numbers);
-    struct submission submission = contribution_submission(&mine, 5);
+    struct offer mine = offer_draw("a", 0, &numbers);
+    struct submission submission = offer_submission(&mine, 5);
     struct digest digest = {0};
     struct receipt receipt;
     struct fault fault;
@@ -316,8 +316,8 @@ START_TEST(keys_repeat_members_too)
         ck_assert_uint_eq(receipt.step, 1);
         ck_assert_uint_eq(engines_view(session).round_received, 1);
     }
-    struct contribution other = contribution_draw("b", 0, &numbers);
-    ck_assert_uint_eq(contribution_make(session, &other).kind, RECEIPT_APPLIED);
+    struct offer other = offer_draw("b", 0, &numbers);
+    ck_assert_uint_eq(offer_make(session, &other).kind, RECEIPT_APPLIED);
     digest = engines_digest(session, true);
     ck_assert_int_eq(engines_submit(session, &submission, &receipt, &replayed, &fault), STATUS_OK);
     ck_assert(replayed);
@@ -333,8 +333,8 @@ START_TEST(overrides_are_for_rounds_of_one)
 {
     struct spec spec = rounds_spec(DTYPE_F32, "adam", 2);
     struct session *session = engines_create(engine, "one", &spec, 5);
-    struct contribution mine = contribution_draw("a", 0, &numbers);
-    struct submission submission = contribution_submission(&mine, 5);
+    struct offer mine = offer_draw("a", 0, &numbers);
+    struct submission submission = offer_submission(&mine, 5);
     struct fault fault;
 
     submission.lr = 0.5;
@@ -360,13 +360,12 @@ START_TEST(a_dry_run_joins_nothing)
     struct spec spec = rounds_spec(DTYPE_F32, _i == 0 ? "adam" : "muon", 2);
     struct layout *layout = rounds_layout(31);
     struct session *session = rounds_create(engine, "one", &spec, layout);
-    struct contribution members[2] = {contribution_draw("a", 1, &numbers),
-                                      contribution_draw("b", 1, &numbers)};
+    struct offer members[2] = {offer_draw("a", 1, &numbers), offer_draw("b", 1, &numbers)};
     struct receipt told[2];
     struct fault fault;
 
     for (size_t i = 0; i < 2; i++) {
-        struct submission submission = contribution_submission(&members[i], layout->count);
+        struct submission submission = offer_submission(&members[i], layout->count);
         struct digest before = engines_digest(session, true);
         submission.dry_run = true;
         for (int again = 0; again < 2; again++)
@@ -375,7 +374,7 @@ START_TEST(a_dry_run_joins_nothing)
         ck_assert_digest_eq(engines_digest(session, true), before);
         ck_assert_uint_eq(engines_view(session).round_received, i);
         ck_assert_str_eq(rounds_worker(session, members[i].worker).name, "");
-        struct receipt made = contribution_make(session, &members[i]);
+        struct receipt made = offer_make(session, &members[i]);
         ck_assert_uint_eq(told[i].kind, made.kind);
         ck_assert_uint_eq(told[i].step, made.step);
         ck_assert_uint_eq(told[i].received, made.received);
