@@ -1,0 +1,705 @@
+/* Half-collected rounds over whatever happens: a commit that fails, a process that dies, a session
+ * that leaves memory, a checkpoint, a rewind, a fork, an export. No member is lost or counted
+ * twice. */
+#include <check.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "service/core/log.h"
+#include "service/session/session.h"
+#include "storage/store.h"
+#include "tests/lib/engines.h"
+#include "tests/lib/faulty_store.h"
+#include "tests/lib/rounds.h"
+#include "tests/lib/testing.h"
+
+enum { COUNT = 61, WORKERS = 4 };
+
+static const char *const names[WORKERS] = {"w1", "w0", "w3", "w2"};
+static uint64_t numbers;
+
+static struct offer draw(size_t worker, uint64_t seq)
+{
+    return offer_draw(names[worker], seq, &numbers);
+}
+
+static void assert_verified(const char *url)
+{
+    struct verify_report report;
+    struct store *store;
+    struct fault fault;
+
+    if (store_open(url, false, &store, &fault) != STATUS_OK ||
+        engine_verify(store, NULL, &report, &fault) != STATUS_OK)
+        ck_abort_msg("verify: %s", fault.detail);
+    store_close(store);
+    ck_assert_uint_eq(report.findings, 0);
+    ck_assert_uint_gt(report.sessions, 0);
+}
+
+static const char *sqlite_url(void)
+{
+    static char url[300];
+
+    snprintf(url, sizeof url, "sqlite:%s", testing_folder());
+    return url;
+}
+
+/* --- a store that fails --- */
+
+static struct faulty_store *store;
+static struct engine *engine;
+
+static void set_up(void)
+{
+    log_set_level(LOG_OFF); /* faults are what is wanted */
+    store = faulty_store_new();
+    engine = engines_open_store(faulty_store_open(store), NULL);
+    numbers = testing_seed() ^ 0x4FA1;
+}
+
+static void tear_down(void)
+{
+    engine_close(engine);
+    faulty_store_free(store);
+}
+
+static struct session *reopen(struct session *session)
+{
+    session_release(session);
+    engine_close(engine);
+    engine = engines_open_store(faulty_store_open(store), NULL);
+    return engines_find(engine, "one");
+}
+
+struct retry {
+    struct session *session;
+    struct offer offer;
+    struct receipt receipt;
+    bool replayed;
+};
+
+static bool taken_again(void *context)
+{
+    struct retry *retry = context;
+
+    return offer_try(retry->session, &retry->offer, &retry->receipt, &retry->replayed, NULL) ==
+           STATUS_OK;
+}
+
+static const struct failure {
+    enum faulty_verb verb;
+    enum status status;
+    const char *rule;
+} failures[] = {
+    {FAULTY_BEGIN, STATUS_STORAGE_FULL, "adam"},
+    {FAULTY_EVENT_APPEND, STATUS_STORAGE_FULL, "adam"},
+    {FAULTY_COMMIT, STATUS_STORAGE_FULL, "adam"},
+    {FAULTY_COMMIT, STATUS_STORAGE_FAILED, "adam"},
+    {FAULTY_COMMIT, STATUS_STORAGE_FULL, "muon"},
+};
+
+/* The write of every member fails once; so does that of the one that closes the round. */
+START_TEST(a_failed_commit_leaves_the_round_as_it_was)
+{
+    const struct failure *failure = &failures[_i];
+    struct spec spec = rounds_spec(DTYPE_F64, failure->rule, WORKERS);
+    struct layout *layout = rounds_layout(COUNT);
+    struct session *session = rounds_create(engine, "one", &spec, layout);
+    struct twin twin = twin_open("one", &spec, layout);
+    struct offer members[WORKERS];
+
+    for (uint64_t round = 1; round <= 2; round++) {
+        for (size_t i = 0; i < WORKERS; i++) {
+            members[i] = draw(i, round);
+            faulty_store_plan(store, (struct faulty_plan){.verbs = (unsigned)failure->verb,
+                                                          .count = 1000,
+                                                          .status = failure->status});
+            offer_refused(session, &members[i], failure->status);
+            ck_assert_uint_eq(engines_view(session).step, round - 1);
+            ck_assert_uint_eq(rounds_worker(session, names[i]).seq, round - 1);
+            ck_assert(!rounds_worker(session, names[i]).waiting);
+            faulty_store_plan(store, (struct faulty_plan){0});
+            struct retry retry = {.session = session, .offer = members[i]};
+            ck_assert(engines_await(taken_again, &retry, 5));
+            ck_assert(!retry.replayed);
+            ck_assert_uint_eq(retry.receipt.received, i + 1);
+        }
+        twin_step(&twin, members, WORKERS, PLAIN_MEAN);
+        twin_hold(&twin, session);
+        rounds_hold_members(session, round, members, WORKERS);
+    }
+    session = reopen(session);
+    twin_hold(&twin, session);
+    twin_close(&twin);
+    session_release(session);
+    layout_release(layout);
+}
+END_TEST
+
+/* --- a round is open while the session goes through something --- */
+
+static void nothing(struct session **session)
+{
+    (void)session;
+}
+
+static void close_and_open(struct session **session)
+{
+    *session = reopen(*session);
+}
+
+static void save(struct session **session)
+{
+    struct moment moment;
+    struct fault fault;
+
+    if (session_checkpoint_now(*session, &moment, &fault) != STATUS_OK)
+        ck_abort_msg("checkpoint: %s", fault.detail);
+}
+
+static void save_and_evict(struct session **session)
+{
+    save(session);
+    session_evict(*session);
+    ck_assert_ptr_null((*session)->state);
+}
+
+static void evict(struct session **session) /* stays unless it is saved */
+{
+    session_evict(*session);
+}
+
+static void save_and_open(struct session **session)
+{
+    save(session);
+    close_and_open(session);
+    close_and_open(session);
+}
+
+static void patch_rate(struct spec *spec, uint64_t value)
+{
+    spec->hyper[HYPER_LR] = 1 / (double)value;
+}
+
+static const struct interlude {
+    void (*happen)(struct session **session);
+    bool patches;
+} interludes[] = {{nothing, false},        {close_and_open, false}, {save, false},
+                  {save_and_evict, false}, {evict, false},          {save_and_open, false},
+                  {save_and_evict, true}};
+
+START_TEST(an_open_round_survives)
+{
+    const struct interlude *interlude = &interludes[_i];
+    struct spec spec = rounds_spec(DTYPE_F32, "adam", WORKERS);
+    struct layout *layout = rounds_layout(COUNT);
+    struct session *session = rounds_create(engine, "one", &spec, layout);
+    struct twin twin = twin_open("one", &spec, layout);
+    struct offer members[WORKERS];
+
+    for (uint64_t round = 1; round <= 3; round++) {
+        for (size_t i = 0; i < WORKERS; i++) {
+            interlude->happen(&session);
+            ck_assert_uint_eq(engines_view(session).round_received, i);
+            ck_assert_uint_eq(engines_view(session).step, round - 1);
+            if (interlude->patches && i == 2) {
+                rounds_patch(session, patch_rate, round + 7);
+                rounds_patch(twin.session, patch_rate, round + 7);
+            }
+            if (i > 0) {
+                offer_repeated(session, &members[i - 1]);
+                ck_assert(rounds_worker(session, names[i - 1]).waiting);
+                struct offer again = draw(i - 1, round + 1);
+                offer_refused(session, &again, STATUS_ALREADY_CONTRIBUTED);
+            }
+            members[i] = draw(i, round);
+            ck_assert_uint_eq(offer_make(session, &members[i]).received, i + 1);
+        }
+        twin_step(&twin, members, WORKERS, PLAIN_MEAN);
+        twin_hold(&twin, session);
+        interlude->happen(&session);
+        twin_hold(&twin, session);
+        rounds_hold_members(session, round, members, WORKERS);
+    }
+    twin_close(&twin);
+    session_release(session);
+    layout_release(layout);
+}
+END_TEST
+
+/* --- the past while a round is open --- */
+
+struct past {
+    struct session *session;
+    struct twin twin;
+    struct layout *layout;
+    uint64_t seq;
+};
+
+/* So many whole rounds and `open` members of the next. */
+static struct past open_past(uint64_t rounds, size_t open)
+{
+    struct spec spec = rounds_spec(DTYPE_F64, "adam", WORKERS);
+    struct past past = {.layout = rounds_layout(COUNT)};
+
+    past.session = rounds_create(engine, "one", &spec, past.layout);
+    past.twin = twin_open("one", &spec, past.layout);
+    while (past.seq < rounds) {
+        struct offer members[WORKERS];
+        past.seq++;
+        for (size_t i = 0; i < WORKERS; i++) {
+            members[i] = draw(i, past.seq);
+            offer_make(past.session, &members[i]);
+        }
+        twin_step(&past.twin, members, WORKERS, PLAIN_MEAN);
+    }
+    for (size_t i = 0; i < open; i++) {
+        struct offer mine = draw(i, past.seq + 1);
+        offer_make(past.session, &mine);
+    }
+    ck_assert_uint_eq(engines_view(past.session).round_received, open);
+    return past;
+}
+
+static void close_past(struct past *past)
+{
+    twin_close(&past->twin);
+    session_release(past->session);
+    layout_release(past->layout);
+}
+
+/* A round of a session that stands where the twin does. */
+static void go_on(struct past *past, struct session *session, uint64_t seq)
+{
+    struct offer members[WORKERS];
+    uint64_t step = engines_view(session).step;
+
+    ck_assert_uint_eq(engines_view(session).round_received, 0);
+    for (size_t i = 0; i < WORKERS; i++) {
+        ck_assert(!rounds_worker(session, names[i]).waiting);
+        members[i] = draw(i, seq);
+        ck_assert_uint_eq(offer_make(session, &members[i]).received, i + 1);
+    }
+    ck_assert_uint_eq(engines_view(session).step, step + 1);
+    twin_step(&past->twin, members, WORKERS, PLAIN_MEAN);
+    twin_hold(&past->twin, session);
+}
+
+START_TEST(a_rewind_drops_the_open_round)
+{
+    uint64_t to = _i % 2 == 0 ? 1 : 3; /* 3: where it stands */
+    struct past past = open_past(3, 2);
+    struct moment_query query = {.step = to};
+    struct fault fault;
+
+    ck_assert_int_eq(session_rewind(past.session, &query, &fault), STATUS_OK);
+    ck_assert_int_eq(session_rewind(past.twin.session, &query, &fault), STATUS_OK);
+    ck_assert_uint_eq(engines_view(past.session).round_received, 0);
+    ck_assert_uint_eq(engines_view(past.session).lineage, engines_view(past.twin.session).lineage);
+    twin_hold(&past.twin, past.session);
+    if (_i >= 2)
+        past.session = reopen(past.session);
+    ck_assert_uint_eq(engines_view(past.session).round_received, 0);
+    /* What was dropped was not taken: its numbers are free. */
+    go_on(&past, past.session, to + 1);
+    go_on(&past, past.session, to + 2);
+    past.session = reopen(past.session);
+    twin_hold(&past.twin, past.session);
+    close_past(&past);
+}
+END_TEST
+
+START_TEST(a_fork_has_no_open_round)
+{
+    struct past past = open_past(3, 2);
+    struct moment_query query = {.step = 3};
+    struct fork_outcome outcome;
+    struct session *fork;
+    struct fault fault;
+
+    if (session_fork(past.session,
+                     &(struct fork_request){.id = "two", .query = _i == 0 ? NULL : &query}, &fork,
+                     &outcome, &fault) != STATUS_OK)
+        ck_abort_msg("fork: %s", fault.detail);
+    ck_assert_uint_eq(engines_view(past.session).round_received, 2); /* its own stays */
+    twin_hold(&past.twin, fork);
+    for (size_t i = 0; i < WORKERS; i++) /* workers do not come with it, or with their numbers */
+        ck_assert(rounds_worker(fork, names[i]).seq <= 3);
+    go_on(&past, fork, rounds_worker(fork, names[0]).seq + 1);
+    session_release(fork);
+    close_past(&past);
+}
+END_TEST
+
+/* The gradients that a replay runs through a fork are the means. */
+START_TEST(a_fork_replays_whole_rounds)
+{
+    struct past past = open_past(3, 1);
+    struct moment_query query = {.step = 1};
+    struct fork_outcome outcome;
+    struct session *fork;
+    struct fault fault;
+
+    if (session_fork(past.session,
+                     &(struct fork_request){.id = "two", .query = &query, .replay = true}, &fork,
+                     &outcome, &fault) != STATUS_OK)
+        ck_abort_msg("fork: %s", fault.detail);
+    ck_assert_uint_eq(outcome.replayed, 2);
+    ck_assert_uint_eq(engines_view(fork).step, 3);
+    ck_assert_uint_eq(engines_view(fork).round_received, 0);
+    twin_hold(&past.twin, fork);
+    session_release(fork);
+    close_past(&past);
+}
+END_TEST
+
+START_TEST(an_image_has_no_open_round)
+{
+    struct past past = open_past(3, 2);
+    struct engine *other = engines_open("memory:", NULL);
+    struct session *copy;
+    struct image *image;
+    struct fault fault;
+    bool created;
+
+    if (session_export(past.session, NULL, &image, &fault) != STATUS_OK ||
+        engine_import(other, "copy", image, &copy, &created, &fault) != STATUS_OK)
+        ck_abort_msg("image: %s", fault.detail);
+    ck_assert(created);
+    twin_hold(&past.twin, copy);
+    ck_assert_uint_eq(engines_view(past.session).round_received, 2);
+    go_on(&past, copy, rounds_worker(copy, names[0]).seq + 1);
+    session_release(copy);
+    engine_close(other);
+    close_past(&past);
+}
+END_TEST
+
+/* The past is read while a round is open. */
+START_TEST(steps_of_the_past_are_those_of_the_twin)
+{
+    struct past past = open_past(5, 3);
+
+    for (uint64_t step = 0; step <= 5; step++) {
+        struct moment_query query = {.step = step};
+        struct digest left, right;
+        struct moment moment;
+        struct fault fault;
+        if (session_hash(past.session, &query, &moment, &left, &fault) != STATUS_OK ||
+            session_hash(past.twin.session, &query, &moment, &right, &fault) != STATUS_OK)
+            ck_abort_msg("session_hash: %s", fault.detail);
+        ck_assert_digest_eq(left, right);
+    }
+    close_past(&past);
+}
+END_TEST
+
+/* --- lives that end without a word ---
+ *
+ * Each is a process that opens the store, takes part in rounds at random and dies. What was
+ * acknowledged is written down in memory that outlives it. */
+
+enum { LIVES = 6, ACTIONS = 40, ENTRIES_MAX = LIVES * ACTIONS + 16 };
+
+struct entry {
+    enum { ENTRY_ROUND, ENTRY_RATE, ENTRY_REWIND } kind;
+    uint64_t value; /* of the rate; the step */
+    size_t member_count;
+    struct offer members[WORKERS];
+};
+
+struct diary {
+    size_t entry_count;
+    struct entry entries[ENTRIES_MAX];
+    size_t open_count;
+    struct offer open[WORKERS];
+    uint64_t step, seq[WORKERS], random, repeats, late;
+    uint64_t seqs[ENTRIES_MAX][WORKERS]; /* after the step */
+    bool done;
+};
+
+static struct entry *note(struct diary *diary, int kind, uint64_t value)
+{
+    struct entry *entry = &diary->entries[diary->entry_count++];
+
+    *entry = (struct entry){.kind = kind, .value = value};
+    return entry;
+}
+
+static void note_member(struct diary *diary, size_t worker, const struct offer *member)
+{
+    diary->seq[worker]++;
+    diary->open[diary->open_count++] = *member;
+    if (diary->open_count < WORKERS)
+        return;
+    struct entry *entry = note(diary, ENTRY_ROUND, 0);
+    memcpy(entry->members, diary->open, sizeof diary->open);
+    entry->member_count = WORKERS;
+    diary->open_count = 0;
+    diary->step++;
+    memcpy(diary->seqs[diary->step], diary->seq, sizeof diary->seq);
+}
+
+static bool is_in(const struct diary *diary, size_t worker)
+{
+    for (size_t i = 0; i < diary->open_count; i++)
+        if (strcmp(diary->open[i].worker, names[worker]) == 0)
+            return true;
+    return false;
+}
+
+static void rewind_to(struct diary *diary, struct session *session, uint64_t to)
+{
+    struct fault fault;
+
+    if (session_rewind(session, &(struct moment_query){.step = to}, &fault) != STATUS_OK)
+        ck_abort_msg("rewind: %s", fault.detail);
+    note(diary, ENTRY_REWIND, to);
+    diary->open_count = 0;
+    diary->step = to;
+    memcpy(diary->seq, diary->seqs[to], sizeof diary->seq);
+}
+
+static void act(struct diary *diary, struct session *session)
+{
+    uint64_t what = testing_random(&diary->random) % 32;
+    size_t worker = testing_random(&diary->random) % WORKERS;
+    struct offer mine = offer_draw(names[worker], diary->seq[worker] + 1, &diary->random);
+
+    mine.based = testing_random(&diary->random) % 2 == 0;
+    mine.base_step = diary->step;
+    if (what == 0) {
+        save(&session);
+    } else if (what == 1) {
+        uint64_t rate = testing_random(&diary->random) % 9 + 1;
+        rounds_patch(session, patch_rate, rate);
+        note(diary, ENTRY_RATE, rate);
+    } else if (what == 2 && diary->step > 2) {
+        rewind_to(diary, session, diary->step - 1 - testing_random(&diary->random) % 2);
+    } else if (what == 3 && diary->step > 0) {
+        mine.based = true;
+        mine.base_step = diary->step - 1;
+        offer_refused(session, &mine, STATUS_STALE_GRADIENT);
+        diary->late++;
+    } else if (what < 8 && diary->open_count > 0) {
+        offer_repeated(session, &diary->open[testing_random(&diary->random) % diary->open_count]);
+        diary->repeats++;
+    } else if (is_in(diary, worker)) {
+        offer_refused(session, &mine, STATUS_ALREADY_CONTRIBUTED);
+    } else {
+        ck_assert_uint_eq(offer_make(session, &mine).received, diary->open_count + 1);
+        note_member(diary, worker, &mine);
+    }
+}
+
+static void live(struct diary *diary, const char *url)
+{
+    struct engine *own = engines_open(url, NULL);
+    struct session *session = engines_find(own, "one");
+
+    ck_assert_uint_eq(engines_view(session).step, diary->step);
+    ck_assert_uint_eq(engines_view(session).round_received, diary->open_count);
+    for (size_t i = 0; i < WORKERS; i++) {
+        ck_assert_uint_eq(rounds_worker(session, names[i]).seq, diary->seq[i]);
+        ck_assert(rounds_worker(session, names[i]).waiting == is_in(diary, i));
+    }
+    for (int i = 0; i < ACTIONS; i++)
+        act(diary, session);
+    diary->done = true;
+}
+
+static void tell(const struct diary *diary, const struct twin *twin)
+{
+    struct fault fault;
+
+    for (size_t i = 0; i < diary->entry_count; i++) {
+        const struct entry *entry = &diary->entries[i];
+        if (entry->kind == ENTRY_ROUND)
+            twin_step(twin, entry->members, entry->member_count, PLAIN_MEAN);
+        else if (entry->kind == ENTRY_RATE)
+            rounds_patch(twin->session, patch_rate, entry->value);
+        else if (session_rewind(twin->session, &(struct moment_query){.step = entry->value},
+                                &fault) != STATUS_OK)
+            ck_abort_msg("the twin's rewind: %s", fault.detail);
+    }
+}
+
+/* The members of every step on the line to where it stands. */
+static void hold_all_members(const struct diary *diary, struct session *session)
+{
+    const struct entry *made[ENTRIES_MAX] = {NULL};
+    uint64_t step = 0;
+
+    for (size_t i = 0; i < diary->entry_count; i++) {
+        if (diary->entries[i].kind == ENTRY_ROUND)
+            made[++step] = &diary->entries[i];
+        else if (diary->entries[i].kind == ENTRY_REWIND)
+            step = diary->entries[i].value;
+    }
+    for (uint64_t k = 1; k <= step; k++)
+        rounds_hold_members(session, k, made[k]->members, made[k]->member_count);
+}
+
+START_TEST(lives_that_end_without_a_word_lose_no_member)
+{
+    struct diary *diary =
+        mmap(NULL, sizeof *diary, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    static const char *const rules[] = {"sgd", "adam", "muon"};
+    const char *url = sqlite_url();
+    struct spec spec = rounds_spec(_i % 2 == 0 ? DTYPE_F64 : DTYPE_F32, rules[_i], WORKERS);
+    struct layout *layout = rounds_layout(COUNT);
+
+    ck_assert(diary != MAP_FAILED);
+    *diary = (struct diary){.random = testing_seed() ^ (0xD1A0 + (uint64_t)_i)};
+    spec.hyper[HYPER_LR] = 0.01;
+    struct engine *first = engines_open(url, NULL);
+    session_release(rounds_create(first, "one", &spec, layout));
+    engine_close(first);
+    struct twin twin = twin_open("one", &spec, layout);
+    for (int number = 0; number < LIVES; number++) {
+        int status;
+        diary->done = false;
+        fflush(NULL);
+        pid_t child = fork();
+        ck_assert_int_ge(child, 0);
+        if (child == 0) {
+            live(diary, url);
+            _exit(0);
+        }
+        ck_assert_int_eq(waitpid(child, &status, 0), child);
+        ck_assert_msg(diary->done && WIFEXITED(status) && WEXITSTATUS(status) == 0,
+                      "life %d did not come to its end", number);
+    }
+    ck_assert_uint_gt(diary->repeats, 0);
+    assert_verified(url);
+    struct engine *last = engines_open(url, NULL);
+    struct session *session = engines_find(last, "one");
+    ck_assert_uint_eq(engines_view(session).round_received, diary->open_count);
+    tell(diary, &twin);
+    twin_hold(&twin, session);
+    hold_all_members(diary, session);
+    session_release(session);
+    engine_close(last);
+    assert_verified(url);
+    twin_close(&twin);
+    layout_release(layout);
+    munmap(diary, sizeof *diary);
+}
+END_TEST
+
+/* --- interval: what is lost is the end, whole --- */
+
+static void live_quickly(const char *url, bool patient)
+{
+    struct engine *own = engines_open(url, NULL);
+    struct session *session = engines_find(own, "one");
+    uint64_t random = 7;
+
+    for (uint64_t round = 1; round <= 5; round++)
+        for (size_t i = 0; i < WORKERS; i++) {
+            struct offer mine = offer_draw(names[i], round, &random);
+            offer_make(session, &mine);
+            if (round == 5 && i == 1) {
+                usleep(patient ? 400000 : 0);
+                _exit(0);
+            }
+        }
+}
+
+START_TEST(interval_rounds_lose_no_more_than_their_end)
+{
+    const char *url = sqlite_url();
+    struct spec spec = rounds_spec(DTYPE_F64, "adam", WORKERS);
+    struct layout *layout = rounds_layout(COUNT);
+    uint64_t random = 7, counts = 0;
+    int status;
+
+    spec.durability.mode = DURABILITY_INTERVAL;
+    spec.durability.seconds = 0.02;
+    struct engine *own = engines_open(url, NULL);
+    session_release(rounds_create(own, "one", &spec, layout));
+    engine_close(own);
+    fflush(NULL);
+    pid_t child = fork();
+    ck_assert_int_ge(child, 0);
+    if (child == 0)
+        live_quickly(url, _i == 0);
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    own = engines_open(url, NULL);
+    struct session *session = engines_find(own, "one");
+    struct twin twin = twin_open("one", &spec, layout);
+    struct session_view view = engines_view(session);
+    if (_i == 0) { /* all of it was on disk */
+        ck_assert_uint_eq(view.step, 4);
+        ck_assert_uint_eq(view.round_received, 2);
+    }
+    for (size_t i = 0; i < WORKERS; i++)
+        counts += rounds_worker(session, names[i]).seq;
+    ck_assert_uint_eq(counts, view.step * WORKERS + view.round_received);
+    /* Everyone sends again from where it stands. */
+    for (uint64_t round = 1; round <= 5; round++) {
+        struct offer members[WORKERS];
+        for (size_t i = 0; i < WORKERS; i++) {
+            members[i] = offer_draw(names[i], round, &random);
+            if (rounds_worker(session, names[i]).seq < round)
+                offer_make(session, &members[i]);
+        }
+        twin_step(&twin, members, WORKERS, PLAIN_MEAN);
+    }
+    twin_hold(&twin, session);
+    session_release(session);
+    engine_close(own);
+    assert_verified(url);
+    twin_close(&twin);
+    layout_release(layout);
+}
+END_TEST
+
+START_TEST(rounds_are_not_for_durability_checkpoint)
+{
+    struct spec spec = rounds_spec(DTYPE_F64, "adam", WORKERS);
+    struct session *session;
+    struct fault fault;
+    bool created;
+
+    spec.durability.mode = DURABILITY_CHECKPOINT;
+    spec.durability.steps = 3;
+    ck_assert_int_eq(engines_try_create(engine, "one", &spec, COUNT, &session, &created, &fault),
+                     STATUS_INVALID_FIELD);
+    spec.aggregation.workers = 1;
+    session = engines_create(engine, "one", &spec, COUNT);
+    session_release(session);
+}
+END_TEST
+
+Suite *suite_round_faults(void);
+Suite *suite_round_faults(void)
+{
+    Suite *suite = suite_create("round_faults");
+    TCase *faults = tcase_create("what happens meanwhile");
+    TCase *lives = tcase_create("lives");
+
+    tcase_add_checked_fixture(faults, set_up, tear_down);
+    tcase_set_timeout(faults, 60);
+    tcase_add_loop_test(faults, a_failed_commit_leaves_the_round_as_it_was, 0,
+                        (int)(sizeof failures / sizeof *failures));
+    tcase_add_loop_test(faults, an_open_round_survives, 0,
+                        (int)(sizeof interludes / sizeof *interludes));
+    tcase_add_loop_test(faults, a_rewind_drops_the_open_round, 0, 4);
+    tcase_add_loop_test(faults, a_fork_has_no_open_round, 0, 2);
+    tcase_add_test(faults, a_fork_replays_whole_rounds);
+    tcase_add_test(faults, an_image_has_no_open_round);
+    tcase_add_test(faults, steps_of_the_past_are_those_of_the_twin);
+    tcase_add_test(faults, rounds_are_not_for_durability_checkpoint);
+    suite_add_tcase(suite, faults);
+    tcase_set_timeout(lives, 120);
+    tcase_add_loop_test(lives, lives_that_end_without_a_word_lose_no_member, 0, 3);
+    tcase_add_loop_test(lives, interval_rounds_lose_no_more_than_their_end, 0, 2);
+    suite_add_tcase(suite, lives);
+    return suite;
+}
