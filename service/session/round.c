@@ -77,6 +77,12 @@ void round_clear(struct round *round)
     *round = (struct round){.first = NULL};
 }
 
+void round_disown(const struct round *round, struct ledger *ledger)
+{
+    for (const struct contribution *at = round->first; at != NULL; at = at->next)
+        ledger_forget(ledger, at->about.worker, at->about.seq, at->keyed ? &at->key : NULL);
+}
+
 struct gathering *gathering_new(size_t capacity)
 {
     struct gathering *gathering = calloc(1, sizeof *gathering);

@@ -48,6 +48,9 @@ void round_add(struct round *round, struct contribution *take_contribution, uint
 /* Whether that worker is a member. */
 bool round_has(const struct round *round, const char *worker);
 
+/* The ledger forgets what the round has of its members: it is dropped. */
+void round_disown(const struct round *round, struct ledger *ledger);
+
 /* Drops the members. */
 void round_clear(struct round *round);
 
