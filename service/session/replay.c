@@ -439,12 +439,12 @@ static enum status list_reading(struct session *session, uint64_t until, struct 
         return fault_set(fault, STATUS_STORAGE_FAILED, "", "no checkpoint is stored");
     out->checkpoint = *place;
     for (const struct event_place *event = session->events; event != NULL; event = event->next)
-        capacity += event->lsn > place->lsn;
+        capacity += event->lsn > place->from;
     out->count = 0;
     if ((out->events = malloc((capacity + 1) * sizeof *out->events)) == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     for (const struct event_place *event = session->events; event != NULL; event = event->next) {
-        if (event->lsn <= place->lsn)
+        if (event->lsn <= place->from)
             continue;
         if (event->lsn <= until) {
             lineage = event->lineage;
