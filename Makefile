@@ -45,7 +45,8 @@ say = @printf '  %-7s %s\n' $(1) $(2)
 
 # --- sources ---------------------------------------------------------------------------------------------------------
 # What computes on numbers is written once and compiled twice, for float and for double (see service/kernel/real.h).
-REAL := $(wildcard service/kernel/*.c) $(wildcard service/optim/rules/*.c) service/optim/whole.c service/session/advance.c service/session/mean.c
+REAL := $(wildcard service/kernel/*.c) $(wildcard service/optim/rules/*.c) service/optim/whole.c \
+        service/session/advance.c service/session/mean.c service/session/estimate.c
 ONCE := $(filter-out $(REAL),$(wildcard service/*/*.c service/optim/schedules/*.c storage/*.c api/*.c api/endpoint/*.c api/codec/*.c))
 CXXS := $(wildcard api/codec/*.cc)
 TESTS := $(wildcard tests/main.c tests/lib/*.c tests/contract/*.c tests/unit/*.c tests/scenario/*.c tests/fault/*.c)

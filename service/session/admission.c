@@ -125,13 +125,11 @@ static enum status check_position(const struct step *step, struct fault *fault)
                   (unsigned long long)s->base_step, (unsigned long long)current);
         return fault_extra(fault, "current_step", current);
     }
-    if (step->event.kind != EVENT_GRADIENT || step->closing)
-        return STATUS_OK;
-    if (session->state->bases_max > 0) {
-        enum status status = check_base(step, current, fault);
-        if (status != STATUS_OK)
-            return status;
-    }
+    enum status status = step_check_snapshot(step, fault);
+    if (status != STATUS_OK || step->event.kind != EVENT_GRADIENT || step->closing)
+        return status;
+    if (session->state->bases_max > 0 && (status = check_base(step, current, fault)) != STATUS_OK)
+        return status;
     return step_check_norm(step, fault);
 }
 

@@ -430,6 +430,7 @@ enum status session_quarantined(struct session *session, uint64_t number, struct
 struct image_vector {
     char prefix[64]; /* "", "average/", "base/1/", "slot/m/": before the tensor's name */
     struct buffer *data;
+    enum dtype dtype;
     bool shaped;
     size_t *extent, *start; /* [layout->tensor_count] */
 };
@@ -442,7 +443,7 @@ struct image {
     struct digest state_hash;
     struct span record, head; /* what else there is: opaque, a few KiB to some MiB */
     size_t vector_count;
-    struct image_vector vectors[3 + BASES_MAX + SLOTS_MAX];
+    struct image_vector vectors[4 + BASES_MAX + SLOTS_MAX];
     void *internal;
 };
 

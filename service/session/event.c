@@ -400,6 +400,9 @@ void event_apply(struct state *state, const struct plan *plan, const struct spec
     if (state->round.count == 0 && (!spec->aggregation.vote || event->kind == EVENT_SKIP))
         gathering = NULL; /* room was made for members that an earlier close has taken */
     *line = line_of(state, event, event_body_size(plan, plan->layout->count, event));
+    receipt->snapshot = event->snapshot;
+    receipt->counts_due = spec->svrg.on && spec->svrg.update_freq > 0;
+    receipt->due = snapshot_due(&state->snapshot, spec, event->step);
     next->step = event->step;
     next->lineage = state->current->lineage;
     switch (event->kind) {

@@ -177,6 +177,11 @@ static enum status build_state(struct fork *fork, struct loaded *loaded, struct 
     if (fork->request->state == FORK_KEEP) {
         to->norm_average = from->norm_average;
         to->norm_count = from->norm_count;
+        to->snapshot = from->snapshot;
+        from->snapshot = (struct snapshot){.number = 0};
+        if (to->snapshot.number > 0)
+            to->snapshot.weights->lineage = 0;
+        snapshot_fit(&to->snapshot, &fork->spec, to->snapshot.last);
     }
     if (from->cursor != NULL && (to->cursor = strdup(from->cursor)) == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory for a fork");

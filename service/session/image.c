@@ -72,6 +72,15 @@ static void name_vector(const struct plan *plan, const struct vector *from,
     case VECTOR_SLOT:
         snprintf(out->prefix, sizeof out->prefix, "slot/%s/", plan->rule->slots[from->index].name);
         break;
+    case VECTOR_SNAPSHOT:
+        strcpy(out->prefix, "snapshot/");
+        break;
+    case VECTOR_SUM:
+        strcpy(out->prefix, "snapshot_sum/");
+        break;
+    case VECTOR_MEAN:
+        strcpy(out->prefix, "snapshot_gradient/");
+        break;
     }
 }
 
@@ -82,6 +91,7 @@ static bool place_tensors(const struct plan *plan, const struct layout *layout,
     const struct slot *slot = from->kind == VECTOR_SLOT ? &plan->rule->slots[from->index] : NULL;
     size_t start = 0;
 
+    out->dtype = from->kind == VECTOR_SUM ? DTYPE_F64 : plan->rule->dtype;
     out->shaped = slot == NULL || slot->extent == NULL;
     out->extent = calloc(layout->tensor_count, sizeof *out->extent);
     out->start = calloc(layout->tensor_count, sizeof *out->start);
@@ -93,7 +103,7 @@ static bool place_tensors(const struct plan *plan, const struct layout *layout,
         out->start[i] = start;
         start += out->extent[i];
     }
-    POST(start * dtype_size(plan->rule->dtype) == from->size);
+    POST(start * dtype_size(out->dtype) == from->size);
     return true;
 }
 
@@ -212,7 +222,11 @@ static bool heads_fit(const struct session_record *record, const struct checkpoi
            a->groups.count == b->groups.count && head->hashed && texts_hold(record, head) &&
            head->step < STEP_MAX && record->parent_moment.step < STEP_MAX &&
            record->parent_moment.lineage < STEP_MAX && head->updates <= head->step &&
-           head->lineage < STEP_MAX && head->base_count <= head->step;
+           head->lineage < STEP_MAX && head->base_count <= head->step &&
+           head->snapshot.last < STEP_MAX &&
+           (head->snapshot.number == 0 ||
+            (b->svrg.on && head->snapshot.weights->step <= head->step &&
+             head->snapshot.weights->lineage <= head->lineage));
 }
 
 static enum status read_records(struct image *image, struct span record, struct span head,
@@ -236,6 +250,7 @@ static enum status read_records(struct image *image, struct span record, struct 
         return unreadable(fault);
     if (status == STATUS_OK && !heads_fit(&contents->record, read)) {
         free(read->cursor);
+        snapshot_drop(&read->snapshot);
         ledger_close(ledger);
         return fault_set(fault, STATUS_INVALID_FIELD, "/__metadata__/descent_state",
                          "this state cannot be restored: its parts are not of one session");
@@ -263,6 +278,7 @@ enum status engine_image(struct engine *engine, struct span record, struct span 
     status = engine_plan(engine, &image->spec, image->layout, &contents->plan, fault);
     if (status != STATUS_OK) {
         free(read.cursor);
+        snapshot_drop(&read.snapshot);
         ledger_close(&ledger);
         goto done;
     }
@@ -301,6 +317,8 @@ enum status engine_import(struct engine *engine, const char *id, struct image *t
         goto done;
     }
     status = check_weights(image->layout, image->spec.dtype, state->current->weights, fault);
+    if (status == STATUS_OK)
+        status = snapshot_check(&state->snapshot, image->layout, image->spec.dtype, fault);
     if (status != STATUS_OK)
         goto done;
     record.created_us = clock_unix_us();

@@ -259,6 +259,7 @@ void checkpoint_head_pack(struct packer *packer, const struct checkpoint_head *h
     pack_fixed(packer, head->state_hash.bytes, sizeof head->state_hash.bytes);
     pack_f64(packer, head->norm_average);
     pack_u64(packer, head->norm_count);
+    snapshot_pack(packer, &head->snapshot);
 }
 
 enum status checkpoint_head_unpack(struct span bytes, struct checkpoint_head *out,
@@ -298,8 +299,15 @@ enum status checkpoint_head_unpack(struct span bytes, struct checkpoint_head *ou
         head.norm_average = unpack_f64(&unpacker);
         head.norm_count = unpack_u64(&unpacker);
     }
+    bool unpacked = snapshot_unpack(&unpacker, &head.snapshot);
+    if (!unpacked && !unpacker.failed) {
+        free(head.cursor);
+        ledger_close(ledger);
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    }
     if (unpacker.failed || !isfinite(head.norm_average) || head.norm_average < 0) {
         free(head.cursor);
+        snapshot_drop(&head.snapshot);
         ledger_close(ledger);
         return damaged(fault, "checkpoint");
     }

@@ -6,6 +6,7 @@
 #include "service/core/status.h"
 #include "service/session/engine.h"
 #include "service/session/ledger.h"
+#include "service/session/snapshot.h"
 #include "service/session/spec.h"
 #include "service/tensor/gradient.h"
 #include "service/tensor/layout.h"
@@ -66,7 +67,8 @@ struct event {
     bool delta;              /* the body is w_client - w_fetched: a gradient times -1 */
     uint64_t clock;          /* the worker's contributions up to and with this one; 0: no worker */
     /* of snapshots */
-    uint64_t snapshot;           /* its number; of a step: the one it was corrected by; 0: none */
+    uint64_t snapshot;           /* its number; of a step: the one it was corrected by; 0: none.
+                                    EVENT_SPEC: the newest number given by then */
     uint64_t snapshot_workers;   /* EVENT_SNAPSHOT: how many are announced; 0: not said */
     double snapshot_examples;    /* likewise; NaN: not said */
     char part[WORKER_BYTES + 1]; /* EVENT_SHARD: "" : none */
@@ -118,6 +120,7 @@ struct checkpoint_head {
     struct digest state_hash;
     double norm_average; /* of the gradients, over so many */
     uint64_t norm_count;
+    struct snapshot snapshot; /* without its vectors; its parts are the head's own when read */
 };
 
 void checkpoint_head_pack(struct packer *packer, const struct checkpoint_head *head,

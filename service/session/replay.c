@@ -92,6 +92,7 @@ static enum status load_checkpoint(struct session *session, struct stream *strea
     replay->state_hash = head.state_hash;
     if (!session_fits(session, &head.spec)) {
         free(head.cursor);
+        snapshot_drop(&head.snapshot);
         ledger_close(&ledger);
         return misfit(fault);
     }
@@ -176,8 +177,8 @@ enum status session_read_head(struct session *session, const struct event_place 
     return status == STATUS_OK ? event_unpack(row.head, event, fault) : status;
 }
 
-static enum status replay_spec(struct replay *replay, const struct buffer *body,
-                               struct fault *fault)
+static enum status replay_spec(struct replay *replay, const struct event *event,
+                               const struct buffer *body, struct fault *fault)
 {
     struct session *session = replay->session;
     struct state *state = replay->loaded.state;
@@ -190,8 +191,10 @@ static enum status replay_spec(struct replay *replay, const struct buffer *body,
         status = misfit(fault);
     if (status == STATUS_OK)
         status = state_lacks(state, session->plan, spec, &added, fault);
-    if (status == STATUS_OK)
+    if (status == STATUS_OK) {
         state_fit(state, session->plan, spec, &added);
+        snapshot_fit(&state->snapshot, spec, event->snapshot);
+    }
     return status;
 }
 
@@ -369,13 +372,15 @@ enum status session_replay_event(struct replay *replay, const struct event_place
     replay->loaded.replayed++;
     replay->loaded.bytes += place->bytes;
     if (event.kind == EVENT_SPEC)
-        status = BUG(forget_spec) ? STATUS_OK : replay_spec(replay, body, fault);
+        status = BUG(forget_spec) ? STATUS_OK : replay_spec(replay, &event, body, fault);
     else if (event.kind == EVENT_CONTRIBUTION)
         status = replay_contribution(replay, &event, body, fault);
     else if (event.kind == EVENT_DISMISS)
         ledger_remove_worker(&replay->loaded.state->ledger, event.worker);
     else if (event.kind == EVENT_WEIGHTS && event.step <= replay->loaded.state->current->step)
         status = STATUS_OK; /* amid the round that was open at the checkpoint, which has them */
+    else if (snapshot_is_event(event.kind))
+        status = snapshot_replay(replay->loaded.state, replay->session->plan, &event, body, fault);
     else if (event_steps(event.kind))
         status = replay_step(replay, &event, body, fault);
     else if (replay->receipts != NULL)

@@ -59,6 +59,7 @@ static enum status go_back(struct session *session, struct loaded *loaded, uint6
     event.lineage = lineage;
     event.origin = loaded->state->current->lineage;
     loaded->state->current->lineage = lineage;
+    loaded->state->snapshot.last = session->state->snapshot.last;
     keep_settings(&loaded->spec, &session->spec);
     status = journal_entry_new(session, &event, NULL, 0, 0, &what.before, fault);
     if (status != STATUS_OK) {

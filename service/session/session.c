@@ -251,8 +251,8 @@ enum status session_view(struct session *session, bool brief, struct session_vie
     out->has_cursor = false;
     out->last = (struct receipt){.kind = RECEIPT_NONE};
     out->round_received = 0;
-    out->snapshot = 0;
-    out->snapshot_ready = false;
+    out->snapshot = brief ? 0 : session->state->snapshot.number;
+    out->snapshot_ready = !brief && session->state->snapshot.ready;
     if (!brief) {
         const char *cursor = session->state->cursor;
         out->last = session->state->last;

@@ -24,6 +24,7 @@
 #include "service/session/record.h"
 #include "service/session/round.h"
 #include "service/session/sample.h"
+#include "service/session/snapshot.h"
 #include "storage/store.h"
 
 /* A hash that a receipt told. The event of a later step carries it into the journal, so that
@@ -57,6 +58,7 @@ struct state {
     struct sample *sample;      /* of the last gradient; NULL: without notes */
     struct round round;         /* that is open */
     struct buffer *mean;        /* room for that of a round; NULL: none was needed yet */
+    struct snapshot snapshot;   /* the newest */
 };
 
 struct event_place {
@@ -358,10 +360,18 @@ void state_publish(struct state *state, const struct event *event, struct revisi
 
 /* --- vectors.c: a state as vectors, for checkpoints and images --- */
 
-enum { VECTORS_MAX = 2 + BASES_MAX + SLOTS_MAX };
+enum { VECTORS_MAX = 4 + BASES_MAX + SLOTS_MAX };
 
 struct vector {
-    enum { VECTOR_WEIGHTS, VECTOR_AVERAGE, VECTOR_BASE, VECTOR_SLOT } kind;
+    enum {
+        VECTOR_WEIGHTS,
+        VECTOR_AVERAGE,
+        VECTOR_BASE,
+        VECTOR_SLOT,
+        VECTOR_SNAPSHOT, /* its weights */
+        VECTOR_SUM,      /* its shards', in f64 */
+        VECTOR_MEAN      /* or, when it is ready, their mean */
+    } kind;
     size_t index; /* of the base (0: the newest) or slot */
     struct buffer *data;
     size_t size; /* bytes */

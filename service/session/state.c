@@ -107,6 +107,7 @@ void state_free(struct state *state)
     round_clear(&state->round);
     buffer_release(state->mean);
     sample_free(state->sample);
+    snapshot_drop(&state->snapshot);
     free(state);
 }
 
@@ -130,7 +131,8 @@ uint64_t state_bytes(const struct layout *layout, const struct plan *plan, const
         if (slot_exists(plan, spec, k))
             numbers += plan->slot_count[k];
     uint64_t sample = layout->tensor_count > NOTES_MAX ? 0 : sample_bytes(layout);
-    return numbers * dtype_size(spec->dtype) + plan->workspace + sample;
+    return numbers * dtype_size(spec->dtype) + plan->workspace + sample +
+           snapshot_bytes(spec, layout->count);
 }
 
 /* A slot as it starts: zeros, the weights, or all at the value of a hyperparameter. */

@@ -111,7 +111,8 @@ static enum status prepare_gradient(struct step *step, struct fault *fault)
         .beta2 = s->beta2,
         .seq = s->seq,
         .cursor = s->cursor,
-        .cursor_size = s->cursor == NULL ? 0 : strlen(s->cursor)};
+        .cursor_size = s->cursor == NULL ? 0 : strlen(s->cursor),
+        .snapshot = s->snapshot};
     if (s->worker != NULL)
         strcpy(step->event.worker, s->worker);
     if ((status = check_overrides(step, fault)) != STATUS_OK ||
@@ -227,6 +228,7 @@ static void apply(struct step *step, struct outcome *out)
 
 static void close_step(struct step *step)
 {
+    step_uncorrect(step);
     journal_entry_free(step->entry);
     buffer_release(step->joined);
     revision_release(step->next);
@@ -325,7 +327,8 @@ static enum status run(struct step *step, enum status (*prepare)(struct step *, 
                 break;
             commit_await_space(session->engine->committer);
         }
-        if ((status = prepare(step, fault)) == STATUS_OK)
+        if ((status = step_correct(step, fault)) == STATUS_OK &&
+            (status = prepare(step, fault)) == STATUS_OK)
             status = take(step, &again, out, fault);
         close_step(step);
     }

@@ -7,6 +7,8 @@
 struct step {
     struct session *session;
     const struct submission *submission; /* NULL: weights are replaced */
+    const struct submission *given;      /* the one that came, where `submission` is `corrected` */
+    struct submission corrected;         /* by a snapshot */
     const struct precondition *match;
     bool closing;          /* closes the open round, whose time is up; submission is NULL */
     struct buffer *body;   /* borrowed, or `joined` */
@@ -67,6 +69,17 @@ enum status step_wait(struct step *step, struct outcome *out, struct fault *faul
 
 /* Ends what step_admit began, when the turn was taken. Mutex held. */
 void step_land(struct step *step);
+
+/* --- snapshot_step.c --- */
+
+/* Puts the estimate in the place of a gradient that came with a pair, until step_uncorrect. Mutex
+ * not held. */
+enum status step_correct(struct step *step, struct fault *fault);
+void step_uncorrect(struct step *step);
+
+/* SNAPSHOT_STALE when another snapshot has taken the place of the one that corrected the step.
+ * Mutex held. */
+enum status step_check_snapshot(const struct step *step, struct fault *fault);
 
 /* --- quarantine.c --- */
 
