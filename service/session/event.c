@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/point.h"
 #include "service/session/advance.h"
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
@@ -116,6 +117,7 @@ size_t event_body_size(const struct plan *plan, size_t count, const struct event
         return gradient_size(count, event);
     case EVENT_CONTRIBUTION:
     case EVENT_QUARANTINE:
+    case EVENT_SHARD:
         return gradient_size(count, event);
     case EVENT_WEIGHTS:
         return count * dtype_size(plan->rule->dtype);
@@ -380,6 +382,7 @@ static void close_round(struct state *state, const struct plan *plan, const stru
     struct wire_gradient gradient =
         estimate_of(state, plan, spec, event, gathering, body, body_offset, notes, &as);
 
+    POINT(in_round);
     if (gathering != NULL)
         tell_round(gathering, spec, &as, line);
     if (plan->proposal_count > 0)

@@ -261,9 +261,12 @@ static enum status read_shard(const struct plan *plan, const struct event *event
                               struct buffer *body, struct wire_gradient *out, struct fault *fault)
 {
     struct measure measure = {.rescale = 1, .clip_value = HUGE_VAL};
+    enum status status = event_check_body(plan, event, body, fault);
 
+    if (status != STATUS_OK)
+        return status;
     *out = event_gradient(plan->layout, event, body, 0);
-    if (body->size < out->size || !isfinite(event->examples) || event->examples <= 0)
+    if (!isfinite(event->examples) || event->examples <= 0)
         return fault_set(fault, STATUS_STORAGE_FAILED, "",
                          "the journal has a shard of snapshot %llu that is damaged",
                          (unsigned long long)event->snapshot);
