@@ -130,7 +130,7 @@ const struct oom_request oom_requests[] = {
     {"gradients_submit", S "/gradients?dry_run=true", JSON, .text = OF("a"), .session = ROUND("3")},
     {"gradients_submit", S "/gradients?dry_run=true", JSON WEIGHTS_TOO, .text = OF("a"),
      .session = ROUND("2")},
-    {"gradients_submit", S "/gradients", RAW KEY, .build = raw, .session = AHEAD},
+    {"gradients_submit", S "/gradients?worker=a", RAW KEY, .build = raw, .session = AHEAD},
     {"workers_list", S "/workers", .headers = "", .session = ROUND("2")},
     {"workers_list", S "/workers", .headers = "", .idle = true},
     {"workers_dismiss", S "/workers/first", .headers = "", .disk = true},
