@@ -19,7 +19,7 @@ static const double densities[] = {0, 0.02, 0.5, 1};
 static const char small[] = "z[0] s[] a[7] e[3,0] m[5,3] n[0,4] t[] c[2,1,3]";
 static const char large[] = "z[0] s[] long[2,9001] e[3,0] m[211,13] v[1031] t[] tiny[1]";
 
-#define EACH_FORM(form) for (int form = FORM_DENSE + 1; form < FORM_COUNT; form++)
+#define EACH_FORM(form) for (int form = FORM_DENSE + 1; form < FORM_NONE; form++)
 #define EACH(i, array) for (size_t i = 0; i < sizeof(array) / sizeof *(array); i++)
 
 static struct span span_in(const struct packing *packing)
@@ -165,6 +165,8 @@ START_TEST(bytes_that_are_cut_or_spare_are_refused)
     ck_assert_int_eq(
         packed_check(layout, FORM_DENSE, DTYPE_F16, span_of(small, 2 * layout->count + 1), &fault),
         STATUS_LENGTH_MISMATCH);
+    ck_assert_int_eq(packed_check(layout, FORM_NONE, DTYPE_F16, span_of(small, 0), &fault),
+                     STATUS_INVALID_FIELD);
     layout_release(layout);
 }
 END_TEST
@@ -349,7 +351,7 @@ START_TEST(what_is_not_finite_is_found_and_zeroed_as_if_it_were_plain)
 
     ck_assert_ptr_nonnull(wanted);
     for (size_t i = 0; i < 2000; i++) {
-        enum gradient_form form = (enum gradient_form)(1 + i % (FORM_COUNT - 1));
+        enum gradient_form form = (enum gradient_form)(1 + i % (FORM_NONE - 1));
         struct packing packing = packing_random(layout, form, wires[i % 4], 0.6, i);
         struct measure measure = {.rescale = 1, .clip_value = HUGE_VAL};
         spoil(&packing, &random);
