@@ -248,10 +248,11 @@ static enum status check_entry(const struct image *image, const struct image_vec
                          "the tensor \"%s\" is missing; a state has every vector of its session",
                          payload_label(label, name));
     if (entry->dtype != vector->dtype)
-        return fault_set(fault, STATUS_INVALID_FIELD, where,
-                         "the tensor is %s and must be %s: a state is restored to the bit or not at "
-                         "all",
-                         dtype_name(entry->dtype), dtype_name(vector->dtype));
+        return fault_set(
+            fault, STATUS_INVALID_FIELD, where,
+            "the tensor is %s and must be %s: a state is restored to the bit or not at "
+            "all",
+            dtype_name(entry->dtype), dtype_name(vector->dtype));
     if (!vector->shaped) {
         wanted.rank = 1;
         wanted.shape[0] = vector->extent[index];

@@ -116,6 +116,7 @@ size_t event_body_size(const struct plan *plan, size_t count, const struct event
         return gradient_size(count, event);
     case EVENT_CONTRIBUTION:
     case EVENT_QUARANTINE:
+    case EVENT_SHARD:
         return gradient_size(count, event);
     case EVENT_WEIGHTS:
         return count * dtype_size(plan->rule->dtype);
