@@ -70,6 +70,12 @@ struct codec {
     enum status (*decode)(const struct layout *layout, enum dtype dtype, struct buffer *body,
                           struct tensors *out, struct fault *fault);
 
+    /* The same for a pair of gradients of one batch, at the weights and at a snapshot's: where of
+     * faults = "/gradients/..." or "/snapshot_gradients/...". out[2] have the same dtype. NULL: the
+     * format cannot say it. */
+    enum status (*decode_pair)(const struct layout *layout, enum dtype dtype, struct buffer *body,
+                               struct tensors out[2], struct fault *fault);
+
     /* Encodes; NOT_ACCEPTABLE where the format cannot say it (npy with several tensors and
      * ?tensors=, bf16 in npy). JSON writes one object {"w": [[..]], "b": [..]} with shortest
      * round-trip numbers. */

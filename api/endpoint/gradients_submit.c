@@ -19,7 +19,8 @@ struct gradient_body {
     const char *worker, *cursor;
     uint64_t seq;
     int kind;
-    const json_t *gradients;
+    const json_t *gradients, *snapshot_gradients;
+    uint64_t snapshot;
 };
 
 static const char *const kinds[] = {"gradient", "delta", NULL};
@@ -28,6 +29,8 @@ enum { KIND_GRADIENT, KIND_DELTA };
 /* Ranges of the overrides are the rule's own: the engine checks them. */
 static const struct field fields[] = {
     {"gradients", FIELD_VALUE, PLACE(gradients)},
+    {"snapshot_gradients", FIELD_VALUE, PLACE(snapshot_gradients)},
+    {"snapshot", FIELD_U64, PLACE(snapshot), .min = 1, .max = 9007199254740991},
     {"base_step", FIELD_U64, PLACE(base_step), .max = 9007199254740991,
      .present = offsetof(struct gradient_body, has_base_step)},
     {"loss", FIELD_F64, PLACE(loss), .nullable = true},
@@ -82,30 +85,6 @@ static enum status read_key(const struct request *request, const char **key, str
     return *key != NULL ? STATUS_OK : fault_set(fault, STATUS_INTERNAL, "", "out of memory");
 }
 
-/* What makes two requests the same step: media type, query and body; not what the answer should
- * look like, nor whether it was tried before. */
-static enum status digest_payload(const struct request *request, struct digest *out,
-                                  struct fault *fault)
-{
-    const char *type = request_header(request, "Content-Type");
-    struct hash *hash = hash_new();
-
-    if (hash == NULL)
-        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    if (type != NULL)
-        hash_add(hash, type, strlen(type) + 1);
-    for (size_t i = 0; i < request->query_count; i++) {
-        if (strcmp(request->query[i].name, DRY_RUN) == 0)
-            continue;
-        hash_add(hash, request->query[i].name, strlen(request->query[i].name) + 1);
-        hash_add(hash, request->query[i].value, strlen(request->query[i].value) + 1);
-    }
-    if (request->body != NULL)
-        hash_add(hash, request->body->data, request->body->size);
-    *out = hash_end(hash);
-    return STATUS_OK;
-}
-
 /* A query parameter beside a body of any type. */
 static enum status read_dry_run(struct request *request, bool *dry_run, struct fault *fault)
 {
@@ -145,16 +124,17 @@ static enum status submit(struct request *request, struct session *session, stru
                                     .wait_s = (double)asked->wait_s,
                                     .receive_ms = request->receive_ms};
     struct tensors tensors;
+    struct pair_half pair = {.snapshot = &body.snapshot, .member_value = &body.snapshot_gradients};
     enum status status;
 
     if ((status = read_key(request, &submission.key, fault)) != STATUS_OK ||
-        (status = tensors_read(request, session, fields, &body, "gradients", &body.gradients,
-                               &tensors, fault)) != STATUS_OK)
+        (status = tensors_read_pair(request, session, fields, &body, &body.gradients, &tensors,
+                                    &pair, fault)) != STATUS_OK)
         return status;
     if ((status = check_body(&body, fault)) != STATUS_OK)
         goto done;
     if ((submission.key != NULL || body.has_seq) &&
-        (status = digest_payload(request, &submission.payload, fault)) != STATUS_OK)
+        (status = request_digest(request, DRY_RUN, &submission.payload, fault)) != STATUS_OK)
         goto done;
     precondition_read(request, &submission.match);
     submission.buffer = tensors.buffer;
@@ -162,6 +142,9 @@ static enum status submit(struct request *request, struct session *session, stru
     submission.dtype = tensors.dtype;
     submission.form = tensors.form;
     submission.size = tensors.size;
+    submission.snapshot = body.snapshot;
+    submission.pair = pair.tensors.buffer;
+    submission.pair_offset = pair.tensors.offset;
     submission.has_base_step = body.has_base_step;
     submission.base_step = body.base_step;
     submission.loss = body.loss;
@@ -178,6 +161,7 @@ static enum status submit(struct request *request, struct session *session, stru
     drop_body(request, &tensors);
     status = session_submit(session, &submission, outcome, fault);
 done:
+    buffer_release(pair.tensors.buffer);
     buffer_release(tensors.buffer);
     return status;
 }

@@ -11,31 +11,6 @@
 #include "api/session_json.h"
 #include "api/tensors_body.h"
 
-/* Whether If-None-Match lists the tag (weak or strong) or is "*". */
-static bool none_match(const struct request *request, const char *etag)
-{
-    const char *header = request_header(request, "If-None-Match");
-    size_t size = strlen(etag);
-
-    while (header != NULL && *header != '\0') {
-        header += strspn(header, " \t,");
-        if (*header == '*')
-            return true;
-        if (strncmp(header, "W/", 2) == 0)
-            header += 2;
-        if (strncmp(header, etag, size) == 0)
-            return true;
-        if (*header == '"') {
-            header++;
-            header += strcspn(header, "\"");
-            header += *header == '"'; /* it may not be closed */
-        } else {
-            header += strcspn(header, ",");
-        }
-    }
-    return false;
-}
-
 /* The average has a tag of its own, which is no revision's: what is derived from one is not it. */
 static const char *tag_of(struct arena *arena, const struct revision *revision, bool average)
 {
@@ -129,7 +104,8 @@ static enum status fetch(struct request *request, struct session *session,
     *reply = reply_empty(200);
     if (etag == NULL)
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    else if ((old || none_match(request, etag)) && (!form->average || revision->average != NULL))
+    else if ((old || etag_none_match(request, etag)) &&
+             (!form->average || revision->average != NULL))
         reply->http = 304;
     else
         status = answer(request, session, form, revision, reply, fault);

@@ -51,6 +51,12 @@ void snapshot_drop(struct snapshot *snapshot);
  * see the change again when there is a newer snapshot. */
 void snapshot_fit(struct snapshot *snapshot, const struct spec *spec, uint64_t last);
 
+/* Whether the mean is computed where the sum is: in double. */
+static inline bool snapshot_shares_room(enum dtype dtype)
+{
+    return dtype == DTYPE_F64;
+}
+
 /* Bytes of a snapshot under a configuration, with or without one. */
 uint64_t snapshot_bytes(const struct spec *spec, size_t count);
 
