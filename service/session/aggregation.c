@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "service/core/clock.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "service/session/step.h"
 
@@ -182,7 +183,7 @@ enum status step_check_round(struct step *step, struct fault *fault)
     size_t received = open_members(session, step->flight.name, &is_member);
     enum status status;
 
-    if (is_member && spec->aggregation.mode == AGGREGATION_SYNC) {
+    if (is_member && spec->aggregation.mode == AGGREGATION_SYNC && !BUG(join_twice)) {
         fault_set(fault, STATUS_ALREADY_CONTRIBUTED, "/worker",
                   "worker %s has contributed to round %llu; wait for it to close",
                   step->flight.name, (unsigned long long)session->admitted_step + 1);

@@ -124,7 +124,9 @@ static enum status write_seal(struct save *save, struct commit_turn *turn, uint3
                                     .chunks = chunks,
                                     .bytes = save->bytes};
     save->place->lsn = turn->lsn;
-    save->place->from = save->round_lsn <= turn->lsn ? save->round_lsn - 1 : turn->lsn;
+    save->place->from = turn->lsn;
+    if (save->round_lsn <= turn->lsn)
+        save->place->from = save->round_lsn - 1;
     save->place->chunks = chunks;
     POINT(before_seal);
     status = backend->checkpoint_seal(turn->store, &seal, fault);

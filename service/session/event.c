@@ -171,7 +171,7 @@ static double stale_divisor(const struct spec *spec, const struct event *event)
     uint64_t allowed = spec->aggregation.max_staleness;
 
     if (spec->aggregation.mode != AGGREGATION_ASYNC || spec->aggregation.stale != STALE_SCALE ||
-        (allowed != UINT64_MAX && staleness <= allowed))
+        (allowed != UINT64_MAX && staleness <= allowed) || BUG(stale_at_full_rate))
         return 1;
     return 1 + (double)staleness;
 }

@@ -49,7 +49,7 @@ static void count_event(struct session *session, const struct event_place *place
 
 uint64_t event_round(const struct event_place *place, uint64_t round_lsn)
 {
-    if (event_closes(place->kind) || place->kind == EVENT_REWIND)
+    if (event_closes(place->kind) || place->kind == EVENT_REWIND || BUG(round_ends_at_checkpoint))
         return UINT64_MAX;
     return place->kind == EVENT_CONTRIBUTION && round_lsn == UINT64_MAX ? place->lsn : round_lsn;
 }

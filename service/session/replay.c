@@ -277,6 +277,10 @@ static enum status replay_contribution(struct replay *replay, const struct event
     if ((status = check_gradient(replay, event, body, fault)) != STATUS_OK ||
         (status = copy_cursor(event, &cursor, fault)) != STATUS_OK)
         return status;
+    if (BUG(forget_contribution)) {
+        free(cursor);
+        return STATUS_OK;
+    }
     contribution = contribution_new(session->layout, event, body, 0);
     if (contribution == NULL || !state_reserve(state, 1, state->round.count + 1)) {
         contribution_free(contribution);
