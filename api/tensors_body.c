@@ -46,7 +46,7 @@ static enum status check_half(const struct pair_half *pair, struct fault *fault)
             fault, STATUS_INVALID_FIELD, "/snapshot_gradients",
             "a step that names a snapshot has two gradients of its batch: \"gradients\" "
             "at the weights now, \"snapshot_gradients\" at those of the snapshot");
-    if (*pair->snapshot == 0 && *pair->member_value != NULL)
+    if (*pair->snapshot == 0 && json_is_object(*pair->member_value))
         return fault_set(fault, STATUS_INVALID_FIELD, "/snapshot",
                          "say which snapshot's weights snapshot_gradients were computed at, for "
                          "instance \"snapshot\": 3");
@@ -71,7 +71,7 @@ static enum status read_json(struct request *request, const struct session *sess
     if (pair != NULL && (status = check_half(pair, fault)) != STATUS_OK)
         goto done;
     status = read_member(&document, session, member, *member_value, tensors, fault);
-    if (status != STATUS_OK || pair == NULL || *pair->snapshot == 0)
+    if (status != STATUS_OK || pair == NULL || *pair->member_value == NULL)
         goto done;
     status = read_member(&document, session, "snapshot_gradients", *pair->member_value,
                          &pair->tensors, fault);
