@@ -248,13 +248,14 @@ static struct wire_gradient estimate_of(struct state *state, const struct plan *
 }
 
 void event_propose(struct state *state, const struct plan *plan, const struct spec *spec,
-                   const struct event *event, struct gathering *gathering, struct buffer *body)
+                   const struct event *event, struct gathering *gathering, struct buffer *body,
+                   struct tensor_note *notes)
 {
     double hyper[HYPERS_MAX];
     struct advance advance;
     struct event as;
     struct wire_gradient gradient =
-        estimate_of(state, plan, spec, event, gathering, body, 0, NULL, &as);
+        estimate_of(state, plan, spec, event, gathering, body, 0, notes, &as);
 
     if (gradient.form == FORM_NONE)
         return;

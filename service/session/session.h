@@ -328,9 +328,11 @@ bool event_gathering(struct state *state, const struct plan *plan, const struct 
                      const struct event *event, size_t more, struct gathering **out);
 
 /* What the rule proposes for an EVENT_GRADIENT whose body this is, into the body after the
- * gradient. The state does not change, but for the room of the mean. */
+ * gradient. The state does not change, but for the room of the mean. notes: as for event_apply, for
+ * norms are summed tensor by tensor where there are any. */
 void event_propose(struct state *state, const struct plan *plan, const struct spec *spec,
-                   const struct event *event, struct gathering *gathering, struct buffer *body);
+                   const struct event *event, struct gathering *gathering, struct buffer *body,
+                   struct tensor_note *notes);
 
 /* What an event makes of a state: a pure function of state, configuration, head and body, for live
  * steps and replay alike. It cannot fail: *next was made by revision_new with room for the weights
