@@ -89,6 +89,7 @@ class Session(History, Workers):
         worker=None,
         kind=None,
         wait=None,
+        compression=None,
         **hyperparameters,
     ):
         """Applies a gradient, {name: array} with every tensor of the session. Returns a Receipt.
@@ -112,6 +113,9 @@ class Session(History, Workers):
                              mode "ssp", until the others have caught up); without it, or when they
                              are over, receipt.waiting may be True: the contribution is kept, and
                              `parameters(after=receipt, wait=...)` gets the weights it leads to
+        compression          descent.Int8(), Sign(), TopK(fraction), TwoBit(threshold) or Rows():
+                             sends fewer bytes; what they leave out is added to the next gradient.
+                             Keep one object for all steps of a worker
         key                  an Idempotency-Key of your own, kept across a restart of your program;
                              by default every call draws a new one
 
@@ -130,7 +134,8 @@ class Session(History, Workers):
         numbered = worker is None and key is None and self.worker is not None and not dry_run
         fields["worker"] = None if numbered else worker or self.worker
         fields = {name: wire.plain(value) for name, value in fields.items() if value is not None}
-        request = self._step_request(gradients, dtype, fields)
+        encoded = None if compression is None else compression.encode(gradients)
+        request = self._step_request(gradients, dtype, fields, encoded)
         if return_parameters:
             request["headers"]["Prefer"] = "return=representation"
             media = wire.JSON if self.client.format == "json" else wire.SAFETENSORS
@@ -140,10 +145,14 @@ class Session(History, Workers):
         if dry_run:
             request["query"]["dry_run"] = "true"
             return self._submit(request)
-        if not numbered:
-            return self._step_by_key(request, key or uuid.uuid4().hex, wait)
-        with self._lock:
-            return self._step_by_sequence(request, wait)
+        if numbered:
+            with self._lock:
+                receipt = self._step_by_sequence(request, wait)
+        else:
+            receipt = self._step_by_key(request, key or uuid.uuid4().hex, wait)
+        if encoded is not None and receipt.get("status") != "skipped":
+            compression.arrived(encoded)
+        return receipt
 
     def parameters(
         self,
@@ -228,12 +237,18 @@ class Session(History, Workers):
 
     # --- how a step is sent ---
 
-    def _step_request(self, gradients, dtype, fields):
-        if self.client.format == "json":
+    def _step_request(self, gradients, dtype, fields, encoded=None):
+        if encoded is None and self.client.format == "json":
             lists = {name: tensors.to_lists(value) for name, value in gradients.items()}
             body = {"gradients": lists, **fields}
             return {"headers": {"Content-Type": wire.JSON}, "query": {}, "body": body}
-        body, media, query = self._encode(gradients, dtype)
+        if encoded is not None:
+            if dtype is not None:
+                raise ValueError("dtype is for gradients that are not compressed")
+            body = safetensors.dumps(encoded.entries, encoded.metadata)
+            media, query = wire.SAFETENSORS, {}
+        else:
+            body, media, query = self._encode(gradients, dtype)
         for name, value in fields.items():
             query[name] = value if isinstance(value, str) else json.dumps(value)
         return {"headers": {"Content-Type": media}, "query": query, "body": body}
