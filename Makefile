@@ -177,6 +177,11 @@ check-tsan: deps-check ## the C tests under ThreadSanitizer
 check-clang: deps-check deps-clang ## build everything with clang, warnings are errors, and run the C tests
 	@$(MAKE) --no-print-directory FLAVOUR=clang check-suites
 
+.PHONY: load
+load: deps-check ## 64 workers on one session of a million parameters, a minute synchronous and a minute not
+	@$(MAKE) --no-print-directory build/descent
+	@DESCENT_BINARY=$(CURDIR)/build/descent $(PYTHON) tests/scenario/workers_load.py --seconds 60
+
 .PHONY: check-fault check-fault-long
 check-fault: deps-check ## disks, power, memory and processes that fail: the short form, about a minute (FAULTS="names")
 	@$(MAKE) --no-print-directory build/descent $(B)/tests/descent-tests

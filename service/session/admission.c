@@ -17,18 +17,6 @@ static enum status check_payload(const struct step *step, const struct digest *p
                      (unsigned long long)receipt->step);
 }
 
-/* What was told to wait is in the open round still, unless a rewind has dropped that. */
-static enum status check_waiting(const struct session *session, const struct receipt *receipt,
-                                 struct fault *fault)
-{
-    if (receipt->lineage == session->lineage)
-        return STATUS_OK;
-    fault_set(fault, STATUS_STALE_GRADIENT, "",
-              "the session went back before the round of this contribution was closed; fetch the "
-              "parameters, compute it again and send it under the next seq or another key");
-    return fault_extra(fault, "current_step", session->step);
-}
-
 enum status step_check_repeat(struct step *step, bool *seen, struct outcome *out,
                               struct fault *fault)
 {
@@ -45,14 +33,12 @@ enum status step_check_repeat(struct step *step, bool *seen, struct outcome *out
     if (key != NULL) {
         receipt = &key->receipt;
         payload = &key->payload;
-    } else if (worker != NULL && mine->seq == last) {
+    } else if (worker != NULL && mine->seq == last && worker->receipt.kind != RECEIPT_NONE) {
         receipt = &worker->receipt;
         payload = &worker->payload;
     }
     if (receipt != NULL) {
         enum status status = check_payload(step, payload, receipt, fault);
-        if (status == STATUS_OK && receipt->kind == RECEIPT_WAITING)
-            status = check_waiting(session, receipt, fault);
         if (status != STATUS_OK)
             return status;
         *seen = true;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "service/core/clock.h"
+#include "service/core/point.h"
 #include "service/session/session.h"
 #include "service/session/step.h"
 
@@ -142,7 +143,7 @@ static uint64_t slowest_other(const struct session *session, const char *name)
     return slowest;
 }
 
-/* The worker's clock with this contribution. Who comes, or comes back, starts where the slowest
+/* The worker's clock with this contribution, which puts who comes, or comes back, where the slowest
  * is. */
 static enum status advance_clock(struct step *step, struct fault *fault)
 {
@@ -160,10 +161,11 @@ static enum status advance_clock(struct step *step, struct fault *fault)
     bool returns = worker == NULL || (going == 0 && !is_live(session, worker));
     if (slowest == UINT64_MAX)
         return STATUS_OK;
-    if (returns && clock < slowest)
-        clock = slowest;
+    if (returns && clock + 1 < slowest)
+        clock = slowest - 1;
     step->event.clock = clock + 1;
-    if (clock + 1 <= slowest + spec->aggregation.staleness)
+    /* As far ahead as that it may still contribute: with 0 all go in step. */
+    if (clock <= slowest + spec->aggregation.staleness)
         return STATUS_OK;
     fault_set(fault, STATUS_TOO_FAR_AHEAD, "/worker",
               "worker %s has done %llu rounds and the slowest %llu; aggregation.staleness allows "
@@ -182,7 +184,7 @@ enum status step_check_round(struct step *step, struct fault *fault)
     size_t received = open_members(session, step->flight.name, &is_member);
     enum status status;
 
-    if (is_member && spec->aggregation.mode == AGGREGATION_SYNC) {
+    if (is_member && spec->aggregation.mode == AGGREGATION_SYNC && !BUG(join_twice)) {
         fault_set(fault, STATUS_ALREADY_CONTRIBUTED, "/worker",
                   "worker %s has contributed to round %llu; wait for it to close",
                   step->flight.name, (unsigned long long)session->admitted_step + 1);

@@ -116,15 +116,17 @@ static enum status write_seal(struct save *save, struct commit_turn *turn, uint3
         }
     if (status != STATUS_OK)
         return status;
-    /* A replay from here on begins with the members of the open round. */
-    uint64_t lsn = save->round_lsn <= turn->lsn ? save->round_lsn - 1 : turn->lsn;
+
     struct store_checkpoint seal = {.id = save->id,
                                     .session = save->session->key,
-                                    .lsn = lsn,
+                                    .lsn = turn->lsn,
                                     .step = save->step,
                                     .chunks = chunks,
                                     .bytes = save->bytes};
-    save->place->lsn = lsn;
+    save->place->lsn = turn->lsn;
+    save->place->from = turn->lsn;
+    if (save->round_lsn <= turn->lsn)
+        save->place->from = save->round_lsn - 1;
     save->place->chunks = chunks;
     POINT(before_seal);
     status = backend->checkpoint_seal(turn->store, &seal, fault);
@@ -368,10 +370,7 @@ static enum status find_round(struct save *save, struct fault *fault)
         return status;
     pthread_mutex_lock(&session->mutex);
     for (const struct event_place *place = session->events; place != NULL; place = place->next)
-        if (event_closes(place->kind) || place->kind == EVENT_REWIND)
-            save->round_lsn = UINT64_MAX;
-        else if (place->kind == EVENT_CONTRIBUTION && save->round_lsn == UINT64_MAX)
-            save->round_lsn = place->lsn;
+        save->round_lsn = event_round(place, save->round_lsn);
     pthread_mutex_unlock(&session->mutex);
     return STATUS_OK;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/point.h"
 #include "service/session/advance.h"
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
@@ -170,7 +171,7 @@ static double stale_divisor(const struct spec *spec, const struct event *event)
     uint64_t allowed = spec->aggregation.max_staleness;
 
     if (spec->aggregation.mode != AGGREGATION_ASYNC || spec->aggregation.stale != STALE_SCALE ||
-        (allowed != UINT64_MAX && staleness <= allowed))
+        (allowed != UINT64_MAX && staleness <= allowed) || BUG(stale_at_full_rate))
         return 1;
     return 1 + (double)staleness;
 }
@@ -381,6 +382,7 @@ static void close_round(struct state *state, const struct plan *plan, const stru
     struct wire_gradient gradient =
         estimate_of(state, plan, spec, event, gathering, body, body_offset, notes, &as);
 
+    POINT(in_round);
     if (gathering != NULL)
         tell_round(gathering, spec, &as, line);
     if (plan->proposal_count > 0)

@@ -125,6 +125,14 @@ static enum status list_vectors(struct image *image, uint32_t slots, struct faul
 }
 
 /* The image of a state that was loaded, which it takes. */
+/* A file has no open round, and nobody was seen where it goes. */
+static void leave_behind(struct state *state)
+{
+    round_disown(&state->round, &state->ledger);
+    for (size_t i = 0; i < state->ledger.worker_count; i++)
+        state->ledger.workers[i].seen_us = 0;
+}
+
 static enum status make_image(struct session *session, struct loaded *loaded, struct image *image,
                               struct fault *fault)
 {
@@ -148,7 +156,7 @@ static enum status make_image(struct session *session, struct loaded *loaded, st
     session_record_pack(&contents->packed_record, &record);
     if (BUG(export_forgets_ledger))
         ledger_close(&contents->state->ledger);
-    ledger_leave(&contents->state->ledger);
+    leave_behind(contents->state);
     checkpoint_head_pack(&contents->packed_head, &head, &contents->state->ledger);
     if (contents->packed_record.failed || contents->packed_head.failed)
         return no_memory(fault);

@@ -174,21 +174,44 @@ void ledger_settle(struct ledger *ledger, const char *worker, uint64_t seq,
         keyed->receipt = *receipt;
 }
 
-/* Of no lineage that there is. */
-static void abandon(struct receipt *receipt)
+void ledger_forget(struct ledger *ledger, const char *worker, uint64_t seq,
+                   const struct digest *key)
 {
-    if (receipt->kind == RECEIPT_WAITING)
-        receipt->lineage = UINT64_MAX;
+    struct ledger_worker *entry =
+        (struct ledger_worker *)(uintptr_t)ledger_find_worker(ledger, worker);
+
+    if (entry != NULL && seq > 0 && entry->seq >= seq) {
+        entry->seq = seq - 1;
+        entry->receipt = (struct receipt){.kind = RECEIPT_NONE};
+    }
+    for (size_t i = 0; i < ledger->key_count && key != NULL; i++) {
+        size_t at = (ledger->key_start + i) % ledger->key_capacity;
+        if (memcmp(ledger->keys[at].key.bytes, key->bytes, sizeof key->bytes) != 0)
+            continue;
+        ledger->keys[at].key = (struct digest){.bytes = {0}}; /* that no text is known to have */
+        ledger->marks[at] = mark_of(&ledger->keys[at].key);
+    }
 }
 
-void ledger_leave(struct ledger *ledger)
+bool ledger_copy(const struct ledger *ledger, struct ledger *out)
 {
-    for (size_t i = 0; i < ledger->worker_count; i++) {
-        abandon(&ledger->workers[i].receipt);
-        ledger->workers[i].seen_us = 0;
+    struct ledger copy = *ledger;
+
+    copy.keys = malloc((ledger->key_capacity + 1) * sizeof *copy.keys);
+    copy.marks = malloc((ledger->key_capacity + 1) * sizeof *copy.marks);
+    copy.workers = malloc((ledger->worker_capacity + 1) * sizeof *copy.workers);
+    if (copy.keys == NULL || copy.marks == NULL || copy.workers == NULL) {
+        ledger_close(&copy);
+        return false;
     }
-    for (size_t i = 0; i < ledger->key_count; i++)
-        abandon(&ledger->keys[(ledger->key_start + i) % ledger->key_capacity].receipt);
+    if (ledger->key_capacity > 0) {
+        memcpy(copy.keys, ledger->keys, ledger->key_capacity * sizeof *copy.keys);
+        memcpy(copy.marks, ledger->marks, ledger->key_capacity * sizeof *copy.marks);
+    }
+    if (ledger->worker_count > 0)
+        memcpy(copy.workers, ledger->workers, ledger->worker_count * sizeof *copy.workers);
+    *out = copy;
+    return true;
 }
 
 void ledger_remove_worker(struct ledger *ledger, const char *name)
@@ -313,7 +336,7 @@ bool ledger_unpack(struct unpacker *unpacker, struct ledger *out)
             worker.step = unpack_u64(unpacker);
             worker.seen_us = unpack_u64(unpacker);
         }
-        if ((worker.receipt.kind == RECEIPT_NONE && worker.seq > 0) || !ledger_reserve(&ledger, 1))
+        if (!ledger_reserve(&ledger, 1))
             goto failed;
         ledger_add_worker(&ledger, &worker);
     }

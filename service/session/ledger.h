@@ -25,7 +25,7 @@ struct ledger_worker {
     char name[WORKER_BYTES + 1];
     uint64_t seq;           /* the last; 0: it counts none */
     struct digest payload;  /* of that seq */
-    struct receipt receipt; /* of that seq */
+    struct receipt receipt; /* of that seq; RECEIPT_NONE: it is not known any more */
     uint64_t clock;         /* contributions, from where it joined */
     uint64_t base_step;     /* of the last */
     uint64_t step;          /* that the last led to, or leads to */
@@ -57,8 +57,11 @@ void ledger_add_worker(struct ledger *ledger, const struct ledger_worker *about)
 /* The round of what was admitted so has its receipt. worker "" or seq 0: none; key NULL: none. */
 void ledger_settle(struct ledger *ledger, const char *worker, uint64_t seq,
                    const struct digest *key, const struct receipt *receipt);
-/* As it goes out of the session: no open round goes with it, and nobody was seen elsewhere. */
-void ledger_leave(struct ledger *ledger);
+/* What was admitted so was not taken after all: its number and its key are free. */
+void ledger_forget(struct ledger *ledger, const char *worker, uint64_t seq,
+                   const struct digest *key);
+/* A copy with memory of its own: false when that is out. */
+bool ledger_copy(const struct ledger *ledger, struct ledger *out);
 /* Forgets it. */
 void ledger_remove_worker(struct ledger *ledger, const char *name);
 

@@ -277,6 +277,10 @@ static enum status replay_contribution(struct replay *replay, const struct event
     if ((status = check_gradient(replay, event, body, fault)) != STATUS_OK ||
         (status = copy_cursor(event, &cursor, fault)) != STATUS_OK)
         return status;
+    if (BUG(forget_contribution)) {
+        free(cursor);
+        return STATUS_OK;
+    }
     contribution = contribution_new(session->layout, event, body, 0);
     if (contribution == NULL || !state_reserve(state, 1, state->round.count + 1)) {
         contribution_free(contribution);
@@ -444,12 +448,12 @@ static enum status list_reading(struct session *session, uint64_t until, struct 
         return fault_set(fault, STATUS_STORAGE_FAILED, "", "no checkpoint is stored");
     out->checkpoint = *place;
     for (const struct event_place *event = session->events; event != NULL; event = event->next)
-        capacity += event->lsn > place->lsn;
+        capacity += event->lsn > place->from;
     out->count = 0;
     if ((out->events = malloc((capacity + 1) * sizeof *out->events)) == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     for (const struct event_place *event = session->events; event != NULL; event = event->next) {
-        if (event->lsn <= place->lsn)
+        if (event->lsn <= place->from)
             continue;
         if (event->lsn <= until) {
             lineage = event->lineage;

@@ -232,7 +232,7 @@ static struct checkpoint_place *anchor_of(const struct session *session, uint64_
 
     for (struct checkpoint_place *older = anchor; older != NULL; older = older->next) {
         bytes += older == session->checkpoints ? 0 : older->bytes;
-        if (older->lsn + 1 < cut || bytes > session->engine->options.history_bytes_max)
+        if (older->from + 1 < cut || bytes > session->engine->options.history_bytes_max)
             break;
         anchor = older;
         if (older->lsn < promised)
@@ -333,7 +333,7 @@ static struct checkpoint_place *shorten(struct session *session, uint64_t cut,
         struct checkpoint_place *anchor = anchor_of(session, cut);
         dropped = anchor->next;
         anchor->next = NULL;
-        forget_events(session, BUG(trim_too_much) ? UINT64_MAX : anchor->lsn, cut, dropping);
+        forget_events(session, BUG(trim_too_much) ? UINT64_MAX : anchor->from, cut, dropping);
     }
     pthread_mutex_unlock(&session->mutex);
     return dropped;
@@ -387,7 +387,7 @@ void engine_trim(struct engine *engine)
         struct session *session = sessions[i];
         pthread_mutex_lock(&session->mutex);
         bool lags = !session->deleted && !session->loading && session->checkpoints != NULL &&
-                    first_event_after(session, session->checkpoints->lsn) < cut;
+                    first_event_after(session, session->checkpoints->from) < cut;
         pthread_mutex_unlock(&session->mutex);
         if (lags)
             save_lagging(session);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/point.h"
 
 static void fill(struct contribution *out, const struct layout *layout, const struct event *event,
                  struct buffer *body, size_t body_offset)
@@ -77,6 +78,12 @@ void round_clear(struct round *round)
     *round = (struct round){.first = NULL};
 }
 
+void round_disown(const struct round *round, struct ledger *ledger)
+{
+    for (const struct contribution *at = round->first; at != NULL; at = at->next)
+        ledger_forget(ledger, at->about.worker, at->about.seq, at->keyed ? &at->key : NULL);
+}
+
 struct gathering *gathering_new(size_t capacity)
 {
     struct gathering *gathering = calloc(1, sizeof *gathering);
@@ -107,11 +114,11 @@ static int compare(const void *a, const void *b)
 {
     const struct contribution *x = *(struct contribution *const *)a;
     const struct contribution *y = *(struct contribution *const *)b;
-    int order = strcmp(x->about.worker, y->about.worker);
+    int order = BUG(mean_by_arrival) ? 0 : strcmp(x->about.worker, y->about.worker);
 
     if (order != 0)
         return order;
-    if (x->about.seq != y->about.seq)
+    if (x->about.seq != y->about.seq && !BUG(mean_by_arrival))
         return x->about.seq < y->about.seq ? -1 : 1;
     return x->place < y->place ? -1 : x->place > y->place;
 }

@@ -1,8 +1,8 @@
 /* The open round: contributions that have come for the next step. Part of a session's state.
  *
- * Its members stay in memory in the form they came in and in the journal as EVENT_CONTRIBUTION; a
- * checkpoint does not have them, but its position in the journal is the one before the first of
- * them, so that a replay reads them again.
+  * Its members stay in memory in the form they came in and in the journal as EVENT_CONTRIBUTION; a
+ * checkpoint does not have them: a replay from it begins before the first of them
+ * (checkpoint_place.from).
  *
  * The list changes only by the holder of the turn with the session's mutex held; so admission may
  * look at it under the mutex, and who closes the round may read it without. */
@@ -47,6 +47,9 @@ void round_add(struct round *round, struct contribution *take_contribution, uint
 
 /* Whether that worker is a member. */
 bool round_has(const struct round *round, const char *worker);
+
+/* The ledger forgets what the round has of its members: it is dropped. */
+void round_disown(const struct round *round, struct ledger *ledger);
 
 /* Drops the members. */
 void round_clear(struct round *round);

@@ -75,6 +75,7 @@ struct event_place {
 struct checkpoint_place {
     struct checkpoint_place *next;
     uint64_t id, lsn, step, lineage;
+    uint64_t from; /* replay begins after this: lsn, or where the round that was open began */
     uint32_t chunks;
     uint64_t bytes;
 };
@@ -510,6 +511,10 @@ void session_end_reading(struct session *session);
 void session_await_readers(struct session *session);
 
 /* --- journal.c --- */
+
+/* Where the round begins that is open after an event, by where the one before it did; UINT64_MAX:
+ * none is open. */
+uint64_t event_round(const struct event_place *place, uint64_t round_lsn);
 
 /* An event on its way to the journal. */
 struct journal_entry {

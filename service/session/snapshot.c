@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/point.h"
 #include "service/session/advance.h"
 #include "service/session/estimate.h"
 #include "service/session/session.h"
@@ -197,7 +198,8 @@ enum snapshot_effect snapshot_effect(const struct snapshot *snapshot, const stru
     if (event->kind == EVENT_SNAPSHOT_CLOSE)
         return snapshot->part_count > 0 ? SNAPSHOT_CLOSES : SNAPSHOT_STAYS;
     struct snapshot_part part = part_of(event);
-    if (snapshot_find(snapshot, &part.name) != NULL || snapshot->part_count >= SNAPSHOT_PARTS_MAX)
+    if ((snapshot_find(snapshot, &part.name) != NULL && !BUG(shard_twice)) ||
+        snapshot->part_count >= SNAPSHOT_PARTS_MAX)
         return SNAPSHOT_STAYS;
     bool all = snapshot->workers_expected > 0 &&
                snapshot->workers + is_new_worker(snapshot, &part) >= snapshot->workers_expected;
@@ -226,7 +228,7 @@ void snapshot_compute(struct snapshot *snapshot, enum snapshot_effect effect,
     if (adds(effect))
         work->add(gradient, event->summed ? 1 : event->examples, sum);
     if (effect != SNAPSHOT_ADDS)
-        work->mean(sum, examples, snapshot->mean->data, count);
+        work->mean(sum, BUG(mean_of_shards) ? 1 : examples, snapshot->mean->data, count);
 }
 
 void snapshot_publish(struct snapshot *snapshot, enum snapshot_effect effect,
@@ -255,7 +257,6 @@ static enum status read_shard(const struct plan *plan, const struct event *event
                               struct buffer *body, struct wire_gradient *out, struct fault *fault)
 {
     struct measure measure = {.rescale = 1, .clip_value = HUGE_VAL};
-
     enum status status = event_check_body(plan, event, body, fault);
 
     if (status != STATUS_OK)

@@ -7,6 +7,7 @@
 
 #include "service/core/contract.h"
 #include "service/core/log.h"
+#include "service/core/point.h"
 #include "service/session/advance.h"
 #include "service/session/session.h"
 
@@ -84,12 +85,14 @@ static enum snapshot_effect apply(struct change *change)
     if (change->event.kind == EVENT_SNAPSHOT) {
         PRE(session->state->current->step == change->event.step);
         snapshot_begin(snapshot, session->state->current, &change->event, &change->room);
+        POINT(after_snapshot);
     } else {
         effect = snapshot_effect(snapshot, &change->event);
         pthread_mutex_unlock(&session->mutex);
         snapshot_compute(snapshot, effect, &change->event, session->dtype, &change->gradient);
         pthread_mutex_lock(&session->mutex);
         snapshot_publish(snapshot, effect, &change->event);
+        POINT(after_shard);
     }
     session->dirty++;
     session->journal_since += change->gradient.size;

@@ -190,6 +190,7 @@ static void join(struct step *step, struct outcome *out)
     out->replayed = false;
     session->dirty++;
     session->journal_since += step->size;
+    POINT(after_join);
     step_start_waiting(step, &out->receipt);
     session_watch_round(session);
 }

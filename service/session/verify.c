@@ -62,28 +62,6 @@ static enum status compare_lines(void *context, const struct buffer *body, struc
     return STATUS_OK;
 }
 
-/* A checkpoint amid a round stands before the round, and the lines that were written with it after:
- * they are those of the steps before it. */
-static enum status find_late_lines(struct proof *proof, struct replay *before,
-                                   const struct checkpoint_place *place, struct fault *fault)
-{
-    const struct event_place *event = proof->session->events;
-
-    if (before->loaded.state->receipts.count == 0)
-        return STATUS_OK;
-    while (event != NULL && (event->lsn <= place->lsn ||
-                             (event->kind != EVENT_RECEIPTS && !event_steps(event->kind))))
-        event = event->next;
-    if (event == NULL || event->kind != EVENT_RECEIPTS)
-        return STATUS_OK;
-    struct replay now = proof->replay; /* the lines are compared with its own */
-    proof->replay = *before;
-    enum status status = session_replay_event(&proof->replay, event, fault);
-    *before = proof->replay;
-    proof->replay = now;
-    return status;
-}
-
 /* Lines that the replay has made and the journal does not have. Mind versions that kept none. */
 static void find_lost_lines(struct proof *proof, struct replay *before, const struct replay *after)
 {
@@ -129,7 +107,7 @@ static enum status replay_until(struct proof *proof, const struct checkpoint_pla
 
     for (const struct event_place *event = proof->session->events;
          event != NULL && event->lsn <= until && status == STATUS_OK; event = event->next) {
-        if (event->lsn <= place->lsn)
+        if (event->lsn <= place->from)
             continue;
         status = session_replay_event(&proof->replay, event, fault);
         proof->report->steps += event_steps(event->kind);
@@ -170,8 +148,7 @@ static enum status verify_session(struct proof *proof, struct fault *fault)
         enum status status = session_replay_start(session, place, &proof->replay, &why);
         proof->report->checkpoints++;
         proof->report->hashes += proof->replay.hashed;
-        if (status == STATUS_OK && sound)
-            status = find_late_lines(proof, &before, place, &why);
+
         if (status == STATUS_OK && sound) {
             find_lost_lines(proof, &before, &proof->replay);
             compare_checkpoint(proof, &before, &proof->replay, place);

@@ -1,7 +1,6 @@
 /* Waiting for others: for the open round to close, for a later step. Nobody waits once the engine
  * drains. */
 #include <pthread.h>
-#include <stdlib.h>
 
 #include "service/core/clock.h"
 #include "service/session/session.h"
@@ -131,16 +130,12 @@ enum status session_await_step(struct session *session, uint64_t after, double w
 
 void engine_drain(struct engine *engine)
 {
-    size_t count;
-    struct session **sessions;
-
     __atomic_store_n(&engine->draining, true, __ATOMIC_RELEASE);
-    sessions = engine_sessions(engine, &count);
-    for (size_t i = 0; i < count; i++) {
-        pthread_mutex_lock(&sessions[i]->mutex);
-        pthread_cond_broadcast(&sessions[i]->news);
-        pthread_mutex_unlock(&sessions[i]->mutex);
-        session_release(sessions[i]);
+    pthread_rwlock_rdlock(&engine->lock);
+    for (size_t i = 0; i < engine->count; i++) {
+        pthread_mutex_lock(&engine->sessions[i]->mutex);
+        pthread_cond_broadcast(&engine->sessions[i]->news);
+        pthread_mutex_unlock(&engine->sessions[i]->mutex);
     }
-    free(sessions);
+    pthread_rwlock_unlock(&engine->lock);
 }

@@ -77,6 +77,7 @@ static enum status dismiss(struct session *session, const char *name, bool *fail
         return status;
     commit_enqueue(session->engine->committer, &entry->item);
     status = commit_wait(&entry->item, fault);
+    POINT(after_dismiss);
     *failed = status != STATUS_OK;
     if (status == STATUS_OK) {
         pthread_mutex_lock(&session->mutex);

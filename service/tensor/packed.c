@@ -268,6 +268,8 @@ enum status packed_check(const struct layout *layout, enum gradient_form form, e
 {
     size_t wanted;
 
+    if (form >= FORM_NONE)
+        return fault_set(fault, STATUS_INVALID_FIELD, "", "there is no packed gradient");
     if (form == FORM_TOPK)
         return check_topk(layout, wire, bytes, fault);
     if (form == FORM_ROWS)

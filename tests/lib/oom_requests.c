@@ -24,6 +24,10 @@
 #define STEP OOM_STEP
 #define HASHED SESSION(", \"hash_every\": 1")
 #define WARY SESSION(", \"gradient\": {\"max_norm_ratio\": 2}")
+/* Of which the first gradient is a part. */
+#define ROUND(workers) SESSION(", \"aggregation\": {\"mode\": \"sync\", \"workers\": " workers "}")
+#define AHEAD SESSION(", \"aggregation\": {\"mode\": \"ssp\", \"accumulate\": 2}")
+#define OF(worker) "{\"worker\": \"" worker "\", \"gradients\": " TENSORS "}"
 enum {
     COUNT = 8,     /* numbers in the tensors */
     WARY_AFTER = 9 /* steps after the first: then there is an average of norms */
@@ -141,6 +145,22 @@ const struct oom_request oom_requests[] = {
      .idle = true},
     {"gradients_submit", S "/gradients", JSON, .text = ABNORMAL, .session = WARY,
      .steps = WARY_AFTER, .refused = 422},
+    {"gradients_submit", S "/gradients", JSON KEY, .text = OF("a"), .session = ROUND("3"),
+     .disk = true},
+    {"gradients_submit", S "/gradients", JSON "Prefer: wait=30\r\n", .text = OF("a"),
+     .session = ROUND("2"), .idle = true},
+    {"gradients_submit", S "/gradients?worker=a&kind=delta", RAW KEY WEIGHTS_TOO, .build = raw,
+     .session = ROUND("2"), .disk = true},
+    {"gradients_submit", S "/gradients?dry_run=true", JSON, .text = OF("a"), .session = ROUND("3")},
+    {"gradients_submit", S "/gradients?dry_run=true", JSON WEIGHTS_TOO, .text = OF("a"),
+     .session = ROUND("2")},
+    {"gradients_submit", S "/gradients?worker=a", RAW KEY, .build = raw, .session = AHEAD},
+    {"workers_list", S "/workers", .headers = "", .session = ROUND("2")},
+    {"workers_list", S "/workers", .headers = "", .idle = true},
+    {"workers_dismiss", S "/workers/first", .headers = "", .disk = true},
+    {"workers_dismiss", S "/workers/first", .headers = "", .session = ROUND("2"), .idle = true},
+    {"workers_dismiss", S "/workers/first", .headers = "", .session = CHECKPOINT},
+    {"parameters_fetch", S "/parameters?after=0&wait=0.001", .headers = ""},
     {"parameters_fetch", S "/parameters", .headers = ""},
     {"parameters_fetch", S "/parameters", .headers = ACCEPT("application/vnd.safetensors")},
     {"parameters_fetch", S "/parameters?tensors=w,s&dtype=bf16", ACCEPT("application/octet-stream"),

@@ -218,7 +218,7 @@ START_TEST(a_wait_is_no_longer_than_the_server_allows)
     ck_assert_int_eq(answer_number(&answer, "received"), 7);
     ck_assert_ptr_null(json_object_get(answer.json, "parameters"));
     answer_close(&answer);
-    answer = remote_send(&one, "GET", "/parameters?after=0&wait=1", NULL, 304);
+    answer = remote_send(&one, "GET", "/parameters?after=0&wait=0.01", NULL, 304);
     answer_close(&answer);
     remote_refused(&one, "GET", "/parameters?after=0&wait=1.01", NULL, 422, "invalid_field");
     stop();
@@ -412,7 +412,7 @@ END_TEST
 START_TEST(a_round_survives_a_kill_with_its_timeout)
 {
     struct remote one =
-        one_weight("\"mode\": \"sync\", \"workers\": 3, \"quorum\": 1, \"timeout_s\": 0.5");
+        one_weight("\"mode\": \"sync\", \"workers\": 3, \"quorum\": 1, \"timeout_s\": 0.3");
     struct answer answer = hear(contribute(&one, "a", ""), 202);
 
     answer_close(&answer);
