@@ -17,7 +17,8 @@ enum { WAIT_S = 20 };
 static const char *const fleeting[] = {"created_at", "request_id", "stages",
                                        "number",     "last_seen",  "durable_step"};
 /* The hash is of the weights and all other state. The last only where something may be in it. */
-static const char *const parts[] = {"", "/hash", "/steps?tensors=false", "/workers", "/quarantine"};
+static const char *const parts[] = {"",         "/hash",      "/steps?tensors=false",
+                                    "/workers", "/snapshots", "/quarantine"};
 static size_t part_count;
 static size_t fleeting_count;
 
