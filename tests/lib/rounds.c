@@ -147,7 +147,8 @@ struct buffer *offers_plain(const struct offer *members, size_t member_count, en
     offers_sort(sorted, member_count);
     for (size_t k = 0; k < member_count; k++) {
         struct submission submission = offer_submission(&sorted[k], count);
-        weight += sorted[k].examples;
+        double n = member_count > 1 ? sorted[k].examples : 1; /* alone it is the mean */
+        weight += n;
         for (size_t i = 0; i < count; i++) {
             double g = read_wire(sorted[k].wire, submission.buffer->data, i);
             if (dtype == DTYPE_F32)
@@ -155,7 +156,7 @@ struct buffer *offers_plain(const struct offer *members, size_t member_count, en
             if (sorted[k].delta)
                 g = -g;
             if (plain == PLAIN_MEAN)
-                sum[i] += sorted[k].examples * g;
+                sum[i] += n * g;
             else if (plain == PLAIN_SUM)
                 sum[i] += g;
             else
