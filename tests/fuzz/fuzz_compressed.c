@@ -1,5 +1,5 @@
-/* libFuzzer target: any bytes as a compressed gradient. What is taken must pass the check of what is
- * read from disk, and be readable; and any bytes as each packed form. */
+/* libFuzzer target: any bytes as a compressed gradient. What is taken must pass the check of
+ * what is read from disk, and be readable; and any bytes as each packed form. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

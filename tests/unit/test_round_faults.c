@@ -292,8 +292,8 @@ START_TEST(a_rewind_drops_the_open_round)
 }
 END_TEST
 
-/* A checkpoint that was made amid a round is no checkpoint of the step before it: what changed since
- * is not of that step. */
+/* A checkpoint that was made amid a round is no checkpoint of the step before it: what changed
+ * since is not of that step. */
 START_TEST(a_checkpoint_amid_a_round_is_not_of_the_step_before)
 {
     struct past past = open_past(1, 0);
