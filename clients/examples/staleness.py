@@ -43,6 +43,8 @@ import numpy  # noqa: E402
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python"))
 import descent  # noqa: E402
 
+import picture  # noqa: E402
+
 WORKERS, BATCH, SEED = 8, 32, 1
 FAST_S, SLOW_S, SPAN = 0.05, 0.25, 100  # how long a gradient takes; a run lasts SPAN fast ones
 LR, CLIP, LAMBDA = 1.0, 0.3, 8.0
@@ -263,21 +265,15 @@ def verdict(runs):
 
 
 def draw(path, runs):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    ink, grey = "#22272e", "#6e7781"
     colours = {
-        "one worker": grey,
+        "one worker": picture.GREY,
         "async": "#cf222e",
         "async, scaled": "#8250df",
-        "DCASGD": "#1f6feb",
+        "DCASGD": picture.BLUE,
         "sync": "#bf8700",
-        "sync, 7 of 8": "#2da44e",
+        "sync, 7 of 8": picture.GREEN,
     }
-    figure = pyplot.figure(figsize=(11, 7), dpi=100)
+    figure = picture.pyplot().figure(figsize=(11, 7), dpi=100)
     grid = figure.add_gridspec(
         2,
         2,
@@ -320,11 +316,13 @@ def draw(path, runs):
             fontsize=10,
             va="center",
         )
-    by_step.text(3, 0.182, "one worker: nothing is late", color=grey, fontsize=10)
-    by_step.set_xlabel("step of the server", color=ink)
-    by_time.set_xlabel("seconds", color=ink)
-    by_step.set_title("loss (log scale), the first steps", loc="left", fontsize=10, color=grey)
-    by_time.set_title("by the clock", loc="left", fontsize=10, color=grey)
+    by_step.text(3, 0.182, "one worker: nothing is late", color=picture.GREY, fontsize=10)
+    by_step.set_xlabel("step of the server", color=picture.INK)
+    by_time.set_xlabel("seconds", color=picture.INK)
+    by_step.set_title(
+        "loss (log scale), the first steps", loc="left", fontsize=10, color=picture.GREY
+    )
+    by_time.set_title("by the clock", loc="left", fontsize=10, color=picture.GREY)
     by_time.tick_params(labelleft=False)
 
     late = figure.add_subplot(grid[1, :])
@@ -346,22 +344,15 @@ def draw(path, runs):
     late.set_yscale("symlog", linthresh=10)
     late.set_yticks([0, 5, 10, 100], ["0", "5", "10", "100"])
     late.set_xlim(-1, most + 1)
-    late.set_xlabel("steps that it was late", color=ink)
+    late.set_xlabel("steps that it was late", color=picture.INK)
     title = "gradients of plain async, from the server's ledger"
-    late.set_title(title, loc="left", fontsize=10, color=grey)
-    for axes in (by_step, by_time, late):
-        axes.minorticks_off()
-        axes.grid(axis="y", color="#d8dee4", linewidth=0.7)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(colors=ink)
+    late.set_title(title, loc="left", fontsize=10, color=picture.GREY)
+    picture.plain(by_step, by_time, late)
     title = "Late gradients, and what helps"
     about = "Eight workers, one of them five times as slow; logistic regression; one rate for all"
-    figure.text(0.05, 0.945, title, fontsize=15, weight="bold", color=ink)
-    figure.text(0.05, 0.905, about, fontsize=10, color=grey)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, pil_kwargs={"optimize": True})
-    pyplot.close(figure)
+    figure.text(0.05, 0.945, title, fontsize=15, weight="bold", color=picture.INK)
+    figure.text(0.05, 0.905, about, fontsize=10, color=picture.GREY)
+    picture.save(figure, path)
 
 
 def main():
