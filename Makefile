@@ -210,7 +210,7 @@ check-scalar: deps-check deps-clang ## compare the bits of vector, scalar and cl
 	cmp build/release/bits.txt build/scalar/bits.txt; cmp build/release/bits.txt build/clang/bits.txt; echo "the same bits: vector, scalar, clang"
 	@$(MAKE) --no-print-directory FLAVOUR=scalar check-suites SUITES="optimizers golden updates update_numbers dtype"
 
-$(B)/tests/bits: $(LIB) $(B)/tests/bits.o $(B)/tests/lib/rules.o $(B)/tests/lib/testing.o
+$(B)/tests/bits: $(LIB) $(B)/tests/bits.o $(B)/tests/lib/rules.o $(B)/tests/lib/packings.o $(B)/tests/lib/testing.o
 	$(call say,LINK,$@)
 	$(Q)$(CXX) $(COMMON) -o $@ $^ $(LDLIBS)
 
