@@ -132,7 +132,7 @@ deps-container:
 	$(call install,$(DEPS_CONTAINER))
 
 # --- running ---------------------------------------------------------------------------------------------------------
-.PHONY: demo gallery serve install uninstall
+.PHONY: demo gallery staleness-demo federated-demo serve install uninstall
 demo: deps-demo ## train a classifier of handwritten digits through a server of its own (installs what is missing)
 	@$(MAKE) --no-print-directory build/descent
 	@clients/examples/with_server.sh $(PYTHON) clients/examples/digits.py --picture build/demo/loss.png
@@ -140,6 +140,14 @@ demo: deps-demo ## train a classifier of handwritten digits through a server of 
 gallery: deps-demo ## train one small network with every rule and draw all the loss curves in one picture
 	@$(MAKE) --no-print-directory build/descent
 	@clients/examples/with_server.sh $(PYTHON) clients/examples/gallery.py --picture build/gallery/gallery.png
+
+staleness-demo: deps-demo ## late gradients of eight workers, one of them slow, and what helps
+	@$(MAKE) --no-print-directory build/descent
+	@clients/examples/with_server.sh $(PYTHON) clients/examples/staleness.py --picture build/staleness/staleness.png
+
+federated-demo: deps-demo ## ten clients that keep their data train one model: FedAvg, FedAdam, FedYogi
+	@$(MAKE) --no-print-directory build/descent
+	@clients/examples/with_server.sh $(PYTHON) clients/examples/federated.py --picture build/federated/federated.png
 
 serve: deps ## run a server on 127.0.0.1:8080 with ./descent-data
 	@$(MAKE) --no-print-directory build/descent

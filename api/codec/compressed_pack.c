@@ -46,7 +46,7 @@ static void add_one_bits(unsigned char *to, size_t at, const unsigned char *from
     for (size_t i = 0; i < count; i += 8) {
         unsigned turned = 0;
         for (unsigned k = 0; k < 8; k++)
-            turned |= (unsigned)((from[i / 8] >> (7 - k) & 1U) == 0) << k;
+            turned |= ((unsigned)from[i / 8] >> (7 - k) & 1U) == 0 ? 1U << k : 0;
         unsigned char byte = (unsigned char)turned;
         add_codes(to, at + i, &byte, count - i < 8 ? count - i : 8, 1, true);
     }

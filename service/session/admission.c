@@ -207,7 +207,7 @@ static enum status propose(struct step *step, struct fault *fault)
         step->offset = 0;
         step->size = size;
         event_propose(session->state, session->plan, &session->spec, &step->event, step->gathering,
-                      step->body);
+                      step->body, step->notes);
     }
     pthread_mutex_lock(&session->mutex);
     return step->joined != NULL ? STATUS_OK
@@ -236,7 +236,7 @@ static enum status rehearse(struct step *step, struct outcome *out, struct fault
     }
     if (status == STATUS_OK) {
         event_apply(&copy, session->plan, &session->spec, &step->event, step->gathering, step->body,
-                    step->offset, NULL, step->next, &line);
+                    step->offset, step->notes, step->next, &line);
         *out = (struct outcome){.receipt = line.receipt, .revision = step->next};
         step->next = NULL;
     }

@@ -39,7 +39,8 @@ static double careful_norm(const struct wire_gradient *gradient, size_t from, si
     return rescale * largest * sqrt(sum);
 }
 
-/* How many of elements start .. end-1 are not finite; *first: the first of them, if there is one. */
+/* How many of elements start .. end-1 are not finite; *first: the first of them, if there is
+ * one. */
 static size_t find_nonfinite(const struct wire_gradient *gradient, size_t start, size_t end,
                              size_t *first)
 {

@@ -102,7 +102,7 @@ static size_t gradient_size(size_t count, const struct event *event)
 }
 
 /* The proposal is aligned as a buffer is. */
-size_t event_proposal_offset(size_t count, const struct event *event)
+static size_t proposal_offset(size_t count, const struct event *event)
 {
     return (gradient_size(count, event) + 63) / 64 * 64;
 }
@@ -112,7 +112,7 @@ size_t event_body_size(const struct plan *plan, size_t count, const struct event
     switch (event->kind) {
     case EVENT_GRADIENT:
         if (plan->proposal_count > 0)
-            return event_proposal_offset(count, event) +
+            return proposal_offset(count, event) +
                    plan->proposal_count * dtype_size(plan->rule->dtype);
         return gradient_size(count, event);
     case EVENT_CONTRIBUTION:
@@ -248,19 +248,20 @@ static struct wire_gradient estimate_of(struct state *state, const struct plan *
 }
 
 void event_propose(struct state *state, const struct plan *plan, const struct spec *spec,
-                   const struct event *event, struct gathering *gathering, struct buffer *body)
+                   const struct event *event, struct gathering *gathering, struct buffer *body,
+                   struct tensor_note *notes)
 {
     double hyper[HYPERS_MAX];
     struct advance advance;
     struct event as;
     struct wire_gradient gradient =
-        estimate_of(state, plan, spec, event, gathering, body, 0, NULL, &as);
+        estimate_of(state, plan, spec, event, gathering, body, 0, notes, &as);
 
     if (gradient.form == FORM_NONE)
         return;
     set_advance(state, plan, spec, &as, &gradient, hyper, &advance);
     advances(spec->dtype)
-        ->propose(&advance, body->data + event_proposal_offset(plan->layout->count, event));
+        ->propose(&advance, body->data + proposal_offset(plan->layout->count, event));
 }
 
 /* Of a gradient that was not applied there is nothing to tell but what was not finite. */
@@ -386,7 +387,7 @@ static void close_round(struct state *state, const struct plan *plan, const stru
     if (gathering != NULL)
         tell_round(gathering, spec, &as, line);
     if (plan->proposal_count > 0)
-        proposal = body->data + body_offset + event_proposal_offset(plan->layout->count, event);
+        proposal = body->data + body_offset + proposal_offset(plan->layout->count, event);
     if (gradient.form == FORM_NONE)
         apply_nothing(state, plan, notes, next, &line->receipt);
     else

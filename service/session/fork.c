@@ -256,7 +256,7 @@ static struct buffer *body_of(struct fork *fork, struct buffer *body, const stru
         return NULL;
     if (event->form != FORM_NONE)
         memcpy(joined->data, body->data, event_gradient(fork->parent->layout, event, body, 0).size);
-    event_propose(fork->state, fork->plan, &fork->spec, event, gathering, joined);
+    event_propose(fork->state, fork->plan, &fork->spec, event, gathering, joined, fork->notes);
     return joined;
 }
 

@@ -63,7 +63,7 @@ static bool find_own(const struct session *session, uint64_t lineage, uint64_t s
                      struct position *out)
 {
     const struct event_place *event = session->events;
-    const struct checkpoint_place *oldest = session->checkpoints, *checkpoint = oldest;
+    const struct checkpoint_place *oldest = session->checkpoints, *checkpoint = NULL;
 
     while (oldest != NULL && oldest->next != NULL)
         oldest = oldest->next;
@@ -74,8 +74,10 @@ static bool find_own(const struct session *session, uint64_t lineage, uint64_t s
         *out = (struct position){event->lsn + event->chunks - 1, {lineage, step}};
         return true;
     }
-    while (checkpoint != NULL && (checkpoint->lineage != lineage || checkpoint->step != step))
-        checkpoint = checkpoint->next;
+    /* The oldest of that revision: later ones may have another configuration. */
+    for (const struct checkpoint_place *at = session->checkpoints; at != NULL; at = at->next)
+        if (at->lineage == lineage && at->step == step)
+            checkpoint = at;
     if (checkpoint == NULL)
         return false;
     *out = (struct position){checkpoint->lsn, {lineage, step}};

@@ -304,9 +304,8 @@ void nonfinite_of_notes(const struct tensor_note *notes, const struct layout *la
 void notes_of_nonfinite(const struct nonfinite_counts *counts, const struct layout *layout,
                         struct tensor_note *notes);
 
-/* Bytes of an event's body, and where in it the rule's proposal lies (after the gradient). */
+/* Bytes of an event's body. */
 size_t event_body_size(const struct plan *plan, size_t count, const struct event *event);
-size_t event_proposal_offset(size_t count, const struct event *event);
 
 /* Whether it closes a round: all that came of one step is in. */
 static inline bool event_closes(uint32_t kind)
@@ -322,15 +321,17 @@ enum status event_check_body(const struct plan *plan, const struct event *event,
  * them. */
 bool event_base_kept(const struct state *state, const struct event *event);
 
-/* Room for the round that an event closes: *out is NULL for one that stands alone. False when memory
- * is out. The state is as it will be before the event, but for `more` contributions. */
+/* Room for the round that an event closes: *out is NULL for one that stands alone. False when
+ * memory is out. The state is as it will be before the event, but for `more` contributions. */
 bool event_gathering(struct state *state, const struct plan *plan, const struct spec *spec,
                      const struct event *event, size_t more, struct gathering **out);
 
 /* What the rule proposes for an EVENT_GRADIENT whose body this is, into the body after the
- * gradient. The state does not change, but for the room of the mean. */
+ * gradient. The state does not change, but for the room of the mean. notes: as for event_apply, for
+ * norms are summed tensor by tensor where there are any. */
 void event_propose(struct state *state, const struct plan *plan, const struct spec *spec,
-                   const struct event *event, struct gathering *gathering, struct buffer *body);
+                   const struct event *event, struct gathering *gathering, struct buffer *body,
+                   struct tensor_note *notes);
 
 /* What an event makes of a state: a pure function of state, configuration, head and body, for live
  * steps and replay alike. It cannot fail: *next was made by revision_new with room for the weights

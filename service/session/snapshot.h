@@ -47,8 +47,8 @@ struct snapshot {
 /* Frees all but `last`. */
 void snapshot_drop(struct snapshot *snapshot);
 
-/* A configuration without SVRG keeps none. last: the newest number when it was set, for a replay may
- * see the change again when there is a newer snapshot. */
+/* A configuration without SVRG keeps none. last: the newest number when it was set, for a replay
+ * may see the change again when there is a newer snapshot. */
 void snapshot_fit(struct snapshot *snapshot, const struct spec *spec, uint64_t last);
 
 /* Whether the mean is computed where the sum is: in double. */

@@ -9,7 +9,8 @@
 #include "service/kernel/real.h"
 
 /* What formats 3 and 4 have more stands at the end. A configuration that uses nothing of it is
- * written in the format before: so the digest of a request to create a session stays what it was. */
+ * written in the format before: so the digest of a request to create a session stays what it
+ * was. */
 enum { SPEC_FORMAT_FIRST = 2, SPEC_FORMAT = 4, NAME_BYTES = 64 };
 
 void spec_init(struct spec *spec)

@@ -1,7 +1,7 @@
 /* The mean of a round's gradients, f32, on the threads of the crew: what it reads and writes a
- * second beside a triad a = b + s c over vectors of the same length on as many threads, both best
- * of several rounds that take turns. One pass over each member is 4 bytes an element and member; the
- * mean itself is 4 more. */
+ * second beside a triad a = b + s c over vectors of the same length on as many threads, both
+ * best of several rounds that take turns. One pass over each member is 4 bytes an element and
+ * member; the mean itself is 4 more. */
 #include <stdlib.h>
 
 #include "service/core/buffer.h"

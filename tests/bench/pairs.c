@@ -1,6 +1,6 @@
-/* SVRG: a step that sends both gradients of its batch beside a plain step, a million parameters, not
- * journaled and journaled, one client; and a bare server that reads one body and two. A pair is
- * twice the transfer and one pass of arithmetic: aimed at no more than the second transfer. */
+/* SVRG: a step that sends both gradients of its batch beside a plain step, a million parameters,
+ * not journaled and journaled, one client; and a bare server that reads one body and two. A pair
+ * is twice the transfer and one pass of arithmetic: aimed at no more than the second transfer. */
 #include <stdlib.h>
 
 #include "tests/bench/bench.h"

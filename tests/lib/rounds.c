@@ -122,7 +122,7 @@ static double read_wire(enum dtype wire, const void *data, size_t i)
     return (half & 0x8000u) != 0 ? -value : value;
 }
 
-void offers_sort(struct offer *members, size_t member_count)
+static void sort_offers(struct offer *members, size_t member_count)
 {
     for (size_t i = 1; i < member_count; i++)
         for (size_t k = i; k > 0; k--) {
@@ -144,10 +144,11 @@ struct buffer *offers_plain(const struct offer *members, size_t member_count, en
 
     ck_assert(sum != NULL && out != NULL && member_count <= OFFERS_MAX);
     memcpy(sorted, members, member_count * sizeof *members);
-    offers_sort(sorted, member_count);
+    sort_offers(sorted, member_count);
     for (size_t k = 0; k < member_count; k++) {
         struct submission submission = offer_submission(&sorted[k], count);
-        weight += sorted[k].examples;
+        double n = member_count > 1 ? sorted[k].examples : 1; /* alone it is the mean */
+        weight += n;
         for (size_t i = 0; i < count; i++) {
             double g = read_wire(sorted[k].wire, submission.buffer->data, i);
             if (dtype == DTYPE_F32)
@@ -155,7 +156,7 @@ struct buffer *offers_plain(const struct offer *members, size_t member_count, en
             if (sorted[k].delta)
                 g = -g;
             if (plain == PLAIN_MEAN)
-                sum[i] += sorted[k].examples * g;
+                sum[i] += n * g;
             else if (plain == PLAIN_SUM)
                 sum[i] += g;
             else
@@ -313,7 +314,7 @@ void rounds_hold_members(struct session *session, uint64_t step, const struct of
 
     ck_assert_uint_le(member_count, OFFERS_MAX);
     memcpy(expected.sorted, members, member_count * sizeof *members);
-    offers_sort(expected.sorted, member_count);
+    sort_offers(expected.sorted, member_count);
     if (session_steps(session, NULL, step, step, hold_line, &expected, &oldest, &fault) !=
         STATUS_OK)
         ck_abort_msg("session_steps: %s", fault.detail);

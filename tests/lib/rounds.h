@@ -38,7 +38,6 @@ struct receipt offer_repeated(struct session *session, const struct offer *offer
 /* What a round of these is worth, by plain loops in double, in `dtype`: ordered by name, seq and
  * place in the array. */
 enum plain { PLAIN_MEAN, PLAIN_SUM, PLAIN_VOTE };
-void offers_sort(struct offer *members, size_t member_count);
 struct buffer *offers_plain(const struct offer *members, size_t member_count, enum plain plain,
                             enum dtype dtype, size_t count);
 

@@ -196,7 +196,7 @@ START_TEST(a_wait_is_no_longer_than_the_server_allows)
     static const char *const ignored[] = {"Prefer: wait=soon\r\n", "Prefer: wait=-1\r\n",
                                           "Prefer: wait=1.5\r\n",  "Prefer: wait\r\n",
                                           "Prefer: wait=0\r\n",    "Prefer: return=minimal\r\n"};
-    char name[8];
+    char name[16];
 
     start_with(options);
     struct remote one = one_weight("\"mode\": \"sync\", \"workers\": 100");

@@ -9,6 +9,7 @@ import uuid
 from . import safetensors, tensors, wire
 from .errors import ConnectionFailed, Error
 from .history import History, moment
+from .snapshots import Snapshots, number_of
 from .workers import WAIT_MAX_S, Workers, step_of
 
 _SEQ_NEVER = 2**53 - 1  # no worker gets there; see Session.step
@@ -47,7 +48,7 @@ class Parameters(dict):
     etag = None
 
 
-class Session(History, Workers):
+class Session(History, Workers, Snapshots):
     """A handle of one session: `id`, and what can be done with it.
 
     forked   of a handle that `fork` returned: what became of the parent's state, a dict with
@@ -89,6 +90,9 @@ class Session(History, Workers):
         worker=None,
         kind=None,
         wait=None,
+        compression=None,
+        snapshot=None,
+        snapshot_gradients=None,
         **hyperparameters,
     ):
         """Applies a gradient, {name: array} with every tensor of the session. Returns a Receipt.
@@ -108,10 +112,16 @@ class Session(History, Workers):
         worker               who sends it, in place of the handle's worker and without a number of
                              its own: mode "sync" wants a name
         kind                 "delta": what is sent is w_client - w_fetched
+        snapshot, snapshot_gradients   SVRG: a Snapshot or its number, and the gradient of the same
+                             batch at its weights
         wait                 seconds to wait until the round of this contribution is closed (or, in
-                             mode "ssp", until the others have caught up); without it, or when they
+                             mode "ssp", until the others have caught up; or until the snapshot has
+                             all of its shards); without it, or when they
                              are over, receipt.waiting may be True: the contribution is kept, and
                              `parameters(after=receipt, wait=...)` gets the weights it leads to
+        compression          descent.Int8(), Sign(), TopK(fraction), TwoBit(threshold) or Rows():
+                             sends fewer bytes; what they leave out is added to the next gradient.
+                             Keep one object for all steps of a worker
         key                  an Idempotency-Key of your own, kept across a restart of your program;
                              by default every call draws a new one
 
@@ -126,11 +136,17 @@ class Session(History, Workers):
         thereby settled; which of your batches it was, `cursor` tells.
         """
         fields = dict(hyperparameters, base_step=base_step, loss=loss, examples=examples, lr=lr)
-        fields.update(cursor=cursor, kind=kind)
+        fields.update(cursor=cursor, kind=kind, snapshot=number_of(snapshot))
         numbered = worker is None and key is None and self.worker is not None and not dry_run
         fields["worker"] = None if numbered else worker or self.worker
         fields = {name: wire.plain(value) for name, value in fields.items() if value is not None}
-        request = self._step_request(gradients, dtype, fields)
+        encoded = None if compression is None else compression.encode(gradients)
+        if snapshot_gradients is None:
+            request = self._step_request(gradients, dtype, fields, encoded)
+        elif compression is None:
+            request = self._pair_request(gradients, snapshot_gradients, dtype, fields)
+        else:
+            raise ValueError("a pair of gradients is sent plain: leave compression out")
         if return_parameters:
             request["headers"]["Prefer"] = "return=representation"
             media = wire.JSON if self.client.format == "json" else wire.SAFETENSORS
@@ -140,10 +156,14 @@ class Session(History, Workers):
         if dry_run:
             request["query"]["dry_run"] = "true"
             return self._submit(request)
-        if not numbered:
-            return self._step_by_key(request, key or uuid.uuid4().hex, wait)
-        with self._lock:
-            return self._step_by_sequence(request, wait)
+        if numbered:
+            with self._lock:
+                receipt = self._step_by_sequence(request, wait)
+        else:
+            receipt = self._step_by_key(request, key or uuid.uuid4().hex, wait)
+        if encoded is not None and receipt.get("status") != "skipped":
+            compression.arrived(encoded)
+        return receipt
 
     def parameters(
         self,
@@ -228,12 +248,18 @@ class Session(History, Workers):
 
     # --- how a step is sent ---
 
-    def _step_request(self, gradients, dtype, fields):
-        if self.client.format == "json":
+    def _step_request(self, gradients, dtype, fields, encoded=None):
+        if encoded is None and self.client.format == "json":
             lists = {name: tensors.to_lists(value) for name, value in gradients.items()}
             body = {"gradients": lists, **fields}
             return {"headers": {"Content-Type": wire.JSON}, "query": {}, "body": body}
-        body, media, query = self._encode(gradients, dtype)
+        if encoded is not None:
+            if dtype is not None:
+                raise ValueError("dtype is for gradients that are not compressed")
+            body = safetensors.dumps(encoded.entries, encoded.metadata)
+            media, query = wire.SAFETENSORS, {}
+        else:
+            body, media, query = self._encode(gradients, dtype)
         for name, value in fields.items():
             query[name] = value if isinstance(value, str) else json.dumps(value)
         return {"headers": {"Content-Type": media}, "query": query, "body": body}
@@ -323,7 +349,8 @@ class Session(History, Workers):
         media = wire.media_type(answer)
         if media == wire.JSON:
             document = wire.document_of(answer)
-            return _parameters(wire.arrays_of(document["parameters"]), document, answer)
+            tensors_in = document.get("parameters", document.get("gradient"))
+            return _parameters(wire.arrays_of(tensors_in), document, answer)
         if media == wire.SAFETENSORS:
             found, metadata = safetensors.loads(answer.body)
             return _parameters(found, metadata, answer)

@@ -7,7 +7,8 @@ from . import wire
 from .errors import Error
 
 WAIT_MAX_S = 60  # the longest that a server is asked to wait at once; more is asked for again
-_PAUSE_FIRST_S, _PAUSE_MAX_S = 0.02, 1.0
+_PAUSE_FIRST_S, _PAUSE_MAX_S = 0.01, 1.0
+_PASSING = ("too_far_ahead", "snapshot_collecting")  # refusals that time mends
 
 
 class Workers:
@@ -30,7 +31,8 @@ class Workers:
 
     def _await_round(self, send, wait):
         """Sends a contribution, again and again under the same key or number, until its round is
-        closed and nobody is too far behind, or `wait` seconds have passed."""
+        closed, nobody is too far behind and its snapshot is ready, or `wait` seconds have
+        passed."""
         deadline, pause = time.monotonic() + (wait or 0), _PAUSE_FIRST_S
         while True:
             left = deadline - time.monotonic()
@@ -40,7 +42,7 @@ class Workers:
                 if not receipt.waiting or time.monotonic() >= deadline:
                     return receipt
             except Error as error:
-                if error.code != "too_far_ahead" or time.monotonic() >= deadline:
+                if error.code not in _PASSING or time.monotonic() >= deadline:
                     raise
                 time.sleep(pause)
                 pause = min(2 * pause, _PAUSE_MAX_S)
