@@ -5,6 +5,8 @@
  *
  * in the session's dtype, which is what the journal keeps. So rounds, rules and replay know nothing
  * of snapshots. */
+#include <math.h>
+
 #include "service/core/contract.h"
 #include "service/session/estimate.h"
 #include "service/session/step.h"
@@ -98,4 +100,16 @@ void step_uncorrect(struct step *step)
     buffer_release(step->corrected.buffer);
     step->submission = step->given;
     step->given = NULL;
+}
+
+const char *step_member_at_fault(const struct step *step)
+{
+    const struct submission *given = step->given;
+    double value;
+
+    if (given == NULL) /* it is no pair */
+        return "gradients";
+    size_t at = given->offset + step->bad_index * dtype_size(given->dtype);
+    dtype_convert(DTYPE_F64, &value, given->dtype, given->buffer->data + at, 1);
+    return isfinite(value) ? "snapshot_gradients" : "gradients";
 }

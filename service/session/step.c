@@ -72,8 +72,8 @@ static enum status measure_gradient(struct step *step, struct fault *fault)
         return STATUS_OK;
     /* Now or at an attempt before this one, which has replaced them. */
     if (spec->gradient.nonfinite == NONFINITE_REJECT)
-        return check_finite(step->session->layout, "gradients", step->bad_count, step->bad_index,
-                            STATUS_NONFINITE_GRADIENT, fault);
+        return check_finite(step->session->layout, step_member_at_fault(step), step->bad_count,
+                            step->bad_index, STATUS_NONFINITE_GRADIENT, fault);
     nonfinite_of_notes(step->notes, step->session->layout, &step->event.nonfinite);
     if (spec->gradient.nonfinite == NONFINITE_SKIP) {
         step->event.kind = EVENT_SKIP;

@@ -77,6 +77,9 @@ void step_land(struct step *step);
 enum status step_correct(struct step *step, struct fault *fault);
 void step_uncorrect(struct step *step);
 
+/* Which member of the request has the number at bad_index that is not finite. */
+const char *step_member_at_fault(const struct step *step);
+
 /* SNAPSHOT_STALE when another snapshot has taken the place of the one that corrected the step.
  * Mutex held. */
 enum status step_check_snapshot(const struct step *step, struct fault *fault);

@@ -13,6 +13,7 @@
 #include "storage/store.h"
 #include "tests/lib/engines.h"
 #include "tests/lib/faulty_store.h"
+#include "tests/lib/packings.h"
 #include "tests/lib/testing.h"
 
 enum { COUNT = 1031, PARTS = 5 };
@@ -318,6 +319,8 @@ START_TEST(a_pair_is_a_step_with_its_estimate)
 }
 END_TEST
 
+static void check_replay(struct session *session);
+
 /* --- when it is ready, what it takes --- */
 
 START_TEST(a_part_counts_once)
@@ -483,6 +486,68 @@ START_TEST(what_cannot_be_is_refused)
 }
 END_TEST
 
+START_TEST(what_is_not_finite_of_a_pair_is_named)
+{
+    struct spec spec = svrg_spec(dtypes[_i % 2], "sgd");
+    struct session *session = engines_create(engine, "s", &spec, COUNT);
+    uint64_t number = make_ready(session, 1);
+    struct buffer *good = engines_gradient(DTYPE_F32, COUNT, &numbers);
+    struct buffer *bad = engines_gradient(DTYPE_F32, COUNT, &numbers);
+    float infinite = INFINITY;
+    struct fault fault;
+
+    memcpy(bad->data + 17 * sizeof infinite, &infinite, sizeof infinite);
+    struct submission submission = pair_of(bad, good, DTYPE_F32, number);
+    ck_assert_int_eq(engines_submit(session, &submission, NULL, NULL, &fault),
+                     STATUS_NONFINITE_GRADIENT);
+    ck_assert_str_eq(fault.where, "/gradients/w");
+    submission = pair_of(good, bad, DTYPE_F32, number);
+    ck_assert_int_eq(engines_submit(session, &submission, NULL, NULL, &fault),
+                     STATUS_NONFINITE_GRADIENT);
+    ck_assert_str_eq(fault.where, "/snapshot_gradients/w");
+    ck_assert_ptr_nonnull(strstr(fault.detail, "index 17"));
+    buffer_release(good);
+    buffer_release(bad);
+    session_release(session);
+}
+END_TEST
+
+/* Shards may come compressed: they count as the numbers that they stand for. */
+START_TEST(a_compressed_shard_is_the_numbers_it_stands_for)
+{
+    enum gradient_form form = (enum gradient_form)(FORM_INT8 + _i);
+    enum dtype own = dtypes[_i % 2];
+    struct spec spec = svrg_spec(own, "sgd");
+    struct session *session = engines_create(engine, "s", &spec, COUNT);
+    struct packing packing =
+        packing_random(session_layout(session), form, DTYPE_F32, 0.5, testing_random(&numbers));
+    struct buffer *packed = buffer_new(packing.gradient.size);
+    struct buffer *dense = engines_gradient(DTYPE_F32, COUNT, &numbers);
+    uint64_t number = make(session, 2, (double)NAN).number;
+
+    memcpy(packed->data, packing.gradient.data, packing.gradient.size);
+    struct shard shard = shard_of(packed, DTYPE_F32, 3, "a", NULL);
+    shard.form = form;
+    shard.size = packing.gradient.size;
+    ck_assert_int_eq(try_add(session, number, &shard, NULL), STATUS_OK);
+    check_replay(session);
+    shard = shard_of(dense, DTYPE_F32, 5, "b", NULL);
+    ck_assert_int_eq(try_add(session, number, &shard, NULL), STATUS_OK);
+    check_replay(session);
+    struct buffer *mean = mean_of(session);
+    for (size_t i = 0; i < COUNT; i++) {
+        double sum = 3 * rounded(packing.values[i], own) + 5 * element(dense, DTYPE_F32, own, i);
+        if (element(mean, own, own, i) != rounded(sum / 8, own))
+            ck_abort_msg("form %d: element %zu", (int)form, i);
+    }
+    buffer_release(mean);
+    buffer_release(dense);
+    buffer_release(packed);
+    packing_free(&packing);
+    session_release(session);
+}
+END_TEST
+
 START_TEST(a_repeated_pair_gets_its_receipt_under_a_newer_snapshot)
 {
     struct spec spec = svrg_spec(DTYPE_F32, "adam");
@@ -590,8 +655,8 @@ static void check_twice(struct session *session)
     ck_assert_int_eq(session_replay_start(session, session->checkpoints, &replay, &fault),
                      STATUS_OK);
     for (place = session->events; place != NULL; place = place->next)
-        if (snapshot_is_event(place->kind) && place->lsn <= session->checkpoints->lsn &&
-            place->lineage == session->lineage)
+        if ((snapshot_is_event(place->kind) || place->kind == EVENT_SPEC) &&
+            place->lsn <= session->checkpoints->lsn && place->lineage == session->lineage)
             ck_assert_int_eq(session_replay_event(&replay, place, &fault), STATUS_OK);
     ck_assert_digest_eq(digest_of(replay.loaded.state, session->layout, session->dtype),
                         digest_now(session));
@@ -919,6 +984,9 @@ Suite *suite_snapshots(void)
     tcase_add_test(rest, what_came_may_be_all);
     tcase_add_test(rest, a_new_snapshot_replaces_the_old);
     tcase_add_loop_test(rest, what_cannot_be_is_refused, 0, 2);
+    tcase_add_loop_test(rest, what_is_not_finite_of_a_pair_is_named, 0, 2);
+    tcase_add_loop_test(rest, a_compressed_shard_is_the_numbers_it_stands_for, 0,
+                        FORM_ROWS - FORM_INT8 + 1);
     tcase_add_test(rest, a_repeated_pair_gets_its_receipt_under_a_newer_snapshot);
     tcase_add_test(rest, a_snapshot_is_due_every_so_many_steps);
     tcase_add_loop_test(rest, a_fork_keeps_it, 0, 4);
