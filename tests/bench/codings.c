@@ -139,7 +139,7 @@ struct request_bytes coding_body(const struct coding *coding, size_t count)
     else if (strcmp(name, "sign") == 0)
         out = codes(name, "w.sign", "U8", numbers, (count + 7) / 8, count % 8, "w.scale");
     else if (strcmp(name, "2bit") == 0)
-        out = codes(name, "w.codes", "U8", numbers, (count + 3) / 4, 0, "w.threshold");
+        out = codes(name, "w", "U8", numbers, (count + 15) / 16 * 4, 0, "w.threshold");
     else if (strcmp(name, "topk") == 0)
         out = sparse(name, numbers, count, 100, 1);
     else
