@@ -132,7 +132,7 @@ deps-container:
 	$(call install,$(DEPS_CONTAINER))
 
 # --- running ---------------------------------------------------------------------------------------------------------
-.PHONY: demo gallery staleness-demo federated-demo serve install uninstall
+.PHONY: demo gallery svrg-demo staleness-demo federated-demo serve install uninstall
 demo: deps-demo ## train a classifier of handwritten digits through a server of its own (installs what is missing)
 	@$(MAKE) --no-print-directory build/descent
 	@clients/examples/with_server.sh $(PYTHON) clients/examples/digits.py --picture build/demo/loss.png
@@ -140,6 +140,10 @@ demo: deps-demo ## train a classifier of handwritten digits through a server of 
 gallery: deps-demo ## train one small network with every rule and draw all the loss curves in one picture
 	@$(MAKE) --no-print-directory build/descent
 	@clients/examples/with_server.sh $(PYTHON) clients/examples/gallery.py --picture build/gallery/gallery.png
+
+svrg-demo: deps-demo ## SVRG against SGD at its best: four worker processes, the distance to the optimum, one picture
+	@$(MAKE) --no-print-directory build/descent
+	@clients/examples/with_server.sh $(PYTHON) clients/examples/svrg.py --picture build/svrg/svrg.png
 
 staleness-demo: deps-demo ## late gradients of eight workers, one of them slow, and what helps
 	@$(MAKE) --no-print-directory build/descent
@@ -206,7 +210,7 @@ check-scalar: deps-check deps-clang ## compare the bits of vector, scalar and cl
 	cmp build/release/bits.txt build/scalar/bits.txt; cmp build/release/bits.txt build/clang/bits.txt; echo "the same bits: vector, scalar, clang"
 	@$(MAKE) --no-print-directory FLAVOUR=scalar check-suites SUITES="optimizers golden updates update_numbers dtype"
 
-$(B)/tests/bits: $(LIB) $(B)/tests/bits.o $(B)/tests/lib/rules.o $(B)/tests/lib/testing.o
+$(B)/tests/bits: $(LIB) $(B)/tests/bits.o $(B)/tests/lib/rules.o $(B)/tests/lib/packings.o $(B)/tests/lib/testing.o
 	$(call say,LINK,$@)
 	$(Q)$(CXX) $(COMMON) -o $@ $^ $(LDLIBS)
 

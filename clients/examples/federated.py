@@ -31,6 +31,7 @@ import descent  # noqa: E402
 
 import digits  # noqa: E402
 import gallery  # noqa: E402
+import picture  # noqa: E402
 
 CLIENTS, SAMPLE, ROUNDS, CONCENTRATION, SEED = 10, 5, 40, 0.3, 4
 EPOCHS, BATCH, RATE = 1, 16, 0.1  # of a client's own training
@@ -118,14 +119,8 @@ def show_deal(shares, labels, by_themselves):
 
 def draw(path, shares, labels, by_themselves, reached):
     """Who has what, and the accuracy of the model they train together."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    ink, grey = "#22272e", "#6e7781"
-    colours = {"FedAvg": "#e36209", "FedAdam": "#1f6feb", "FedYogi": "#2da44e"}
-    figure, (left, right) = pyplot.subplots(
+    colours = {"FedAvg": picture.ORANGE, "FedAdam": picture.BLUE, "FedYogi": picture.GREEN}
+    figure, (left, right) = picture.pyplot().subplots(
         1, 2, figsize=(10, 4.6), dpi=110, gridspec_kw={"width_ratios": [1, 1.6], "wspace": 0.22}
     )
     figure.subplots_adjust(left=0.06, right=0.9, top=0.8, bottom=0.12)
@@ -133,15 +128,15 @@ def draw(path, shares, labels, by_themselves, reached):
     left.imshow(counts, cmap="Blues", vmin=0, vmax=counts.max())
     for (k, digit), count in numpy.ndenumerate(counts):
         if count:
-            shade = "white" if count > counts.max() / 2 else ink
+            shade = "white" if count > counts.max() / 2 else picture.INK
             left.text(digit, k, count, ha="center", va="center", fontsize=7, color=shade)
     left.set_xticks(range(10))
     left.set_yticks(range(len(shares)))
-    left.set_xlabel("digit", color=ink)
-    left.set_ylabel("client", color=ink)
-    left.tick_params(length=0, colors=ink)
+    left.set_xlabel("digit", color=picture.INK)
+    left.set_ylabel("client", color=picture.INK)
+    left.tick_params(length=0, colors=picture.INK)
     left.spines[:].set_visible(False)
-    left.set_title("what each has", loc="left", fontsize=10, color=grey)
+    left.set_title("what each has", loc="left", fontsize=10, color=picture.GREY)
 
     ends = []
     for name, values in reached.items():
@@ -152,7 +147,7 @@ def draw(path, shares, labels, by_themselves, reached):
         )
         ends.append([values[-1], name])
     low, high = 100 * min(by_themselves), 100 * max(by_themselves)
-    right.axhspan(low, high, color="#d8dee4", alpha=0.5, linewidth=0)
+    right.axhspan(low, high, color=picture.GRID, alpha=0.5, linewidth=0)
     right.text(
         len(values),
         low + 1,
@@ -160,7 +155,7 @@ def draw(path, shares, labels, by_themselves, reached):
         ha="right",
         va="bottom",
         fontsize=9,
-        color=grey,
+        color=picture.GREY,
     )
     place = None
     for value, name in sorted(ends, reverse=True):  # labels that do not overlap
@@ -168,16 +163,14 @@ def draw(path, shares, labels, by_themselves, reached):
         right.text(len(values) + 0.6, place, name, color=colours[name], va="center", fontsize=10)
     right.set_xlim(1, len(values))
     right.set_ylim(0, 100)
-    right.set_xlabel("round", color=ink)
-    right.set_title("test accuracy of the common model, %", loc="left", fontsize=10, color=grey)
-    right.grid(axis="y", color="#d8dee4", linewidth=0.7)
-    right.spines[["top", "right"]].set_visible(False)
-    right.tick_params(colors=ink)
+    right.set_xlabel("round", color=picture.INK)
+    right.set_title(
+        "test accuracy of the common model, %", loc="left", fontsize=10, color=picture.GREY
+    )
+    picture.plain(right)
     title = "Ten clients that keep their digits train one model"
-    figure.text(0.06, 0.91, title, fontsize=15, weight="bold", color=ink)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    pyplot.close(figure)
+    figure.text(0.06, 0.91, title, fontsize=15, weight="bold", color=picture.INK)
+    picture.save(figure, path)
 
 
 def main():

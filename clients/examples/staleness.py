@@ -10,7 +10,8 @@ step that its weights were of (`base_step`). Meanwhile the others have moved the
 gradient is late by about as many steps as there are other workers. All ways have the same rate,
 which is fine for gradients in time and too large for late ones:
 
-    one worker       as fast as the eight together: nothing is late. For comparison, left only
+    one worker       that takes as many steps as the eight together, not bound by the clock: nothing
+                     is late. For comparison, left only
     async            each gradient is applied as it comes
     async, scaled    its rate is divided by 1 + the steps it is late
     async, rejected  those over 10 steps late are refused: the slow worker's
@@ -33,6 +34,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse  # noqa: E402
 import collections  # noqa: E402
+import math  # noqa: E402
 import pathlib  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
@@ -42,6 +44,8 @@ import numpy  # noqa: E402
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python"))
 import descent  # noqa: E402
+
+import picture  # noqa: E402
 
 WORKERS, BATCH, SEED = 8, 32, 1
 FAST_S, SLOW_S, SPAN = 0.05, 0.25, 100  # how long a gradient takes; a run lasts SPAN fast ones
@@ -96,8 +100,9 @@ class Run:
     refused   gradients that it did not take
     """
 
-    def __init__(self, name, session, rows, delays, seconds):
-        self.name, self.session, self.rows, self.seconds = name, session, rows, seconds
+    def __init__(self, session, rows, delays, seconds, steps):
+        """For so many seconds, or as many steps as that."""
+        self.session, self.rows, self.seconds, self.steps = session, rows, seconds, steps
         self.seen, self.late, self.refused, self.errors = {}, collections.Counter(), 0, []
         threads = [
             threading.Thread(target=self.work, args=(number, delay), daemon=True)
@@ -121,6 +126,9 @@ class Run:
     def left(self):
         return self.start + self.seconds - time.monotonic()
 
+    def patience(self):
+        return min(max(self.left(), 0), 60)
+
     def work(self, number, delay):
         try:
             session = self.session.client.session(self.session.id, worker="worker-%d" % number)
@@ -140,7 +148,7 @@ class Run:
         """Sends a gradient; the weights to go on from, or None when the time is over."""
         try:
             receipt = session.step(
-                {"w": slope}, base_step=base_step, wait=max(self.left(), 0), return_parameters=True
+                {"w": slope}, base_step=base_step, wait=self.patience(), return_parameters=True
             )
         except descent.Error as error:
             if error.code == "too_far_ahead":
@@ -153,7 +161,7 @@ class Run:
             return None
         self.seen[receipt.step] = (time.monotonic() - self.start, receipt.parameters["w"])
         receipt.parameters.step = receipt.step
-        return receipt.parameters
+        return receipt.parameters if receipt.step < self.steps else None
 
     def read_ledger(self):
         """How late the gradients were that the server took, as its ledger of steps tells."""
@@ -162,10 +170,13 @@ class Run:
                 self.late[(entry["staleness"], entry["worker"] == "worker-0")] += 1
 
     def mean_loss(self, begin, end):
-        """Over a part of the run's time: the loss of the weights that were current, a mean."""
-        points = [p for p in self.path if begin <= p[0] / self.seconds <= end]
-        before = [p for p in self.path if p[0] / self.seconds < begin]
-        return float(numpy.mean([p[2] for p in points or before[-1:]]))
+        """Over a part of the time: the loss of the weights that were current, a mean."""
+        whole = min(self.seconds, self.path[-1][0])
+        points = [value for second, _, value in self.path if begin <= second / whole <= end]
+        return float(numpy.mean(points))
+
+    def mean_loss_of_steps(self, first, last):
+        return float(numpy.mean([value for _, step, value in self.path if first <= step <= last]))
 
     @property
     def gradients(self):
@@ -187,8 +198,10 @@ class Run:
 def train(client, name, rows, seconds):
     optimizer, aggregation = WAYS[name]
     delays = [SLOW_S] + [FAST_S] * (WORKERS - 1)
+    steps = math.inf
     if name == "one worker":
-        delays = [1 / sum(1 / delay for delay in delays)]
+        steps = round(seconds * sum(1 / delay for delay in delays))
+        delays, seconds = [0], math.inf
     session = client.create(
         {"w": numpy.zeros(rows.shape[1])},
         optimizer,
@@ -200,7 +213,7 @@ def train(client, name, rows, seconds):
         labels={"run": "staleness"},
     )
     try:
-        return Run(name, session, rows, delays, seconds)
+        return Run(session, rows, delays, seconds, steps)
     finally:
         session.delete()
 
@@ -233,11 +246,13 @@ def table(runs):
 
 def verdict(runs):
     """What is not as it should be: a list of sentences."""
-    mean = {name: run.mean_loss(0.2, 1) for name, run in runs.items()}
+    compared = ("one worker", "async", "async, scaled", "DCASGD")
+    last = min(runs[name].path[-1][1] for name in compared)
+    mean = {name: runs[name].mean_loss_of_steps(10, last) for name in compared}
     suffers = mean["async"] / mean["one worker"]
     cured = (mean["async"] - mean["DCASGD"]) / (mean["async"] - mean["one worker"])
     print(
-        "\nLateness raises the mean loss of plain async to %.2f times that of one worker;"
+        "\nStep by step, lateness raises the loss of plain async to %.2f times that of one worker;"
         " DCASGD undoes %.0f %% of it." % (suffers, 100 * cured)
     )
     wrong = []
@@ -263,21 +278,15 @@ def verdict(runs):
 
 
 def draw(path, runs):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    ink, grey = "#22272e", "#6e7781"
     colours = {
-        "one worker": grey,
+        "one worker": picture.GREY,
         "async": "#cf222e",
         "async, scaled": "#8250df",
-        "DCASGD": "#1f6feb",
+        "DCASGD": picture.BLUE,
         "sync": "#bf8700",
-        "sync, 7 of 8": "#2da44e",
+        "sync, 7 of 8": picture.GREEN,
     }
-    figure = pyplot.figure(figsize=(11, 7), dpi=100)
+    figure = picture.pyplot().figure(figsize=(11, 7), dpi=100)
     grid = figure.add_gridspec(
         2,
         2,
@@ -320,11 +329,13 @@ def draw(path, runs):
             fontsize=10,
             va="center",
         )
-    by_step.text(3, 0.182, "one worker: nothing is late", color=grey, fontsize=10)
-    by_step.set_xlabel("step of the server", color=ink)
-    by_time.set_xlabel("seconds", color=ink)
-    by_step.set_title("loss (log scale), the first steps", loc="left", fontsize=10, color=grey)
-    by_time.set_title("by the clock", loc="left", fontsize=10, color=grey)
+    by_step.text(3, 0.182, "one worker: nothing is late", color=picture.GREY, fontsize=10)
+    by_step.set_xlabel("step of the server", color=picture.INK)
+    by_time.set_xlabel("seconds", color=picture.INK)
+    by_step.set_title(
+        "loss (log scale), the first steps", loc="left", fontsize=10, color=picture.GREY
+    )
+    by_time.set_title("by the clock", loc="left", fontsize=10, color=picture.GREY)
     by_time.tick_params(labelleft=False)
 
     late = figure.add_subplot(grid[1, :])
@@ -346,22 +357,15 @@ def draw(path, runs):
     late.set_yscale("symlog", linthresh=10)
     late.set_yticks([0, 5, 10, 100], ["0", "5", "10", "100"])
     late.set_xlim(-1, most + 1)
-    late.set_xlabel("steps that it was late", color=ink)
+    late.set_xlabel("steps that it was late", color=picture.INK)
     title = "gradients of plain async, from the server's ledger"
-    late.set_title(title, loc="left", fontsize=10, color=grey)
-    for axes in (by_step, by_time, late):
-        axes.minorticks_off()
-        axes.grid(axis="y", color="#d8dee4", linewidth=0.7)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(colors=ink)
+    late.set_title(title, loc="left", fontsize=10, color=picture.GREY)
+    picture.plain(by_step, by_time, late)
     title = "Late gradients, and what helps"
     about = "Eight workers, one of them five times as slow; logistic regression; one rate for all"
-    figure.text(0.05, 0.945, title, fontsize=15, weight="bold", color=ink)
-    figure.text(0.05, 0.905, about, fontsize=10, color=grey)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, pil_kwargs={"optimize": True})
-    pyplot.close(figure)
+    figure.text(0.05, 0.945, title, fontsize=15, weight="bold", color=picture.INK)
+    figure.text(0.05, 0.905, about, fontsize=10, color=picture.GREY)
+    picture.save(figure, path)
 
 
 def main():

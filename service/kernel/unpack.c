@@ -1,5 +1,6 @@
-/* Blocks of compressed gradients. Loops over codes are written for whole bytes of them, which the
- * compiler makes vectors of; what begins or ends amid a byte is taken one by one. */
+/* Blocks of compressed gradients. Loops over codes are written for whole words of them, which the
+ * compiler makes vectors of; what is before the first byte and after the last word is taken one by
+ * one. */
 #include "service/kernel/unpack.h"
 
 #include <string.h>
@@ -26,26 +27,30 @@ KERNEL static void scale_int8_wide(real *restrict out, const signed char *restri
         out[i] = (real)((double)q[i] * scale);
 }
 
-/* Eight elements a byte, from the lowest bit. */
+/* 32 elements a word, from the lowest bit on. */
 KERNEL static void spread_bits(real *restrict out, const unsigned char *restrict bits, real clear,
-                               real set, size_t bytes)
+                               real set, size_t words)
 {
-    for (size_t b = 0; b < bytes; b++) {
-        uint32_t byte = bits[b];
-        for (uint32_t k = 0; k < 8; k++)
-            out[8 * b + k] = (byte & 1U << k) != 0 ? set : clear;
+    for (size_t w = 0; w < words; w++) {
+        uint32_t word;
+        memcpy(&word, bits + w * sizeof word, sizeof word);
+        for (uint32_t k = 0; k < 32; k++)
+            out[32 * w + k] = (word >> k & 1) != 0 ? set : clear;
     }
 }
 
-/* Four elements a byte, from the highest bits. */
+/* 16 elements a word, from the highest bits on: its bytes are taken in their order. */
 KERNEL static void spread_pairs(real *restrict out, const unsigned char *restrict pairs, real plus,
-                                real minus, size_t bytes)
+                                real minus, size_t words)
 {
-    for (size_t b = 0; b < bytes; b++) {
-        uint32_t byte = pairs[b];
-        for (uint32_t k = 0; k < 4; k++) {
-            uint32_t high = byte & 0x80U >> 2 * k, low = byte & 0x40U >> 2 * k;
-            out[4 * b + k] = high == 0 ? 0 : low == 0 ? minus : plus;
+    for (size_t w = 0; w < words; w++) {
+        uint32_t word;
+        memcpy(&word, pairs + w * sizeof word, sizeof word);
+        word = __builtin_bswap32(word);
+        for (uint32_t k = 0; k < 16; k++) {
+            uint32_t code = word << 2 * k;
+            real value = (code >> 30 & 1) != 0 ? plus : minus;
+            out[16 * w + k] = code >> 31 != 0 ? value : 0;
         }
     }
 }
@@ -89,9 +94,9 @@ static void unpack_sign(const struct wire_gradient *gradient, const struct packe
 
     for (; at < end && at % 8 != 0; at++)
         *out++ = packed->code[at / 8] >> at % 8 & 1 ? minus : plus;
-    spread_bits(out, packed->code + at / 8, plus, minus, (end - at) / 8);
-    out += (end - at) / 8 * 8;
-    for (at += (end - at) / 8 * 8; at < end; at++)
+    spread_bits(out, packed->code + at / 8, plus, minus, (end - at) / 32);
+    out += (end - at) / 32 * 32;
+    for (at += (end - at) / 32 * 32; at < end; at++)
         *out++ = packed->code[at / 8] >> at % 8 & 1 ? minus : plus;
 }
 
@@ -110,9 +115,9 @@ static void unpack_two_bit(const struct wire_gradient *gradient, const struct pa
 
     for (; at < end && at % 4 != 0; at++)
         *out++ = pair_at(packed, at, plus, minus);
-    spread_pairs(out, packed->code + at / 4, plus, minus, (end - at) / 4);
-    out += (end - at) / 4 * 4;
-    for (at += (end - at) / 4 * 4; at < end; at++)
+    spread_pairs(out, packed->code + at / 4, plus, minus, (end - at) / 16);
+    out += (end - at) / 16 * 16;
+    for (at += (end - at) / 16 * 16; at < end; at++)
         *out++ = pair_at(packed, at, plus, minus);
 }
 

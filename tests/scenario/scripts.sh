@@ -66,7 +66,7 @@ run rules_table "$root/clients/examples/with_server.sh" "$PYTHON" "$root/tests/b
 run readme "$root/clients/examples/with_server.sh" "$PYTHON" "$root/tests/readme.py"
 run gallery "$root/clients/examples/with_server.sh" "$PYTHON" "$root/clients/examples/gallery.py" \
     --only sgd muon --picture "$folder/gallery.png"
-for demo in staleness federated; do
+for demo in svrg staleness federated; do
     run "$demo" "$root/clients/examples/with_server.sh" "$PYTHON" "$root/clients/examples/$demo.py" \
         --quick --picture "$folder/$demo.png"
 done
