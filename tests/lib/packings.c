@@ -14,7 +14,7 @@ struct writer {
     double density;
     uint64_t random;
     unsigned char *bytes;
-    size_t size;
+    size_t size, room;
     struct packing *out;
 };
 
@@ -28,8 +28,11 @@ static void *take(size_t count, size_t size)
 
 static void put(struct writer *w, const void *data, size_t size)
 {
-    w->bytes = realloc(w->bytes, w->size + size + 1);
-    PRE(w->bytes != NULL);
+    if (w->size + size > w->room) {
+        w->room = 2 * (w->size + size);
+        w->bytes = realloc(w->bytes, w->room);
+        PRE(w->bytes != NULL);
+    }
     memcpy(w->bytes + w->size, data, size);
     w->size += size;
 }
@@ -62,15 +65,6 @@ static void put_number(struct writer *w, double number)
     put(w, bytes, dtype_size(w->wire));
 }
 
-static size_t tensor_of(const struct layout *layout, size_t element)
-{
-    size_t t = 0;
-
-    while (element >= layout->tensors[t].offset + layout->tensors[t].count)
-        t++;
-    return t;
-}
-
 /* Scales, then a code for each element, so many to a byte. */
 static void make_codes(struct writer *w, enum gradient_form form)
 {
@@ -83,8 +77,10 @@ static void make_codes(struct writer *w, enum gradient_form form)
         scale[t] = t % 5 == 4 ? 0 : draw(w);
         put_number(w, scale[t]);
     }
-    for (size_t i = 0; i < layout->count; i++) {
-        double s = scale[tensor_of(layout, i)], value;
+    for (size_t i = 0, t = 0; i < layout->count; i++) {
+        while (i >= layout->tensors[t].offset + layout->tensors[t].count)
+            t++;
+        double s = scale[t], value;
         unsigned random = (unsigned)testing_random(&w->random);
         if (form == FORM_INT8) {
             int q = (int)(random % 256) - 128;
@@ -167,7 +163,7 @@ struct packing packing_random(const struct layout *layout, enum gradient_form fo
 {
     struct packing out = {.values = take(layout->count, sizeof(double)),
                           .sent = take(layout->count, sizeof(bool))};
-    struct writer w = {layout, wire, density, testing_seed() ^ seed, NULL, 0, &out};
+    struct writer w = {layout, wire, density, testing_seed() ^ seed, NULL, 0, 0, &out};
 
     PRE(form != FORM_DENSE);
     if (form == FORM_TOPK)

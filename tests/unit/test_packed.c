@@ -79,10 +79,9 @@ START_TEST(large_blocks_are_too)
 
     EACH_FORM(form)
     EACH(w, wires)
-    EACH(d, densities)
     {
-        struct packing packing =
-            packing_random(layout, (enum gradient_form)form, wires[w], densities[d], 99 + w);
+        struct packing packing = packing_random(layout, (enum gradient_form)form, wires[w],
+                                                densities[(w + (size_t)form) % 4], 99 + w);
         ck_assert_int_eq(check(&packing, span_in(&packing), &fault), STATUS_OK);
         for (int i = 0; i < 8; i++) {
             size_t start = testing_random(&random) % layout->count;
@@ -252,7 +251,7 @@ START_TEST(damaged_bytes_are_refused_or_can_be_read)
     struct fault fault;
 
     ck_assert_ptr_nonnull(block);
-    for (size_t i = 0; i < 6000; i++) {
+    for (size_t i = 0; i < 3000; i++) {
         enum gradient_form form = i % 2 == 0 ? FORM_TOPK : FORM_ROWS;
         struct packing packing = packing_random(layout, form, DTYPE_F32, 0.4, i);
         unsigned char *bytes = packing.gradient.data;
@@ -264,7 +263,7 @@ START_TEST(damaged_bytes_are_refused_or_can_be_read)
             refused++;
         packing_free(&packing);
     }
-    ck_assert_uint_gt(refused, 500);
+    ck_assert_uint_gt(refused, 300);
     free(block);
     layout_release(layout);
 }
