@@ -60,8 +60,10 @@ static void save(struct session *session)
 
 enum { LIVES = 4, ACTIONS = 32, ENTRIES_MAX = LIVES * ACTIONS + 16 };
 
+enum entry_kind { ENTRY_ROUND, ENTRY_RATE, ENTRY_REWIND };
+
 struct entry {
-    enum { ENTRY_ROUND, ENTRY_RATE, ENTRY_REWIND } kind;
+    enum entry_kind kind;
     uint64_t value; /* of the rate; the step */
     size_t member_count;
     struct offer members[WORKERS];
@@ -76,7 +78,7 @@ struct diary {
     bool done;
 };
 
-static struct entry *note(struct diary *diary, int kind, uint64_t value)
+static struct entry *note(struct diary *diary, enum entry_kind kind, uint64_t value)
 {
     struct entry *entry = &diary->entries[diary->entry_count++];
 
