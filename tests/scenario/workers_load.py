@@ -2,7 +2,7 @@
 """64 workers on one session of a million parameters, synchronous and asynchronous: no contribution
 is lost or counted twice, every round's members stand in the ledger, memory is bounded, and who is
 slow or vanishes holds up nothing but what must wait for it. `--seconds 60` (make load) is the long
-form. Needs 4 GB of disk in TMPDIR, in the long form 8."""
+form. Needs 4 GB of disk in TMPDIR."""
 import argparse
 import collections
 import http.client
@@ -19,7 +19,7 @@ import time
 
 WORKERS, COUNT, LR = 64, 1_000_000, 2.0 ** -12
 BYTES = 4 * COUNT
-HISTORY = 1 << 30
+HISTORY = 2 << 30
 OWN_MB = 96  # the program, its libraries, stacks, SQLite's cache, the ledger
 OCTETS = {"Content-Type": "application/octet-stream"}
 
@@ -150,14 +150,37 @@ def end_crowd(workers, link, session, whole_rounds):
         assert worker.error is None, f"{worker.name}: {worker.error}"
 
 
-def ledger(link, session):
-    """The lines of all steps."""
-    link.request("GET", f"/v1/sessions/{session}/steps?from=1",
-                 headers={"Accept": "application/x-ndjson"})
-    response = link.getresponse()
-    data = response.read()
-    assert response.status == 200, (response.status, data[:300])
-    return [json.loads(line) for line in data.splitlines()]
+class Ledger(threading.Thread):
+    """Reads the lines of a session's steps while they are made: history is kept only so long."""
+
+    def __init__(self, server, session):
+        super().__init__(daemon=True)
+        self.link, self.path = server.link(), f"/v1/sessions/{session}/steps?tensors=false&from="
+        self.lines, self.stop, self.error = [], threading.Event(), None
+
+    def run(self):
+        try:
+            while not self.stop.wait(0.3):
+                self.read()
+        except Exception as error:  # told by whoever ends it
+            self.error = repr(error)
+
+    def read(self):
+        self.link.request("GET", f"{self.path}{len(self.lines) + 1}",
+                          headers={"Accept": "application/x-ndjson"})
+        response = self.link.getresponse()
+        data = response.read()
+        assert response.status == 200, (response.status, data[:300])
+        self.lines += [json.loads(line) for line in data.splitlines()]
+
+    def end(self):
+        """All of them."""
+        self.stop.set()
+        self.join(60)
+        assert self.error is None, f"the ledger: {self.error}"
+        self.read()
+        self.link.close()
+        return self.lines
 
 
 def members(line):
@@ -218,13 +241,15 @@ def crowd(server, mode, count, seconds):
     create(link, session, {"mode": "sync", "workers": count} if sync else {"mode": "async"})
     server.reset_peak()
     workers = [Worker(server, session, number, sync) for number in range(count)]
+    ledger = Ledger(server, session)
+    ledger.start()
     begun = time.monotonic()
     run_crowd(workers, seconds)
     end_crowd(workers, link, session, sync)
     spent = time.monotonic() - begun
     peak, bound = server.peak_mb(), bound_mb(count, sync)
     step = must(link, "GET", f"/v1/sessions/{session}")["step"]
-    lines = ledger(link, session)
+    lines = ledger.end()
     taken = hold_ledger(lines, workers, step)
     if sync:
         odd = [line["step"] for line in lines if len(members(line)) != count]
@@ -279,8 +304,9 @@ def laggards(server, mode, seconds):
     crowd_ = [Worker(server, session, number, mode == "sync") for number in range(count)]
     late = Worker(server, session, 50, mode == "sync", based=True)
     other = Worker(server, f"other-{mode}", 60, False)
-    for trickle in trickles:
-        trickle.start()
+    ledgers = [Ledger(server, session), Ledger(server, f"other-{mode}")]
+    for thread in trickles + ledgers:
+        thread.start()
     begun = time.monotonic()
     run_crowd(crowd_ + [other], seconds)
     if mode == "sync":  # comes with a gradient of long ago
@@ -292,11 +318,11 @@ def laggards(server, mode, seconds):
     for trickle in trickles:
         trickle.stop.set()
     step = must(link, "GET", f"/v1/sessions/{session}")["step"]
-    lines = ledger(link, session)
+    lines, other_lines = [ledger.end() for ledger in ledgers]
     hold_ledger(lines, crowd_, step)
     others = must(link, "GET", f"/v1/sessions/other-{mode}")["step"]
     assert others == len(other.steps)
-    hold_ledger(ledger(link, f"other-{mode}"), [other], others)
+    hold_ledger(other_lines, [other], others)
     longest = max(took for _, took in other.took)
     # Nobody waits for who is not there: what a wait for them would take is far longer.
     assert longest < min(seconds, 5), f"another session waited {longest:.1f} s"

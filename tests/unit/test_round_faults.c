@@ -279,7 +279,8 @@ START_TEST(a_rewind_drops_the_open_round)
     ck_assert_int_eq(session_rewind(past.session, &query, &fault), STATUS_OK);
     ck_assert_int_eq(session_rewind(past.twin.session, &query, &fault), STATUS_OK);
     ck_assert_uint_eq(engines_view(past.session).round_received, 0);
-    ck_assert_uint_eq(engines_view(past.session).lineage, engines_view(past.twin.session).lineage);
+    uint64_t lineage = engines_view(past.twin.session).lineage;
+    ck_assert_uint_eq(engines_view(past.session).lineage, lineage);
     twin_hold(&past.twin, past.session);
     if (_i >= 2)
         past.session = reopen(past.session);

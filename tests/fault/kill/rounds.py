@@ -21,6 +21,7 @@ class RoundSession(Session):
         self.size = size
         self.members = {}  # moment -> {(worker, seq): Told}
         self.rounds = {}  # (worker, seq) -> moment
+        self.dismissed = set()  # names
         self.closing = threading.Lock()
 
     def note_member(self, told, moment):
@@ -90,6 +91,7 @@ class RoundSession(Session):
             hold_members(self, (lineage, entry["step"]), entry, whole=True)
         _, data, _ = wire.until_answered("GET", self.path("/workers"))
         for worker in json.loads(data)["workers"]:
+            check(worker["name"] not in self.dismissed, f"{self.name}: {worker} was dismissed")
             last = max(seq for name, seq in self.rounds if name == worker["name"])
             check(worker["seq"] == last, f"{self.name}: {worker} is at seq {last}")
 
@@ -106,11 +108,12 @@ def hold_members(session, moment, entry, whole=False):
 
 class Member(Client):
     """Contributes to round after round. Where a round needs everyone it waits for its end; else it
-    goes on when its contribution is on disk."""
+    goes on when its contribution is on disk, and now and then it is sent away and comes back under
+    another name."""
 
     def __init__(self, world, session, number, media, waits, **more):
         super().__init__(world, session, number, media, "seq", **more)
-        self.waits, self.name = waits, f"w{number}"
+        self.waits, self.name, self.names_had = waits, f"w{number}", 1
 
     def act(self):
         self.index += 1
@@ -140,7 +143,19 @@ class Member(Client):
                 time.sleep(0.02)
             self.parked = False
             self.sleep(0.02)
+        if not self.waits and self.random.random() < 0.1:
+            self.leave()
         self.sleep(self.pace_s)
+
+    def leave(self):
+        unsure = []
+        status, data, _ = self.wire.until_answered(
+            "DELETE", self.session.path(f"/workers/{self.name}"), unsure=lambda: unsure.append(1))
+        check(status == 204 or status == 404 and unsure,
+              f"{self.session.name}: dismissing {self.name} gave {status} {data[:300]}")
+        self.session.dismissed.add(self.name)
+        self.names_had += 1
+        self.name, self.seq = f"w{self.number}.{self.names_had}", 0
 
     def note(self, receipt):
         check(receipt["status"] == "applied", f"{self.session.name}: {receipt}")

@@ -11,6 +11,7 @@ from .past import Forker, Historian, Outlier, Rewinder
 from .rounds import Member, RoundSession
 from .server import Down, Server, Wire, check, failures
 from .sessions import INTERVAL, SLACK_S, STEP, Session, Told
+from .svrg import SvrgWorker
 
 # Small limits, so that sessions leave memory and the journal is shortened all the time.
 OPTIONS = ("--idle-s", "1", "--history-bytes-max")
@@ -97,6 +98,7 @@ def make_clients(world, s):
         "gather64": [member("gather64", 65, "json", False), member("gather64", 66, "raw", False)],
         "muonsync32": [member("muonsync32", 67, "raw", True),
                        member("muonsync32", 68, "raw", True)],
+        "svrg64": [lambda: SvrgWorker(world, None, 71)],
         "churn": [lambda: Churner(world, None, 18), lambda: Churner(world, None, 19)],
     }
 
