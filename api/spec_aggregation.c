@@ -172,50 +172,17 @@ enum status svrg_read(struct arena *arena, const struct json_document *document,
 
 /* --- what must go together --- */
 
-static enum status check_sync(const struct spec *spec, struct fault *fault)
-{
-    uint64_t workers = spec->aggregation.workers, quorum = spec->aggregation.quorum;
-
-    if (workers == 0)
-        return fault_set(fault, STATUS_INVALID_FIELD, "/aggregation/workers",
-                         "in mode \"sync\" a step takes one gradient of each worker; say how many "
-                         "there are, for instance \"workers\": 4");
-    if (quorum > workers)
-        return fault_set(fault, STATUS_INVALID_FIELD, "/aggregation/quorum",
-                         "quorum is %" PRIu64 " of %" PRIu64 " workers; it must be at most as many",
-                         quorum, workers);
-    if (quorum > 0 && isnan(spec->aggregation.timeout_s))
-        return fault_set(fault, STATUS_INVALID_FIELD, "/aggregation/timeout_s",
-                         "quorum is %" PRIu64 " of %" PRIu64 " workers; say after how many seconds "
-                         "it is enough, for instance \"timeout_s\": 10, or 0 for at once",
-                         quorum, workers);
-    if (spec->aggregation.vote && spec->aggregation.reduction == REDUCTION_SUM)
-        return fault_set(fault, STATUS_INVALID_FIELD, "/aggregation/reduction",
-                         "a vote has no sum; leave out reduction, or vote");
-    return STATUS_OK;
-}
-
 enum status aggregation_check(const struct json_document *document, const struct spec *spec,
                               struct fault *fault)
 {
-    bool rounds = spec_round_size(spec) > 1;
     bool asked = json_object_get(document->root, "durability") != NULL;
+    enum status status = spec_check(spec, fault);
+    struct fault found;
 
-    if (spec->aggregation.mode == AGGREGATION_SYNC) {
-        enum status status = check_sync(spec, fault);
-        if (status != STATUS_OK)
-            return status;
-    }
-    if (spec->durability.mode != DURABILITY_CHECKPOINT || (!rounds && !spec->svrg.on))
-        return STATUS_OK;
-    return fault_set(fault, STATUS_INVALID_FIELD,
-                     asked    ? "/durability/mode"
-                     : rounds ? "/aggregation"
-                              : "/svrg",
-                     "durability \"checkpoint\" keeps no gradients, and %s; use \"step\" or "
-                     "\"interval\"",
-                     rounds ? "rounds of several are put together from those that were kept"
-                            : "a snapshot is put together from those that were kept");
+    if (status == STATUS_OK || !asked || spec->durability.mode != DURABILITY_CHECKPOINT)
+        return status;
+    found = *fault;
+    return fault_set(fault, status, "/durability/mode", "%s", found.detail);
 }
 
 /* --- writing --- */

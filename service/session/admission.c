@@ -292,7 +292,9 @@ static enum status enqueue(struct step *step, struct fault *fault)
     session->flights = &step->flight;
     if (BUG(acknowledge_before_commit))
         session->durable_step = session->admitted_step;
-    if (mode == DURABILITY_INTERVAL || (BUG(acknowledge_before_commit) && step->entry != NULL)) {
+    /* Who is told that a contribution waits is told that it is on disk, in any mode. */
+    bool later = mode == DURABILITY_INTERVAL && step->event.kind != EVENT_CONTRIBUTION;
+    if (later || (BUG(acknowledge_before_commit) && step->entry != NULL)) {
         step->entry->deferred = true;
         commit_later(committer, &step->entry->item,
                      (uint64_t)(session->spec.durability.seconds * 1e6));
@@ -317,7 +319,12 @@ enum status step_admit(struct step *step, bool *going, bool *again, bool *seen, 
     *again = session->spec_version != step->spec_version;
     if (!*again && (status = check(step, seen, out, fault)) == STATUS_OK && !*seen) {
         bool dry_run = step->submission != NULL && step->submission->dry_run;
-        if (step->event.kind == EVENT_GRADIENT && session->plan->proposal_count > 0)
+        bool proposes = step->event.kind == EVENT_GRADIENT && session->plan->proposal_count > 0;
+        if (proposes && !step->exclusive) { /* once more, alone */
+            step->proposes = *again = true;
+            return STATUS_OK;
+        }
+        if (proposes)
             status = propose(step, fault);
         if (status == STATUS_OK && dry_run && step->event.kind == EVENT_CONTRIBUTION)
             rehearse_waiting(step, out);

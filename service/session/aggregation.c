@@ -62,7 +62,7 @@ bool step_may_close(const struct session *session)
            count >= members_needed(&session->spec, round->started_us);
 }
 
-void session_watch_round(struct session *session)
+void session_watch_round(struct session *session, uint64_t least_us)
 {
     const struct round *round = &session->state->round;
     const struct spec *spec = &session->spec;
@@ -75,10 +75,13 @@ void session_watch_round(struct session *session)
         if (spec->aggregation.mode != AGGREGATION_SYNC || isnan(timeout_s))
             return;
         left_s = timeout_s - ((double)clock_unix_us() - (double)round->started_us) / 1e6;
-        if (left_s < 0 || left_s > timeout_s)
-            return; /* the quorum is not in: who makes it closes the round */
+        if (left_s < 0)
+            return;             /* the quorum is not in: who makes it closes the round */
+        if (left_s > timeout_s) /* the clock was set back */
+            left_s = timeout_s;
     }
-    session_close_at(session, clock_monotonic_us() + (uint64_t)(left_s * 1e6));
+    uint64_t left_us = (uint64_t)(left_s * 1e6);
+    session_close_at(session, clock_monotonic_us() + (left_us > least_us ? left_us : least_us));
 }
 
 static enum status stale(const struct step *step, uint64_t base_step, uint64_t current,

@@ -58,6 +58,11 @@ static enum status patch(struct session *session,
     if ((status = change(context, &spec, fault)) != STATUS_OK)
         return status;
     PRE(session_fits(session, &spec));
+    if (spec.durability.mode == DURABILITY_CHECKPOINT && session->state->round.count > 0)
+        return fault_set(fault, STATUS_INVALID_FIELD, "/durability/mode",
+                         "a round is open with %zu contributions, which only the journal keeps; "
+                         "let it close first",
+                         session->state->round.count);
     status = engine_check_size(session->engine, session->layout, session->plan, &spec, fault);
     if (status != STATUS_OK)
         return status;
@@ -75,7 +80,7 @@ static enum status patch(struct session *session,
     session->spec_version++;
     session->dirty++;
     snapshot_fit(&session->state->snapshot, &spec, session->state->snapshot.last);
-    session_watch_round(session); /* it may have all that it needs now */
+    session_watch_round(session, 0); /* it may have all that it needs now */
     pthread_mutex_unlock(&session->mutex);
     return STATUS_OK;
 }
@@ -132,6 +137,7 @@ enum status session_delete(struct engine *engine, struct session *session, struc
     pthread_mutex_lock(&session->mutex);
     session->deleted = status == STATUS_OK;
     session_tell(session, false, NULL);
+    session_close_at(session, 0); /* the timekeeper lets go of it */
     session_end_turn(session, true, false);
     /* Those who read walk the lists that go now. Not earlier: more would come for ever. */
     session_await_readers(session);

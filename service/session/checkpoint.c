@@ -48,8 +48,11 @@ static bool wants_checkpoint(const struct session *session)
     uint64_t state = state_bytes(session->layout, session->plan, &session->spec);
     uint64_t limit = 16 * state, ledger = state / 16;
 
-    if (session->state->round.count > 0 && session->journal_since < 4 * JOURNAL_BYTES_HIGH)
-        return false; /* it can wait for the round to close */
+    /* It can wait for the round to close, but not for ever. */
+    if (session->state->round.count > 0 && session->journal_since < 4 * JOURNAL_BYTES_HIGH &&
+        session->dirty < 4 * EVENTS_PER_CHECKPOINT &&
+        session->state->receipts.lines.used < LEDGER_BYTES_RARE)
+        return false;
     if (session->spec.durability.mode == DURABILITY_CHECKPOINT)
         return session->dirty >= session->spec.durability.steps ||
                session->state->receipts.lines.used >= LEDGER_BYTES_RARE;
@@ -366,6 +369,8 @@ static enum status find_round(struct save *save, struct fault *fault)
     enum status status = open ? run_item(save, write_nothing, fault) : STATUS_OK;
 
     save->round_lsn = UINT64_MAX;
+    if (status != STATUS_OK) /* nothing stands on it */
+        commit_order_mend(session->engine->committer, &session->order);
     if (!open || status != STATUS_OK)
         return status;
     pthread_mutex_lock(&session->mutex);

@@ -129,15 +129,16 @@ size_t event_body_size(const struct plan *plan, size_t count, const struct event
 enum status event_check_body(const struct plan *plan, const struct event *event,
                              const struct buffer *body, struct fault *fault)
 {
-    struct span gradient = span_of(body->data, event->size);
+    bool packed = event->form != FORM_DENSE && event->form != FORM_NONE;
     struct fault why;
 
-    if (body->size < event_body_size(plan, plan->layout->count, event))
+    if ((packed && body->size < event->size) ||
+        body->size < event_body_size(plan, plan->layout->count, event))
         return fault_set(fault, STATUS_STORAGE_FAILED, "",
                          "the journal is damaged: the body of an event at step %llu is cut short",
                          (unsigned long long)event->step);
-    if (event->form == FORM_DENSE || event->form == FORM_NONE ||
-        packed_check(plan->layout, event->form, event->wire, gradient, &why) == STATUS_OK)
+    if (!packed || packed_check(plan->layout, event->form, event->wire,
+                                span_of(body->data, event->size), &why) == STATUS_OK)
         return STATUS_OK;
     return fault_set(fault, STATUS_STORAGE_FAILED, "",
                      "the journal is damaged: a compressed gradient at step %llu: %s",
@@ -386,7 +387,7 @@ static void close_round(struct state *state, const struct plan *plan, const stru
     POINT(in_round);
     if (gathering != NULL)
         tell_round(gathering, spec, &as, line);
-    if (plan->proposal_count > 0)
+    if (plan->proposal_count > 0 && event->kind == EVENT_GRADIENT)
         proposal = body->data + body_offset + proposal_offset(plan->layout->count, event);
     if (gradient.form == FORM_NONE)
         apply_nothing(state, plan, notes, next, &line->receipt);

@@ -359,7 +359,8 @@ static enum status replay_all(struct fork *fork, struct fault *fault)
     if (chunk == NULL || !notes_new(fork->parent->layout, &fork->notes))
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     for (size_t i = 0; i < fork->event_count && status == STATUS_OK; i++)
-        if (fork->events[i].step != fork->state->current->step + event_steps(fork->events[i].kind))
+        if (event_steps(fork->events[i].kind) &&
+            fork->events[i].step != fork->state->current->step + 1)
             status =
                 fault_set(fault, STATUS_STORAGE_FAILED, "",
                           "session %s: the journal lacks step %llu; descent verify says more",
@@ -388,8 +389,19 @@ static enum status settle_parent(struct session *parent, struct fault *fault)
     return status;
 }
 
-/* The parent's steps after the revision, on the line of that lineage; those at which another
- * revision took over end it. Mutex held. */
+/* Those from `from` on are of a round that the fork does not close. */
+static void drop_contributions(struct fork *fork, size_t from)
+{
+    size_t count = from;
+
+    for (size_t i = from; i < fork->event_count; i++)
+        if (fork->events[i].kind != EVENT_CONTRIBUTION)
+            fork->events[count++] = fork->events[i];
+    fork->event_count = count;
+}
+
+/* The parent's steps after the revision, on the line of that lineage, each with the contributions to
+ * its round; those at which another revision took over end it. Mutex held. */
 static enum status list_events(struct fork *fork, uint64_t lineage, uint64_t step,
                                struct fault *fault)
 {
@@ -406,12 +418,20 @@ static enum status list_events(struct fork *fork, uint64_t lineage, uint64_t ste
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     if ((status = rewinds_list(parent, &rewinds, fault)) != STATUS_OK)
         return status;
-    for (const struct event_place *place = parent->events; place != NULL; place = place->next)
-        if ((event_steps(place->kind) && place->step > step &&
-             rewinds_line(&rewinds, lineage, place->step) == place->lineage) ||
-            (place->kind == EVENT_CONTRIBUTION && place->step >= step &&
-             rewinds_line(&rewinds, lineage, place->step + 1) == place->lineage))
+    size_t kept = 0; /* what follows it is of a round that is not closed yet */
+    for (const struct event_place *place = parent->events; place != NULL; place = place->next) {
+        bool joins = place->kind == EVENT_CONTRIBUTION;
+        bool on_line = event_steps(place->kind) && place->step > step &&
+                       rewinds_line(&rewinds, lineage, place->step) == place->lineage;
+        if (joins || on_line)
             fork->events[fork->event_count++] = *place;
+        if (on_line && !event_closes(place->kind)) /* the open round goes on past it */
+            continue;
+        if (!on_line && (event_closes(place->kind) || place->kind == EVENT_REWIND))
+            drop_contributions(fork, kept);
+        if (on_line || event_closes(place->kind) || place->kind == EVENT_REWIND)
+            kept = fork->event_count;
+    }
     fork->norms_hold = true;
     for (const struct event_place *place = parent->events; place != NULL; place = place->next)
         fork->norms_hold &= place->kind != EVENT_SPEC || place->step < step;

@@ -206,20 +206,25 @@ static bool is_text(const char *text, size_t size)
 }
 
 /* What is shown again as text is text: one session must not spoil the list of all. */
-static bool texts_hold(const struct session_record *record, const struct checkpoint_head *head)
+static bool texts_hold(const struct session_record *record, const struct checkpoint_head *head,
+                       const struct ledger *ledger)
 {
+    for (size_t i = 0; i < ledger->worker_count; i++)
+        if (!is_text(ledger->workers[i].name, strlen(ledger->workers[i].name)))
+            return false;
     return (record->parent[0] == '\0' || session_id_valid(record->parent)) &&
            (head->cursor == NULL || is_text(head->cursor, strlen(head->cursor))) &&
            is_text(head->spec.labels, head->spec.label_bytes);
 }
 
 /* The head is of the session that the record tells of, and its counters are sound. */
-static bool heads_fit(const struct session_record *record, const struct checkpoint_head *head)
+static bool heads_fit(const struct session_record *record, const struct checkpoint_head *head,
+                      const struct ledger *ledger)
 {
     const struct spec *a = &record->spec, *b = &head->spec;
 
     return a->rule == b->rule && a->dtype == b->dtype && a->ema.on == b->ema.on &&
-           a->groups.count == b->groups.count && head->hashed && texts_hold(record, head) &&
+           a->groups.count == b->groups.count && head->hashed && texts_hold(record, head, ledger) &&
            head->step < STEP_MAX && record->parent_moment.step < STEP_MAX &&
            record->parent_moment.lineage < STEP_MAX && head->updates <= head->step &&
            head->lineage < STEP_MAX && head->base_count <= head->step &&
@@ -248,7 +253,7 @@ static enum status read_records(struct image *image, struct span record, struct 
     }
     if (status == STATUS_STORAGE_FAILED || status == STATUS_INVALID_FIELD)
         return unreadable(fault);
-    if (status == STATUS_OK && !heads_fit(&contents->record, read)) {
+    if (status == STATUS_OK && !heads_fit(&contents->record, read, ledger)) {
         free(read->cursor);
         snapshot_drop(&read->snapshot);
         ledger_close(ledger);

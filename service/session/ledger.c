@@ -225,6 +225,7 @@ void ledger_remove_worker(struct ledger *ledger, const char *name)
 
 /* What a receipt has since format 4 follows it, and its kind says so: lines of receipts have no
  * format of their own. */
+#define COUNT_MAX (UINT64_C(1) << 53) /* of what is counted one by one */
 enum { RECEIPT_KIND_BITS = 8, RECEIPT_FORMAT = 4 };
 
 void receipt_pack(struct packer *packer, const struct receipt *receipt)
@@ -316,7 +317,8 @@ bool ledger_unpack(struct unpacker *unpacker, struct ledger *out)
         unpack_fixed(unpacker, key.bytes, sizeof key.bytes);
         unpack_fixed(unpacker, payload.bytes, sizeof payload.bytes);
         receipt_unpack(unpacker, &receipt);
-        if (receipt.kind == RECEIPT_NONE || !ledger_reserve(&ledger, 1))
+        unpacker->failed |= receipt.kind == RECEIPT_NONE;
+        if (unpacker->failed || !ledger_reserve(&ledger, 1))
             goto failed;
         ledger_add_key(&ledger, &key, &payload, &receipt);
     }
@@ -336,7 +338,9 @@ bool ledger_unpack(struct unpacker *unpacker, struct ledger *out)
             worker.step = unpack_u64(unpacker);
             worker.seen_us = unpack_u64(unpacker);
         }
-        if (!ledger_reserve(&ledger, 1))
+        unpacker->failed |= worker.seq > COUNT_MAX || worker.clock > COUNT_MAX ||
+                            worker.base_step > COUNT_MAX || worker.step > COUNT_MAX;
+        if (unpacker->failed || !ledger_reserve(&ledger, 1))
             goto failed;
         ledger_add_worker(&ledger, &worker);
     }

@@ -215,10 +215,11 @@ static enum status check_event(const struct replay *replay, const struct event *
     unsigned long long step = event->step;
 
     if (!event_norm_holds(event, measured->grad_norm))
-        return fault_set(fault, STATUS_HISTORY_MISMATCH, "",
-                         "session %s: the gradient of step %llu in the journal is not the one that "
-                         "was accepted: its norm is another; restore the folder from a backup",
-                         replay->session->id, step);
+        return fault_set(
+            fault, STATUS_HISTORY_MISMATCH, "",
+            "session %s: a gradient of the journal, at step %llu, is not the one that was "
+            "accepted: its norm is another; restore the folder from a backup",
+            replay->session->id, step);
     if (event->told_step > 0 && told->step == event->told_step &&
         memcmp(&told->hash, &event->told, sizeof event->told) != 0)
         return mismatch(replay, event->told_step, fault);
@@ -262,6 +263,22 @@ static enum status misplaced(const struct replay *replay, const struct event *ev
                      (unsigned long long)replay->loaded.state->current->step);
 }
 
+/* A member of the round that was open at the checkpoint, which knows all else of it. */
+static enum status replay_member(struct replay *replay, const struct event *event,
+                                 struct buffer *body, struct fault *fault)
+{
+    struct session *session = replay->session;
+    struct contribution *contribution;
+    enum status status = event_check_body(session->plan, event, body, fault);
+
+    if (status != STATUS_OK || BUG(forget_contribution))
+        return status;
+    if ((contribution = contribution_new(session->layout, event, body, 0)) == NULL)
+        return no_memory(fault);
+    round_add(&replay->loaded.state->round, contribution, event->created_us);
+    return STATUS_OK;
+}
+
 static enum status replay_contribution(struct replay *replay, const struct event *event,
                                        struct buffer *body, struct fault *fault)
 {
@@ -272,7 +289,7 @@ static enum status replay_contribution(struct replay *replay, const struct event
     char *cursor = NULL;
     enum status status;
 
-    if (event->step > state->current->step) /* weights may have been replaced amid the round */
+    if (event->step != state->current->step)
         return misplaced(replay, event, fault);
     if ((status = check_gradient(replay, event, body, fault)) != STATUS_OK ||
         (status = copy_cursor(event, &cursor, fault)) != STATUS_OK)
@@ -367,22 +384,26 @@ enum status session_replay_event(struct replay *replay, const struct event_place
 
     if (place->kind == EVENT_QUARANTINE || place->kind == EVENT_REWIND)
         return STATUS_OK; /* the first changes nothing; a checkpoint follows the second at once */
+    bool known = place->lsn <= replay->sealed;
+    if (known && place->kind != EVENT_CONTRIBUTION)
+        return STATUS_OK;
     status = session_read_event(replay->session, place, head, replay->chunk, &event, &body, fault);
     if (status == STATUS_OK && event.kind != place->kind)
         status = fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",
                            (unsigned long long)place->lsn);
     if (status != STATUS_OK)
         goto done;
-    replay->loaded.replayed++;
-    replay->loaded.bytes += place->bytes;
+    replay->loaded.replayed += !known;
+    replay->loaded.bytes += known ? 0 : place->bytes;
     if (event.kind == EVENT_SPEC)
         status = BUG(forget_spec) ? STATUS_OK : replay_spec(replay, &event, body, fault);
+    else if (event.kind == EVENT_CONTRIBUTION && known)
+        status = replay_member(replay, &event, body, fault);
     else if (event.kind == EVENT_CONTRIBUTION)
         status = replay_contribution(replay, &event, body, fault);
     else if (event.kind == EVENT_DISMISS)
         ledger_remove_worker(&replay->loaded.state->ledger, event.worker);
-    else if (event.kind == EVENT_WEIGHTS && event.step <= replay->loaded.state->current->step)
-        status = STATUS_OK; /* amid the round that was open at the checkpoint, which has them */
+
     else if (snapshot_is_event(event.kind))
         status = snapshot_replay(replay->loaded.state, replay->session->plan, &event, body, fault);
     else if (event_steps(event.kind))
@@ -402,7 +423,7 @@ enum status session_replay_start(struct session *session, const struct checkpoin
     struct stream stream = {.store = session->engine->store, .place = place};
     enum status status;
 
-    *out = (struct replay){.session = session};
+    *out = (struct replay){.session = session, .sealed = place->lsn};
     out->chunk = stream.data = malloc(STORE_CHUNK_BYTES);
     if (out->chunk == NULL || !notes_new(session->layout, &out->notes))
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");

@@ -387,7 +387,7 @@ void engine_trim(struct engine *engine)
         struct session *session = sessions[i];
         pthread_mutex_lock(&session->mutex);
         bool lags = !session->deleted && !session->loading && session->checkpoints != NULL &&
-                    first_event_after(session, session->checkpoints->from) < cut;
+                    first_event_after(session, session->checkpoints->lsn) < cut;
         pthread_mutex_unlock(&session->mutex);
         if (lags)
             save_lagging(session);

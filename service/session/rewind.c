@@ -61,6 +61,10 @@ static enum status go_back(struct session *session, struct loaded *loaded, uint6
     loaded->state->current->lineage = lineage;
     loaded->state->snapshot.last = session->state->snapshot.last;
     keep_settings(&loaded->spec, &session->spec);
+    if ((status = spec_check(&loaded->spec, fault)) != STATUS_OK) {
+        ledger_close(&ledger);
+        return status;
+    }
     status = journal_entry_new(session, &event, NULL, 0, 0, &what.before, fault);
     if (status != STATUS_OK) {
         ledger_close(&ledger);

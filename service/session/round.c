@@ -8,6 +8,9 @@
 #include "service/core/contract.h"
 #include "service/core/point.h"
 
+/* What came in a body beside the gradient (names, another of a pair) is not kept if it is more. */
+enum { BESIDES_MAX = 64 * 1024 };
+
 static void fill(struct contribution *out, const struct layout *layout, const struct event *event,
                  struct buffer *body, size_t body_offset)
 {
@@ -35,8 +38,18 @@ struct contribution *contribution_new(const struct layout *layout, const struct 
     if (contribution == NULL)
         return NULL;
     fill(contribution, layout, event, body, body_offset);
-    if (event->form != FORM_NONE)
+    if (event->form == FORM_NONE)
+        return contribution;
+    size_t size = contribution->gradient.size;
+    if (body->size - size <= BESIDES_MAX) {
         contribution->buffer = buffer_retain(body);
+    } else if ((contribution->buffer = buffer_new(size)) != NULL) {
+        memcpy(contribution->buffer->data, contribution->gradient.data, size);
+        contribution->gradient.data = contribution->buffer->data;
+    } else {
+        free(contribution);
+        return NULL;
+    }
     return contribution;
 }
 

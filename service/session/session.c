@@ -130,7 +130,7 @@ enum status session_pin(struct session *session, struct fault *fault)
             session->lineage = current->lineage;
             session->dirty = loaded.replayed;
             session->journal_since = loaded.bytes;
-            session_watch_round(session);
+            session_watch_round(session, 0);
         }
         pthread_cond_broadcast(&session->turn);
     }

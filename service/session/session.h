@@ -219,8 +219,9 @@ void session_tell(struct session *session, bool closes, const struct receipt *re
  * session held. */
 void session_close_at(struct session *session, uint64_t due_us);
 
-/* The same when it has members and a deadline, or as many as it needs. Mutex held. */
-void session_watch_round(struct session *session);
+/* The same when it has members and a deadline, or as many as it needs: not sooner than in least_us.
+ * Mutex held. */
+void session_watch_round(struct session *session, uint64_t least_us);
 
 enum status timekeeper_start(struct engine *engine, struct fault *fault);
 void timekeeper_stop(struct engine *engine);
@@ -447,6 +448,7 @@ struct replay {
     struct tensor_note *notes;
     bool hashed;
     struct digest state_hash; /* of the checkpoint that it started from */
+    uint64_t sealed;          /* its lsn: of the events up to it only the open round is taken */
     enum status (*receipts)(void *context, const struct buffer *body, struct fault *fault);
     void *context;
 };

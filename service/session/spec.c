@@ -101,6 +101,47 @@ bool spec_gathers(const struct spec *spec)
     return spec_round_size(spec) > 1 || spec->aggregation.vote;
 }
 
+static enum status check_sync(const struct spec *spec, struct fault *fault)
+{
+    unsigned long long workers = spec->aggregation.workers, quorum = spec->aggregation.quorum;
+
+    if (workers == 0)
+        return fault_set(fault, STATUS_INVALID_FIELD, "/aggregation/workers",
+                         "in mode \"sync\" a step takes one gradient of each worker; say how many "
+                         "there are, for instance \"workers\": 4");
+    if (quorum > workers)
+        return fault_set(fault, STATUS_INVALID_FIELD, "/aggregation/quorum",
+                         "quorum is %llu of %llu workers; it must be at most as many", quorum,
+                         workers);
+    if (quorum > 0 && isnan(spec->aggregation.timeout_s))
+        return fault_set(fault, STATUS_INVALID_FIELD, "/aggregation/timeout_s",
+                         "quorum is %llu of %llu workers; say after how many seconds it is enough, "
+                         "for instance \"timeout_s\": 10, or 0 for at once",
+                         quorum, workers);
+    if (spec->aggregation.vote && spec->aggregation.reduction == REDUCTION_SUM)
+        return fault_set(fault, STATUS_INVALID_FIELD, "/aggregation/reduction",
+                         "a vote has no sum; leave out reduction, or vote");
+    return STATUS_OK;
+}
+
+enum status spec_check(const struct spec *spec, struct fault *fault)
+{
+    bool rounds = spec_round_size(spec) > 1;
+
+    if (spec->aggregation.mode == AGGREGATION_SYNC) {
+        enum status status = check_sync(spec, fault);
+        if (status != STATUS_OK)
+            return status;
+    }
+    if (spec->durability.mode != DURABILITY_CHECKPOINT || (!rounds && !spec->svrg.on))
+        return STATUS_OK;
+    return fault_set(fault, STATUS_INVALID_FIELD, rounds ? "/aggregation" : "/svrg",
+                     "durability \"checkpoint\" keeps no gradients, and %s; use \"step\" or "
+                     "\"interval\"",
+                     rounds ? "rounds of several are put together from those that were kept"
+                            : "a snapshot is put together from those that were kept");
+}
+
 /* Whether nothing of it was ever set. */
 static bool aggregation_plain(const struct spec *spec)
 {
@@ -314,6 +355,8 @@ static enum status unpack_groups(struct unpacker *unpacker, struct spec *spec, s
     return holds_texts(spec->groups.patterns, bytes.size, patterns) ? STATUS_OK : damaged(fault);
 }
 
+#define STEPS_MAX (UINT64_C(1) << 53)
+
 static void unpack_aggregation(struct unpacker *unpacker, struct spec *spec)
 {
     spec->aggregation.mode = (int)unpack_u32(unpacker);
@@ -330,12 +373,17 @@ static void unpack_aggregation(struct unpacker *unpacker, struct spec *spec)
     spec->svrg.on = unpack_u32(unpacker) != 0;
     spec->svrg.update_freq = unpack_u64(unpacker);
     spec->svrg.coefficient = unpack_f64(unpacker);
-    bool round = spec_round_size(spec) > 0 && spec_round_size(spec) <= ROUND_MAX &&
-                 spec->aggregation.quorum <= ROUND_MAX;
-    unpacker->failed |= !round || (unsigned)spec->aggregation.mode > AGGREGATION_SSP ||
+    bool counts = spec_round_size(spec) > 0 && spec_round_size(spec) <= ROUND_MAX &&
+                  spec->aggregation.staleness <= STEPS_MAX &&
+                  (spec->aggregation.max_staleness <= STEPS_MAX ||
+                   spec->aggregation.max_staleness == UINT64_MAX) &&
+                  spec->svrg.update_freq <= STEPS_MAX;
+    bool seconds =
+        fits(spec->aggregation.lease_s, 0, 1e9) &&
+        (isnan(spec->aggregation.timeout_s) || fits(spec->aggregation.timeout_s, 0, 1e9));
+    unpacker->failed |= !counts || !seconds || (unsigned)spec->aggregation.mode > AGGREGATION_SSP ||
                         (unsigned)spec->aggregation.stale > STALE_SCALE ||
                         (unsigned)spec->aggregation.reduction > REDUCTION_SUM ||
-                        !fits(spec->aggregation.lease_s, 0, 1e9) ||
                         !fits(spec->svrg.coefficient, 0, 1e9);
 }
 
@@ -388,7 +436,7 @@ enum status spec_unpack(struct unpacker *unpacker, struct spec *out, struct faul
     }
     if (format >= 4) {
         unpack_aggregation(unpacker, &spec);
-        if (unpacker->failed)
+        if (unpacker->failed || spec_check(&spec, fault) != STATUS_OK)
             return damaged(fault);
     }
     *out = spec;

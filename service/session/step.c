@@ -192,7 +192,7 @@ static void join(struct step *step, struct outcome *out)
     session->journal_since += step->size;
     POINT(after_join);
     step_start_waiting(step, &out->receipt);
-    session_watch_round(session);
+    session_watch_round(session, 0);
 }
 
 /* In this thread's turn: applies and publishes. Mutex held on entry and exit. */
@@ -258,8 +258,10 @@ static enum status take(struct step *step, bool *again, struct outcome *out, str
     uint64_t mark = step->started_us;
 
     POINT(before_admission);
-    step->exclusive =
-        (step->event.kind == EVENT_GRADIENT && session->plan->proposal_count > 0) || dry_run(step);
+    /* One of several contributions to a rule that proposes is not known yet to be the last. */
+    step->exclusive = dry_run(step) || step->proposes ||
+                      (step->event.kind == EVENT_GRADIENT && session->plan->proposal_count > 0 &&
+                       !spec_gathers(&step->spec));
     pthread_mutex_lock(&session->mutex);
     status = step_admit(step, &going, again, &seen, out, fault);
     pthread_mutex_unlock(&session->mutex);
@@ -334,7 +336,7 @@ static enum status run(struct step *step, enum status (*prepare)(struct step *, 
         close_step(step);
     }
     bool waiting = out->receipt.kind == RECEIPT_WAITING;
-    if (status == STATUS_OK && !out->replayed && !waiting && !dry_run(step) &&
+    if (status == STATUS_OK && !out->replayed && !waiting && !step->closing && !dry_run(step) &&
         out->revision != NULL)
         save_if_due(session, &out->receipt);
     if (status == STATUS_OK && waiting && !dry_run(step))

@@ -29,6 +29,7 @@ struct step {
     struct tensor_note *notes; /* NULL: too many tensors, or no gradient */
     char *cursor;
     bool exclusive; /* admitted alone */
+    bool proposes;  /* it closes a round and the rule proposes: it has to be admitted alone */
     uint64_t ticket;
     uint64_t started_us;
     struct stages stages;

@@ -7,22 +7,24 @@
 #include "service/core/log.h"
 #include "service/session/session.h"
 
-enum { AGAIN_US = 1000000 }; /* after a failure */
+enum { AGAIN_US = 1000000, BUSY_US = 10000 }; /* after a failure; while others are in flight */
 
 void session_close_at(struct session *session, uint64_t due_us)
 {
     struct engine *engine = session->engine;
 
     pthread_mutex_lock(&engine->time_mutex);
+    bool sooner = !session->timed || due_us < session->due_us;
     if (!session->timed) {
         session->timed = true;
         session->due_us = due_us;
         session->next_timed = engine->timed;
         engine->timed = session_retain(session);
-    } else if (due_us < session->due_us) {
+    } else if (sooner) {
         session->due_us = due_us;
     }
-    pthread_cond_signal(&engine->time);
+    if (sooner)
+        pthread_cond_signal(&engine->time);
     pthread_mutex_unlock(&engine->time_mutex);
 }
 
@@ -53,8 +55,15 @@ static void close_due(struct session *session)
     struct fault fault;
     enum status status = session_close_round(session, &fault);
 
-    if (status == STATUS_OK || status == STATUS_SESSION_NOT_FOUND)
+    if (status == STATUS_SESSION_NOT_FOUND)
         return;
+    if (status == STATUS_OK) { /* it may have been the deadline of another round than is open now */
+        pthread_mutex_lock(&session->mutex);
+        if (session->state != NULL)
+            session_watch_round(session, BUSY_US);
+        pthread_mutex_unlock(&session->mutex);
+        return;
+    }
     log_warning("session %s: its round is not closed in time: %s", session->id, fault.detail);
     session_close_at(session, clock_monotonic_us() + AGAIN_US);
 }
