@@ -78,16 +78,23 @@ static enum status read_newer(struct request *request, const struct moment_query
 
 /* The revision that is asked for. */
 static enum status find_revision(struct session *session, const struct moment_query *query,
-                                 const struct newer *newer, struct revision **out,
+                                 const struct newer *newer, struct revision **out, bool *old,
                                  struct fault *fault)
 {
     enum status status = STATUS_OK;
+    bool moved = false;
+
+    *old = false;
 
     if (query != NULL)
         return session_revision_at(session, query, out, fault);
     if (newer->given && newer->wait_s > 0)
-        status = session_await_step(session, newer->after, newer->wait_s, fault);
-    return status == STATUS_OK ? session_revision(session, out, fault) : status;
+        status = session_await_step(session, newer->after, newer->wait_s, &moved, fault);
+    if (status == STATUS_OK)
+        status = session_revision(session, out, fault);
+    if (status == STATUS_OK) /* who goes back has a newer revision of an earlier step */
+        *old = newer->given && !moved && (*out)->step <= newer->after;
+    return status;
 }
 
 static enum status fetch(struct request *request, struct session *session,
@@ -95,11 +102,12 @@ static enum status fetch(struct request *request, struct session *session,
                          const struct newer *newer, struct reply *reply, struct fault *fault)
 {
     struct revision *revision;
-    enum status status = find_revision(session, query, newer, &revision, fault);
+    bool old;
+    enum status status = find_revision(session, query, newer, &revision, &old, fault);
 
     if (status != STATUS_OK)
         return status;
-    bool old = newer->given && revision->step <= newer->after;
+
     const char *etag = tag_of(request->arena, revision, form->average);
     *reply = reply_empty(200);
     if (etag == NULL)

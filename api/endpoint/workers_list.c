@@ -20,7 +20,8 @@ static void write_worker(struct json_text *text, const struct worker_view *worke
     json_text_member_u64(text, "contributions", worker->contributions);
     json_text_member_u64(text, "base_step", worker->base_step);
     json_text_member_u64(text, "lag", worker->lag);
-    json_text_member_string(text, "last_seen", clock_format(time, worker->seen_us));
+    json_text_member_string(text, "last_seen",
+                            worker->seen_us > 0 ? clock_format(time, worker->seen_us) : NULL);
     json_text_member_bool(text, "live", worker->live);
     json_text_member_bool(text, "waiting", worker->waiting);
     json_text_close(text, '}');

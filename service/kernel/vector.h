@@ -25,6 +25,10 @@ void REAL(vector_average)(real *restrict out, const real *restrict last, const r
 void REAL(vector_add_weighted)(double *restrict sum, const real *restrict in, double weight,
                                size_t count);
 
+/* The same for four, one after the other, with one pass over the sums. */
+void REAL(vector_add_four_weighted)(double *restrict sum, const real *const in[4],
+                                    const double weight[4], size_t count);
+
 /* sum += one * sign(in), sign(0) = 0 */
 void REAL(vector_add_signs)(double *restrict sum, const real *restrict in, double one,
                             size_t count);

@@ -243,7 +243,7 @@ static void set_whole(const struct advance *a, const struct part *part, double h
                             .tensor_count = part->tensor_count,
                             .count = part->count,
                             .adapt = part->adapt,
-                            .lazy = a->plan->rule->lazy_rows && a->gradient.form == FORM_ROWS,
+                            .lazy = a->plan->rule->lazy_rows && gradient_has_rows(&a->gradient),
                             .piece = {.count = part->count,
                                       .start = part->start,
                                       .step = a->update,

@@ -80,7 +80,7 @@ static enum status patch(struct session *session,
     session->spec_version++;
     session->dirty++;
     snapshot_fit(&session->state->snapshot, &spec, session->state->snapshot.last);
-    session_watch_round(session, 0); /* it may have all that it needs now */
+    session_watch_round(session, 0);
     pthread_mutex_unlock(&session->mutex);
     return STATUS_OK;
 }
@@ -91,6 +91,7 @@ enum status session_patch(struct session *session,
                           void *context, struct fault *fault)
 {
     enum status status = session_enter(session, fault);
+    struct fault ignored;
     bool failed = false;
     uint64_t ticket;
 
@@ -105,6 +106,10 @@ enum status session_patch(struct session *session,
         session_end_turn(session, true, failed);
         pthread_mutex_unlock(&session->mutex);
     }
+    /* The open round may have all that it needs now. If it cannot be closed here, it is a little
+     * later. */
+    if (status == STATUS_OK)
+        session_close_due(session, &ignored);
     session_leave(session);
     return status;
 }

@@ -179,6 +179,9 @@ enum status engine_open(const struct engine_options *options, struct engine **ou
         status = fault_set(fault, STATUS_INTERNAL, "", "cannot start the housekeeping thread");
     }
     orphans_close(&orphans);
+    for (size_t i = 0; i < engine->count && status == STATUS_OK; i++)
+        if (engine->sessions[i]->overdue)
+            session_close_at(engine->sessions[i], 0);
     if (status == STATUS_OK)
         *out = engine;
     else

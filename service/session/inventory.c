@@ -1,5 +1,6 @@
 /* What is stored, read when the engine opens: every session with its places in the journal and its
  * checkpoints, and what has no session any more. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -232,6 +233,21 @@ static enum status place_rounds(struct session *session, struct fault *fault)
     return STATUS_OK;
 }
 
+/* Whether the round that is open at the end may have to be closed without another contribution. */
+static bool is_overdue(const struct session *session)
+{
+    uint64_t members = 0;
+
+    for (const struct event_place *event = session->events; event != NULL; event = event->next)
+        if (event_closes(event->kind) || event->kind == EVENT_REWIND)
+            members = 0;
+        else
+            members += event->kind == EVENT_CONTRIBUTION;
+    bool timed = session->spec.aggregation.mode == AGGREGATION_SYNC &&
+                 !isnan(session->spec.aggregation.timeout_s);
+    return members > 0 && (timed || members >= spec_round_size(&session->spec));
+}
+
 /* Where a session stands: at its newest checkpoint, or the last step after it. */
 static void place_step(struct session *session)
 {
@@ -256,6 +272,7 @@ static enum status place_sessions(struct opening *opening, struct fault *fault)
         if (status == STATUS_OK)
             status = place_rounds(opening->by_key[i], fault);
         place_step(opening->by_key[i]);
+        opening->by_key[i]->overdue = is_overdue(opening->by_key[i]);
     }
     free(chunk);
     for (size_t i = 0; i < opening->count && status == STATUS_OK; i++) {

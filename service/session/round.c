@@ -107,7 +107,9 @@ struct gathering *gathering_new(size_t capacity)
     gathering->members = calloc(capacity, sizeof *gathering->members);
     gathering->lines = calloc(capacity, sizeof *gathering->lines);
     gathering->terms = calloc(capacity, sizeof *gathering->terms);
-    if (gathering->members != NULL && gathering->lines != NULL && gathering->terms != NULL)
+    gathering->rows = calloc(capacity, sizeof *gathering->rows);
+    if (gathering->members != NULL && gathering->lines != NULL && gathering->terms != NULL &&
+        gathering->rows != NULL)
         return gathering;
     gathering_free(gathering);
     return NULL;
@@ -120,6 +122,7 @@ void gathering_free(struct gathering *gathering)
     free(gathering->members);
     free(gathering->lines);
     free(gathering->terms);
+    free(gathering->rows);
     free(gathering);
 }
 
@@ -171,8 +174,22 @@ static double mean_loss(const struct gathering *gathering)
     return weight > 0 ? sum / weight : (double)NAN;
 }
 
+/* A power of two that leaves no weight above 1, so that what is weighed does not overflow where the
+ * mean does not. It changes no bit of the mean. */
+static double scale_of(const struct gathering *gathering)
+{
+    double largest = 0;
+    int exponent;
+
+    for (size_t i = 0; i < gathering->count; i++)
+        largest = fmax(largest, gathering->lines[i].examples);
+    frexp(largest, &exponent);
+    return ldexp(1, -exponent);
+}
+
 static void take_mean(struct gathering *gathering, const struct spec *spec, void *out)
 {
+    double scale = scale_of(gathering);
     bool weighs = spec->aggregation.reduction == REDUCTION_MEAN;
     struct mean mean = {.members = gathering->terms,
                         .count = gathering->count,
@@ -181,7 +198,7 @@ static void take_mean(struct gathering *gathering, const struct spec *spec, void
 
     for (size_t i = 0; i < gathering->count; i++) {
         const struct contribution *member = gathering->members[i];
-        double weight = weighs ? member->about.examples : 1;
+        double weight = weighs ? scale * member->about.examples : 1;
         gathering->terms[i].gradient = member->gradient;
         gathering->terms[i].weight = member->delta ? -weight : weight;
         if (weighs)
@@ -191,6 +208,18 @@ static void take_mean(struct gathering *gathering, const struct spec *spec, void
         mean_take_f64(&mean, out);
     else
         mean_take_f32(&mean, out);
+}
+
+/* Whether every member sent rows: then those that nobody sent are not there. */
+static bool all_rows(struct gathering *gathering)
+{
+    bool all = true;
+
+    for (size_t i = 0; i < gathering->count && all; i++) {
+        gathering->rows[i] = gathering->members[i]->gradient;
+        all = gathering->rows[i].form == FORM_ROWS;
+    }
+    return all;
 }
 
 struct estimate gathering_take(struct gathering *gathering, const struct round *round,
@@ -218,6 +247,10 @@ struct estimate gathering_take(struct gathering *gathering, const struct round *
     if (gathering->count > 1 || spec->aggregation.vote) {
         take_mean(gathering, spec, mean->data);
         out.gradient = dense_gradient(mean->data, spec->dtype, layout->count);
+        if (all_rows(gathering)) {
+            out.gradient.rows = gathering->rows;
+            out.gradient.rows_count = gathering->count;
+        }
     } else { /* alone it is the mean, whatever its weight */
         out.gradient = gathering->members[0]->gradient;
         out.delta = gathering->members[0]->delta;

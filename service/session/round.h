@@ -62,6 +62,7 @@ struct gathering {
     struct contribution **members; /* in the order of the mean, once taken */
     struct member *lines;          /* likewise: for the ledger of steps */
     struct mean_member *terms;
+    struct wire_gradient *rows; /* the gradients, where all of them have rows */
     size_t count;
     uint64_t bytes;
 };

@@ -127,6 +127,7 @@ struct session {
     bool failed; /* a commit failed: nothing is admitted until those in flight are gone */
     bool deleted;
     struct flight *flights;
+    bool overdue;      /* when it was opened its round had all that it needs, or a deadline */
     uint64_t closings; /* rounds that admitted events close */
     uint64_t closed;   /* of them: closed */
     struct waiter *waiters;
@@ -230,6 +231,8 @@ void timekeeper_stop(struct engine *engine);
 
 /* Closes the open round without another contribution, if its time is up. */
 enum status session_close_round(struct session *session, struct fault *fault);
+/* The same where the state is in memory and there is a round to close. The caller has entered. */
+enum status session_close_due(struct session *session, struct fault *fault);
 
 /* --- state.c, and event.c: what an event makes of a state --- */
 

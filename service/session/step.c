@@ -317,6 +317,9 @@ static enum status run(struct step *step, enum status (*prepare)(struct step *, 
     *out = (struct outcome){.replayed = false};
     step->started_us = clock_monotonic_us();
     while (status == STATUS_OK && again) {
+        /* A round whose time was up before this step came is closed without it. */
+        if (!step->closing && (status = session_close_due(session, fault)) != STATUS_OK)
+            break;
         pthread_mutex_lock(&session->mutex);
         step->spec = session->spec;
         step->spec_version = session->spec_version;
@@ -388,6 +391,14 @@ enum status session_close_round(struct session *session, struct fault *fault)
         revision_release(outcome.revision);
     free(step.notes);
     return status;
+}
+
+enum status session_close_due(struct session *session, struct fault *fault)
+{
+    pthread_mutex_lock(&session->mutex);
+    bool due = step_may_close(session);
+    pthread_mutex_unlock(&session->mutex);
+    return due ? session_close_round(session, fault) : STATUS_OK;
 }
 
 enum status session_replace(struct session *session, struct buffer *weights,

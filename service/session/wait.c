@@ -106,7 +106,7 @@ enum status step_wait(struct step *step, struct outcome *out, struct fault *faul
     return status;
 }
 
-enum status session_await_step(struct session *session, uint64_t after, double wait_s,
+enum status session_await_step(struct session *session, uint64_t after, double wait_s, bool *newer,
                                struct fault *fault)
 {
     enum status status = session_enter(session, fault);
@@ -121,6 +121,7 @@ enum status session_await_step(struct session *session, uint64_t after, double w
            await_news(session, &until))
         ;
     session->watchers--;
+    *newer = session->step > after || session->lineage != lineage;
     if (session->deleted)
         status = went_back(session, fault);
     pthread_mutex_unlock(&session->mutex);

@@ -4,6 +4,7 @@
 #ifndef DESCENT_TENSOR_GRADIENT_H
 #define DESCENT_TENSOR_GRADIENT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,7 +29,17 @@ struct wire_gradient {
     enum gradient_form form;
     size_t size;                 /* bytes of data; where the form is FORM_DENSE it follows */
     const struct layout *layout; /* may be NULL where the form is FORM_DENSE */
+    /* FORM_DENSE, of a mean: its members, all FORM_ROWS; a row that none of them has is not there.
+     * NULL: every row is. */
+    const struct wire_gradient *rows;
+    size_t rows_count;
 };
+
+/* Whether some rows may not be there, which is not the same as zeros. */
+static inline bool gradient_has_rows(const struct wire_gradient *gradient)
+{
+    return gradient->form == FORM_ROWS || gradient->rows != NULL;
+}
 
 /* One that is not compressed. */
 static inline struct wire_gradient dense_gradient(void *data, enum dtype wire, size_t count)

@@ -127,7 +127,8 @@ static size_t row_count(const struct tensor *tensor)
     return tensor->count == 0 ? 0 : tensor->rank == 0 ? 1 : tensor->shape[0];
 }
 
-size_t packed_run(const struct wire_gradient *gradient, size_t start, size_t end, bool *sent)
+static size_t run_of_rows(const struct wire_gradient *gradient, size_t start, size_t end,
+                          bool *sent)
 {
     struct packed packed = packed_open(gradient);
     size_t t = packed_tensor(gradient->layout, start);
@@ -148,6 +149,22 @@ size_t packed_run(const struct wire_gradient *gradient, size_t start, size_t end
         past = tensor->offset + (size_t)packed_index(&packed, k) * length;
     }
     return (past < end ? past : end) - start;
+}
+
+size_t packed_run(const struct wire_gradient *gradient, size_t start, size_t end, bool *sent)
+{
+    size_t run = end - start;
+
+    if (gradient->form == FORM_ROWS)
+        return run_of_rows(gradient, start, end, sent);
+    *sent = false;
+    for (size_t i = 0; i < gradient->rows_count; i++) {
+        bool has;
+        size_t some = run_of_rows(&gradient->rows[i], start, end, &has);
+        *sent |= has;
+        run = some < run ? some : run;
+    }
+    return run;
 }
 
 /* --- checking --- */

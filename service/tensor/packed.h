@@ -77,8 +77,8 @@ struct packed_first {
 struct packed_first packed_first(const struct packed *packed, size_t tensor);
 void packed_set_first(const struct packed *packed, size_t tensor, struct packed_first first);
 
-/* FORM_ROWS: how many of the elements start .. end-1 are alike: of rows that are there (*sent), or
- * of rows that are not. At least 1, of one tensor. */
+/* Of a gradient that has rows: how many of the elements start .. end-1 are alike: of rows that are
+ * there (*sent), or of rows that are not. At least 1, of one tensor. */
 size_t packed_run(const struct wire_gradient *gradient, size_t start, size_t end, bool *sent);
 
 /* Makes an element 0 that is not finite. A scale that is not finite becomes 0, and with it every

@@ -276,8 +276,12 @@ static void check_decoded(const struct maker *m, enum gradient_form form, struct
     struct span bytes = span_of(out.buffer->data, out.size);
     if (packed_check(m->layout, form, out.dtype, bytes, &fault) != STATUS_OK)
         ck_abort_msg("%s: %s", fault.where, fault.detail);
-    struct wire_gradient gradient = {out.buffer->data, out.dtype, m->layout->count, form,
-                                     out.size,         m->layout};
+    struct wire_gradient gradient = {.data = out.buffer->data,
+                                     .wire = out.dtype,
+                                     .count = m->layout->count,
+                                     .form = form,
+                                     .size = out.size,
+                                     .layout = m->layout};
     gradient_block_f64(&gradient, 0, m->layout->count, got);
     for (size_t i = 0; i < m->layout->count; i++)
         if (got[i] != m->values[i])

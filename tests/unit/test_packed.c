@@ -108,8 +108,12 @@ START_TEST(wide_indices_hold)
     memcpy(bytes, &entries, 8);
     memcpy(bytes + 8, at, 24);
     memcpy(bytes + 32, values, 12);
-    struct wire_gradient gradient = {bytes,     DTYPE_F32,    layout->count,
-                                     FORM_TOPK, sizeof bytes, layout};
+    struct wire_gradient gradient = {.data = bytes,
+                                     .wire = DTYPE_F32,
+                                     .count = layout->count,
+                                     .form = FORM_TOPK,
+                                     .size = sizeof bytes,
+                                     .layout = layout};
     ck_assert_int_eq(
         packed_check(layout, FORM_TOPK, DTYPE_F32, span_of(bytes, sizeof bytes), &fault),
         STATUS_OK);
@@ -124,8 +128,9 @@ START_TEST(wide_indices_hold)
     memcpy(rows, first, 32);
     memcpy(rows + 32, row, 16);
     memcpy(rows + 48, four, 16);
-    gradient =
-        (struct wire_gradient){rows, DTYPE_F32, layout->count, FORM_ROWS, sizeof rows, layout};
+    gradient.data = rows;
+    gradient.form = FORM_ROWS;
+    gradient.size = sizeof rows;
     ck_assert_int_eq(packed_check(layout, FORM_ROWS, DTYPE_F32, span_of(rows, sizeof rows), &fault),
                      STATUS_OK);
     memcpy(block, gradient_block_f64(&gradient, 4999999997, 3, scratch), 3 * sizeof *block);
