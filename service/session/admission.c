@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "service/core/point.h"
+#include "service/session/event.h"
 #include "service/session/session.h"
 #include "service/session/step.h"
 

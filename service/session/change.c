@@ -5,6 +5,8 @@
 
 #include "service/core/contract.h"
 #include "service/core/point.h"
+#include "service/session/checkpoint.h"
+#include "service/session/past.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 

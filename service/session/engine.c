@@ -1,5 +1,6 @@
 /* The engine: opening, housekeeping, closing. */
 #include "service/session/engine.h"
+#include "service/session/checkpoint.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -9,6 +9,9 @@
 
 #include "service/core/contract.h"
 #include "service/core/point.h"
+#include "service/session/checkpoint.h"
+#include "service/session/past.h"
+#include "service/session/replay.h"
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
 

@@ -7,6 +7,8 @@
 #include "service/core/contract.h"
 #include "service/core/point.h"
 #include "service/core/utf8.h"
+#include "service/session/past.h"
+#include "service/session/replay.h"
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
 

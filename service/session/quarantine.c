@@ -6,6 +6,9 @@
 
 #include "service/core/contract.h"
 #include "service/core/point.h"
+#include "service/session/event.h"
+#include "service/session/past.h"
+#include "service/session/replay.h"
 #include "service/session/step.h"
 
 enum { NORMS_MIN = 10 }; /* below it there is no average to speak of */

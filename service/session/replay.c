@@ -1,181 +1,16 @@
 /* Bringing a state back: a checkpoint, then every event after it, through the same event_apply as
  * live steps. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "service/core/contract.h"
 #include "service/core/log.h"
 #include "service/core/point.h"
+#include "service/session/event.h"
+#include "service/session/replay.h"
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
 #include "storage/store.h"
-
-/* Reads a checkpoint's stream in order. */
-struct stream {
-    struct store *store;
-    const struct checkpoint_place *place;
-    uint32_t chunk;      /* the next to read */
-    unsigned char *data; /* STORE_CHUNK_BYTES */
-    size_t used, size;
-};
-
-static enum status stream_read(struct stream *stream, void *out, size_t size, struct fault *fault)
-{
-    unsigned char *to = out;
-    enum status status;
-
-    while (size > 0) {
-        if (stream->used == stream->size) {
-            if (stream->chunk == stream->place->chunks)
-                return fault_set(fault, STATUS_STORAGE_FAILED, "", "a checkpoint is too short");
-            stream->used = 0;
-            status = stream->store->backend->checkpoint_read(stream->store, stream->place->id,
-                                                             stream->chunk++, stream->data,
-                                                             &stream->size, fault);
-            if (status == STATUS_INTERNAL) /* memory is out: nothing is wrong with what is stored */
-                return status;
-            if (status != STATUS_OK)
-                return fault_set(fault, STATUS_STORAGE_FAILED, "", "checkpoint %llu: %.300s",
-                                 (unsigned long long)stream->place->id, fault->detail);
-        }
-        size_t piece = stream->size - stream->used;
-        if (piece > size)
-            piece = size;
-        memcpy(to, stream->data + stream->used, piece);
-        stream->used += piece;
-        to += piece;
-        size -= piece;
-    }
-    return STATUS_OK;
-}
-
-static enum status read_head(struct stream *stream, struct checkpoint_head *head,
-                             struct ledger *ledger, struct fault *fault)
-{
-    unsigned char prefix[8];
-    unsigned char *bytes = NULL;
-    enum status status = stream_read(stream, prefix, sizeof prefix, fault);
-
-    if (status != STATUS_OK)
-        return status;
-    struct unpacker unpacker = {.data = prefix, .size = sizeof prefix};
-    uint64_t size = unpack_u64(&unpacker);
-    if (size > stream->place->bytes)
-        return fault_set(fault, STATUS_STORAGE_FAILED, "", "a checkpoint's head is damaged");
-    if ((bytes = malloc(size)) == NULL)
-        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    if ((status = stream_read(stream, bytes, size, fault)) == STATUS_OK)
-        status = checkpoint_head_unpack(span_of(bytes, size), head, ledger, fault);
-    free(bytes);
-    return status;
-}
-
-static enum status misfit(struct fault *fault)
-{
-    return fault_set(fault, STATUS_STORAGE_FAILED, "",
-                     "a stored configuration is not one of this session");
-}
-
-static enum status load_checkpoint(struct session *session, struct stream *stream,
-                                   struct replay *replay, struct fault *fault)
-{
-    struct checkpoint_head head;
-    struct ledger ledger = {.keys = NULL};
-    struct vector vectors[VECTORS_MAX];
-    enum status status = read_head(stream, &head, &ledger, fault);
-
-    if (status != STATUS_OK)
-        return status;
-    replay->loaded.spec = head.spec;
-    replay->hashed = head.hashed;
-    replay->state_hash = head.state_hash;
-    if (!session_fits(session, &head.spec)) {
-        free(head.cursor);
-        snapshot_drop(&head.snapshot);
-        ledger_close(&ledger);
-        return misfit(fault);
-    }
-    status = state_of_head(session->plan, &head, &ledger, &replay->loaded.state, fault);
-    size_t count = status != STATUS_OK
-                       ? 0
-                       : state_vectors(replay->loaded.state, session->plan, head.slots, vectors);
-    for (size_t i = 0; i < count && status == STATUS_OK; i++)
-        status = stream_read(stream, vectors[i].data->data, vectors[i].size, fault);
-    return status;
-}
-
-/* A row of the journal that must be there. */
-static enum status read_row(struct session *session, uint64_t lsn,
-                            unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
-                            struct store_event *row, struct fault *fault)
-{
-    struct store *store = session->engine->store;
-    enum status status = store->backend->event_read(store, lsn, head, chunk_data, row, fault);
-
-    return status != STATUS_NOT_FOUND ? status
-                                      : fault_set(fault, STATUS_STORAGE_FAILED, "",
-                                                  "the journal lacks lsn %llu; descent verify says "
-                                                  "more",
-                                                  (unsigned long long)lsn);
-}
-
-enum { IN_PLACE_FROM = 128 * 1024 }; /* bytes; what is smaller is copied rather than given room */
-
-enum status session_read_event(struct session *session, const struct event_place *place,
-                               unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
-                               struct event *event, struct buffer **body, struct fault *fault)
-{
-    size_t used = 0;
-    enum status status = STATUS_OK;
-    /* A large body is read to where it belongs: there is room for every chunk in full. */
-    bool in_place = place->chunks > 1 || place->bytes >= IN_PLACE_FROM;
-
-    *body = NULL;
-    if (in_place && (*body = buffer_new((size_t)place->chunks * STORE_CHUNK_BYTES)) == NULL)
-        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    for (uint32_t chunk = 0; chunk < place->chunks && status == STATUS_OK; chunk++) {
-        unsigned char other_head[STORE_HEAD_BYTES];
-        unsigned char *to = in_place ? (*body)->data + used : chunk_data;
-        struct store_event row;
-        status =
-            read_row(session, place->lsn + chunk, chunk == 0 ? head : other_head, to, &row, fault);
-        if (status == STATUS_OK &&
-            (row.session != session->key || row.chunk != chunk || row.chunks != place->chunks))
-            status =
-                fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",
-                          (unsigned long long)(place->lsn + chunk));
-        if (status == STATUS_OK && chunk == 0)
-            status = event_unpack(row.head, event, fault);
-        if (status != STATUS_OK)
-            break;
-        if (!in_place && (*body = buffer_new(row.body.size)) == NULL)
-            status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-        else if (!in_place && row.body.size > 0)
-            memcpy((*body)->data, row.body.data, row.body.size);
-        used += row.body.size;
-    }
-    if (status == STATUS_OK) {
-        buffer_shrink(*body, used);
-    } else {
-        buffer_release(*body);
-        *body = NULL;
-    }
-    return status;
-}
-
-enum status session_read_head(struct session *session, const struct event_place *place,
-                              unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
-                              struct event *event, struct fault *fault)
-{
-    struct store_event row;
-    enum status status = read_row(session, place->lsn, head, chunk_data, &row, fault);
-
-    if (status == STATUS_OK && (row.session != session->key || row.chunk != 0))
-        status = fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",
-                           (unsigned long long)place->lsn);
-    return status == STATUS_OK ? event_unpack(row.head, event, fault) : status;
-}
 
 static enum status replay_spec(struct replay *replay, const struct event *event,
                                const struct buffer *body, struct fault *fault)
@@ -188,7 +23,7 @@ static enum status replay_spec(struct replay *replay, const struct event *event,
     enum status status = spec_unpack(&unpacker, spec, fault);
 
     if (status == STATUS_OK && !session_fits(session, spec))
-        status = misfit(fault);
+        status = replay_misfit(fault);
     if (status == STATUS_OK)
         status = state_lacks(state, session->plan, spec, &added, fault);
     if (status == STATUS_OK) {
@@ -420,15 +255,14 @@ done:
 enum status session_replay_start(struct session *session, const struct checkpoint_place *place,
                                  struct replay *out, struct fault *fault)
 {
-    struct stream stream = {.store = session->engine->store, .place = place};
     enum status status;
 
     *out = (struct replay){.session = session, .sealed = place->lsn};
-    out->chunk = stream.data = malloc(STORE_CHUNK_BYTES);
+    out->chunk = malloc(STORE_CHUNK_BYTES);
     if (out->chunk == NULL || !notes_new(session->layout, &out->notes))
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     else
-        status = load_checkpoint(session, &stream, out, fault);
+        status = checkpoint_read(out, place, fault);
     POINT(after_checkpoint_read);
     if (status != STATUS_OK || !out->hashed)
         return status;

@@ -6,6 +6,7 @@
 
 #include "service/core/log.h"
 #include "service/core/point.h"
+#include "service/session/checkpoint.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 

@@ -1,5 +1,6 @@
 /* A session's life: references, residence, turns, views. */
 #include "service/session/session.h"
+#include "service/session/replay.h"
 
 #include <stdlib.h>
 #include <string.h>

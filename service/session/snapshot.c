@@ -1,5 +1,6 @@
 /* SVRG's snapshot: what events make of it. */
 #include "service/session/snapshot.h"
+#include "service/session/event.h"
 
 #include <math.h>
 #include <stdio.h>

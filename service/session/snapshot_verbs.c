@@ -9,6 +9,7 @@
 #include "service/core/log.h"
 #include "service/core/point.h"
 #include "service/session/advance.h"
+#include "service/session/checkpoint.h"
 #include "service/session/session.h"
 
 /* --- what may be asked for --- */

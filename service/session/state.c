@@ -6,6 +6,7 @@
 
 #include "service/core/contract.h"
 #include "service/session/advance.h"
+#include "service/session/event.h"
 #include "service/session/session.h"
 
 /* The moving average of the norms is the plain mean at first, then forgets one part in so many a

@@ -1,4 +1,4 @@
-/* A step on its way, for step.c and admission.c. */
+/* A step on its way, for step.c and the files named below. */
 #ifndef DESCENT_SESSION_STEP_H
 #define DESCENT_SESSION_STEP_H
 
@@ -35,6 +35,17 @@ struct step {
     struct stages stages;
 };
 
+/* --- step_prepare.c --- */
+
+/* The event as far as it is known before admission, and what must not fail after the journal: of a
+ * gradient, of weights that replace the session's, of a round that closes with what it has. Mutex
+ * not held. */
+enum status step_prepare_gradient(struct step *step, struct fault *fault);
+enum status step_prepare_weights(struct step *step, struct fault *fault);
+enum status step_prepare_close(struct step *step, struct fault *fault);
+
+/* --- admission.c --- */
+
 /* Whether this request was seen before: *seen tells, *out is then its outcome. A flight with the
  * same key or sequence number, or a number out of order, is refused. Mutex held. */
 enum status step_check_repeat(struct step *step, bool *seen, struct outcome *out,
@@ -45,6 +56,9 @@ enum status step_check_repeat(struct step *step, bool *seen, struct outcome *out
  * it has its turn to take; *again: the configuration changed since it was prepared. Mutex held. */
 enum status step_admit(struct step *step, bool *going, bool *again, bool *seen, struct outcome *out,
                        struct fault *fault);
+
+/* Ends what step_admit began, when the turn was taken. Mutex held. */
+void step_land(struct step *step);
 
 /* --- aggregation.c --- */
 
@@ -67,9 +81,6 @@ void step_start_waiting(struct step *step, const struct receipt *receipt);
 /* Waits as long as it wants; *out is then the final receipt, if there is one. STALE_GRADIENT when
  * the session went back meanwhile, SESSION_NOT_FOUND. Mutex not held. */
 enum status step_wait(struct step *step, struct outcome *out, struct fault *fault);
-
-/* Ends what step_admit began, when the turn was taken. Mutex held. */
-void step_land(struct step *step);
 
 /* --- snapshot_step.c --- */
 

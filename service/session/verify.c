@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "service/core/crew.h"
+#include "service/session/replay.h"
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
 

@@ -4,6 +4,7 @@
 
 #include "service/core/clock.h"
 #include "service/core/point.h"
+#include "service/session/checkpoint.h"
 #include "service/session/session.h"
 
 static int compare(const void *a, const void *b)

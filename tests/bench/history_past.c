@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "service/session/event.h"
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
 #include "tests/bench/bench.h"

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "service/session/replay.h"
 #include "service/session/session.h"
 #include "tests/lib/engines.h"
 #include "tests/lib/testing.h"

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "service/core/log.h"
+#include "service/session/replay.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 #include "tests/lib/engines.h"
