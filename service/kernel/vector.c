@@ -67,8 +67,7 @@ KERNEL void REAL(vector_add_signs)(double *restrict sum, const real *restrict in
     }
 }
 
-KERNEL void REAL(vector_quotient)(real *restrict out, const double *restrict sum, double divisor,
-                                  size_t count)
+KERNEL void REAL(vector_quotient)(real *out, const double *sum, double divisor, size_t count)
 {
     for (size_t i = 0; i < count; i++)
         out[i] = (real)(sum[i] / divisor);

@@ -33,9 +33,8 @@ void REAL(vector_add_four_weighted)(double *restrict sum, const real *const in[4
 void REAL(vector_add_signs)(double *restrict sum, const real *restrict in, double one,
                             size_t count);
 
-/* out = sum / divisor, rounded once */
-void REAL(vector_quotient)(real *restrict out, const double *restrict sum, double divisor,
-                           size_t count);
+/* out = sum / divisor, rounded once; in place where out is sum */
+void REAL(vector_quotient)(real *out, const double *sum, double divisor, size_t count);
 
 /* out = sign(sum) */
 void REAL(vector_signs)(real *restrict out, const double *restrict sum, size_t count);

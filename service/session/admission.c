@@ -146,14 +146,13 @@ static enum status make_room(struct step *step, struct fault *fault)
         step->contribution =
             contribution_new(session->layout, &step->event, step->body, step->offset);
         room = step->contribution != NULL;
-    } else if (event_closes(step->event.kind)) {
+    } else {
         for (const struct flight *flight = session->flights; flight != NULL; flight = flight->next)
             in_flight += flight->waits;
-        room = event_gathering(session->state, session->plan, &session->spec, &step->event,
-                               in_flight, &step->gathering);
-        if (room && step->next == NULL)
-            room = (step->next = revision_new(step->event.kind == EVENT_GRADIENT ? bytes : 0,
-                                              step->spec.ema.on)) != NULL;
+        step->next =
+            revision_new(step->event.kind == EVENT_GRADIENT ? bytes : 0, step->spec.ema.on);
+        room = step->next != NULL && event_gathering(session->state, session->plan, &session->spec,
+                                                     &step->event, in_flight, &step->gathering);
     }
     return room ? STATUS_OK : fault_set(fault, STATUS_INTERNAL, "", "out of memory");
 }
@@ -252,22 +251,11 @@ static enum status rehearse(struct step *step, struct outcome *out, struct fault
 static void rehearse_waiting(const struct step *step, struct outcome *out)
 {
     const struct session *session = step->session;
-    double nothing = (double)NAN;
+    const struct state *state = session->state;
 
-    out->revision = revision_retain(session->state->current);
-    out->receipt = (struct receipt){.kind = RECEIPT_WAITING,
-                                    .step = session->step + 1,
-                                    .lineage = session->lineage,
-                                    .durable_step = session->durable_step,
-                                    .base_step = step->event.base_step,
-                                    .lr = nothing,
-                                    .grad_norm = step->event.grad_norm,
-                                    .clip_scale = nothing,
-                                    .update_norm = nothing,
-                                    .param_norm = nothing,
-                                    .loss = step->event.loss,
-                                    .received = session->state->round.count + 1,
-                                    .expected = spec_round_size(&session->spec)};
+    out->revision = revision_retain(state->current);
+    out->receipt = state_waiting(state, &session->spec, &step->event, state->round.count + 1);
+    out->receipt.durable_step = session->durable_step;
 }
 
 /* Queues the event of a step that was checked, in the order of admission. */

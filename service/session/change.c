@@ -25,7 +25,6 @@ static enum status store_spec(struct session *session, const struct spec *spec, 
 
     spec_pack(&packed, spec);
     event.lineage = session->lineage;
-    event.snapshot = session->state->snapshot.last;
     if (packed.failed || (body = buffer_new(packed.used)) == NULL) {
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
         goto done;
@@ -81,7 +80,7 @@ static enum status patch(struct session *session,
     session->spec = spec;
     session->spec_version++;
     session->dirty++;
-    snapshot_fit(&session->state->snapshot, &spec, session->state->snapshot.last);
+    snapshot_fit(&session->state->snapshot, &spec);
     session_watch_round(session, 0);
     pthread_mutex_unlock(&session->mutex);
     return STATUS_OK;

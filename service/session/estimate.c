@@ -4,21 +4,8 @@
 #include "service/core/crew.h"
 #include "service/core/simd.h"
 #include "service/kernel/real.h"
+#include "service/kernel/vector.h"
 #include "service/optim/whole.h"
-
-KERNEL static void add_block(double *restrict sum, const real *restrict g, double weight,
-                             size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        sum[i] += weight * (double)g[i];
-}
-
-/* mean may be sum. */
-KERNEL static void mean_block(real *mean, const double *sum, double total, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        mean[i] = (real)(sum[i] / total);
-}
 
 KERNEL static void correct_block(real *restrict out, const real *restrict g,
                                  const real *restrict pair, const real *restrict mean,
@@ -41,14 +28,14 @@ struct pass {
 static void add_at(const struct pass *pass, size_t start, size_t count)
 {
     real scratch[WHOLE_BLOCK];
+    const real *block = REAL(gradient_block)(pass->gradient, start, count, scratch);
 
-    add_block((double *)pass->out + start,
-              REAL(gradient_block)(pass->gradient, start, count, scratch), pass->factor, count);
+    REAL(vector_add_weighted)((double *)pass->out + start, block, pass->factor, count);
 }
 
 static void mean_at(const struct pass *pass, size_t start, size_t count)
 {
-    mean_block(real_at(pass->out, start), pass->from + start, pass->factor, count);
+    REAL(vector_quotient)(real_at(pass->out, start), pass->from + start, pass->factor, count);
 }
 
 static void correct_at(const struct pass *pass, size_t start, size_t count)

@@ -70,14 +70,19 @@ static void set_advance(struct state *state, const struct plan *plan, const stru
         out->slot[k] = state->slot[k] == NULL ? NULL : state->slot[k]->data;
 }
 
+/* Whether an event closes a round of its own, without `others`. A vote is one even of one. */
+static bool stands_alone(const struct spec *spec, const struct event *event, size_t others)
+{
+    return others == 0 && (!spec->aggregation.vote || event->kind == EVENT_SKIP);
+}
+
 bool event_gathering(struct state *state, const struct plan *plan, const struct spec *spec,
                      const struct event *event, size_t more, struct gathering **out)
 {
     size_t others = state->round.count + more;
-    bool alone = others == 0 && (!spec->aggregation.vote || event->kind == EVENT_SKIP);
 
     *out = NULL;
-    if (!event_closes(event->kind) || alone)
+    if (!event_closes(event->kind) || stands_alone(spec, event, others))
         return true;
     if (state->mean == NULL &&
         (state->mean = buffer_new(plan->layout->count * dtype_size(spec->dtype))) == NULL)
@@ -266,7 +271,7 @@ void event_apply(struct state *state, const struct plan *plan, const struct spec
 {
     struct receipt *receipt = &line->receipt;
 
-    if (state->round.count == 0 && (!spec->aggregation.vote || event->kind == EVENT_SKIP))
+    if (stands_alone(spec, event, state->round.count))
         gathering = NULL; /* room was made for members that an earlier close has taken */
     *line = line_of(state, event, event_body_size(plan, plan->layout->count, event));
     receipt->snapshot = event->snapshot;

@@ -169,7 +169,7 @@ static enum status build_state(struct fork *fork, struct loaded *loaded, struct 
         from->snapshot = (struct snapshot){.number = 0};
         if (to->snapshot.number > 0)
             to->snapshot.weights->lineage = 0;
-        snapshot_fit(&to->snapshot, &fork->spec, to->snapshot.last);
+        snapshot_fit(&to->snapshot, &fork->spec);
     }
     if (from->cursor != NULL && (to->cursor = strdup(from->cursor)) == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory for a fork");

@@ -126,7 +126,6 @@ static enum status list_vectors(struct image *image, uint32_t slots, struct faul
     return STATUS_OK;
 }
 
-/* The image of a state that was loaded, which it takes. */
 /* A file has no open round, and nobody was seen where it goes. */
 static void leave_behind(struct state *state)
 {
@@ -135,6 +134,7 @@ static void leave_behind(struct state *state)
         state->ledger.workers[i].seen_us = 0;
 }
 
+/* The image of a state that was loaded, which it takes. */
 static enum status make_image(struct session *session, struct loaded *loaded, struct image *image,
                               struct fault *fault)
 {

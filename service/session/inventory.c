@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "service/core/point.h"
+#include "service/session/event.h"
 #include "service/session/replay.h"
 #include "service/session/session.h"
 #include "storage/store.h"

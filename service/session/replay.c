@@ -12,8 +12,8 @@
 #include "service/session/state_hash.h"
 #include "storage/store.h"
 
-static enum status replay_spec(struct replay *replay, const struct event *event,
-                               const struct buffer *body, struct fault *fault)
+static enum status replay_spec(struct replay *replay, const struct buffer *body,
+                               struct fault *fault)
 {
     struct session *session = replay->session;
     struct state *state = replay->loaded.state;
@@ -28,7 +28,7 @@ static enum status replay_spec(struct replay *replay, const struct event *event,
         status = state_lacks(state, session->plan, spec, &added, fault);
     if (status == STATUS_OK) {
         state_fit(state, session->plan, spec, &added);
-        snapshot_fit(&state->snapshot, spec, event->snapshot);
+        snapshot_fit(&state->snapshot, spec);
     }
     return status;
 }
@@ -231,14 +231,13 @@ enum status session_replay_event(struct replay *replay, const struct event_place
     replay->loaded.replayed += !known;
     replay->loaded.bytes += known ? 0 : place->bytes;
     if (event.kind == EVENT_SPEC)
-        status = BUG(forget_spec) ? STATUS_OK : replay_spec(replay, &event, body, fault);
+        status = BUG(forget_spec) ? STATUS_OK : replay_spec(replay, body, fault);
     else if (event.kind == EVENT_CONTRIBUTION && known)
         status = replay_member(replay, &event, body, fault);
     else if (event.kind == EVENT_CONTRIBUTION)
         status = replay_contribution(replay, &event, body, fault);
     else if (event.kind == EVENT_DISMISS)
         ledger_remove_worker(&replay->loaded.state->ledger, event.worker);
-
     else if (snapshot_is_event(event.kind))
         status = snapshot_replay(replay->loaded.state, replay->session->plan, &event, body, fault);
     else if (event_steps(event.kind))

@@ -1,5 +1,4 @@
 /* When the state of a session is saved. */
-
 #include "service/session/checkpoint.h"
 #include "service/session/session.h"
 

@@ -287,6 +287,10 @@ void state_start(struct state *state, const struct optimizer *rule);
  * memory is out. */
 bool state_reserve(struct state *state, size_t events, size_t members);
 
+/* What the worker of a contribution is told that is one of `received` so far. */
+struct receipt state_waiting(const struct state *state, const struct spec *spec,
+                             const struct event *event, uint64_t received);
+
 /* What an EVENT_CONTRIBUTION makes of a state: the open round has one member more. state_reserve
  * has made room. take_cursor: malloc'ed or NULL. *out: what its worker is told. */
 void state_contribute(struct state *state, const struct spec *spec, const struct event *event,

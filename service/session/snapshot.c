@@ -27,9 +27,9 @@ void snapshot_drop(struct snapshot *snapshot)
     *snapshot = (struct snapshot){.last = last};
 }
 
-void snapshot_fit(struct snapshot *snapshot, const struct spec *spec, uint64_t last)
+void snapshot_fit(struct snapshot *snapshot, const struct spec *spec)
 {
-    if (!spec->svrg.on && snapshot->number <= last)
+    if (!spec->svrg.on)
         snapshot_drop(snapshot);
 }
 
@@ -139,10 +139,6 @@ void snapshot_begin(struct snapshot *snapshot, const struct revision *current,
 {
     struct snapshot_room *room = take_room;
 
-    if (event->snapshot <= snapshot->last) { /* seen before */
-        snapshot_room_release(room);
-        return;
-    }
     snapshot_drop(snapshot);
     room->weights->step = current->step;
     room->weights->lineage = current->lineage;
@@ -287,12 +283,13 @@ enum status snapshot_replay(struct state *state, const struct plan *plan, const 
     enum status status;
 
     if (event->kind == EVENT_SNAPSHOT) {
-        if (event->snapshot > snapshot->last && event->step != state->current->step)
+        if (event->snapshot <= snapshot->last || event->step != state->current->step)
             return fault_set(fault, STATUS_STORAGE_FAILED, "",
-                             "the journal does not fit the state: a snapshot of step %llu at step "
-                             "%llu",
-                             (unsigned long long)event->step,
-                             (unsigned long long)state->current->step);
+                             "the journal does not fit the state: snapshot %llu of step %llu at "
+                             "step %llu, after snapshot %llu",
+                             (unsigned long long)event->snapshot, (unsigned long long)event->step,
+                             (unsigned long long)state->current->step,
+                             (unsigned long long)snapshot->last);
         status = snapshot_room(dtype, plan->layout->count, &room, fault);
         if (status == STATUS_OK)
             snapshot_begin(snapshot, state->current, event, &room);

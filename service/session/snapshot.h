@@ -6,7 +6,7 @@
  * or it is closed, mu = sum / examples is rounded to the session's dtype and the snapshot is ready.
  *
  * What an event makes of it is a pure function, live and in replay: snapshot_begin, or
- * snapshot_effect, snapshot_compute and snapshot_publish in turn. An event that is seen again
+ * snapshot_effect, snapshot_compute and snapshot_publish in turn. A shard that came before
  * changes nothing. */
 #ifndef DESCENT_SESSION_SNAPSHOT_H
 #define DESCENT_SESSION_SNAPSHOT_H
@@ -47,9 +47,8 @@ struct snapshot {
 /* Frees all but `last`. */
 void snapshot_drop(struct snapshot *snapshot);
 
-/* A configuration without SVRG keeps none. last: the newest number when it was set, for a replay
- * may see the change again when there is a newer snapshot. */
-void snapshot_fit(struct snapshot *snapshot, const struct spec *spec, uint64_t last);
+/* A configuration without SVRG keeps none. */
+void snapshot_fit(struct snapshot *snapshot, const struct spec *spec);
 
 /* Whether the mean is computed where the sum is: in double. */
 static inline bool snapshot_shares_room(enum dtype dtype)
@@ -89,7 +88,7 @@ bool snapshot_reserve(struct snapshot *snapshot, size_t more);
 
 /* What an EVENT_SHARD or EVENT_SNAPSHOT_CLOSE does. */
 enum snapshot_effect {
-    SNAPSHOT_STAYS,     /* it is of another one, was seen before, or comes too late */
+    SNAPSHOT_STAYS,     /* it is of another one, came before, or comes too late */
     SNAPSHOT_ADDS,      /* a part */
     SNAPSHOT_ADDS_LAST, /* a part, and then all are in */
     SNAPSHOT_CLOSES,

@@ -247,15 +247,13 @@ static void note_sender(struct state *state, const struct event *event,
     ledger_add_worker(&state->ledger, &worker);
 }
 
-void state_contribute(struct state *state, const struct spec *spec, const struct event *event,
-                      struct contribution *take_contribution, char *take_cursor,
-                      struct receipt *out)
+struct receipt state_waiting(const struct state *state, const struct spec *spec,
+                             const struct event *event, uint64_t received)
 {
     const struct revision *current = state->current;
     double nothing = (double)NAN;
 
-    round_add(&state->round, take_contribution, event->created_us);
-    *out = (struct receipt){.kind = RECEIPT_WAITING,
+    return (struct receipt){.kind = RECEIPT_WAITING,
                             .step = current->step + 1,
                             .lineage = current->lineage,
                             .durable_step = current->step,
@@ -267,9 +265,17 @@ void state_contribute(struct state *state, const struct spec *spec, const struct
                             .update_norm = nothing,
                             .param_norm = nothing,
                             .loss = event->loss,
-                            .received = state->round.count,
+                            .received = received,
                             .expected = spec_round_size(spec),
                             .snapshot = event->snapshot};
+}
+
+void state_contribute(struct state *state, const struct spec *spec, const struct event *event,
+                      struct contribution *take_contribution, char *take_cursor,
+                      struct receipt *out)
+{
+    round_add(&state->round, take_contribution, event->created_us);
+    *out = state_waiting(state, spec, event, state->round.count);
     take_cursor_of(state, take_cursor);
     note_sender(state, event, out);
 }

@@ -37,9 +37,8 @@ struct step {
 
 /* --- step_prepare.c --- */
 
-/* The event as far as it is known before admission, and what must not fail after the journal: of a
- * gradient, of weights that replace the session's, of a round that closes with what it has. Mutex
- * not held. */
+/* The event as far as it is known before admission: of a gradient, of weights that replace the
+ * session's, of a round that closes with what it has. Mutex not held. */
 enum status step_prepare_gradient(struct step *step, struct fault *fault);
 enum status step_prepare_weights(struct step *step, struct fault *fault);
 enum status step_prepare_close(struct step *step, struct fault *fault);

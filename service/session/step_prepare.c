@@ -120,15 +120,8 @@ enum status step_prepare_gradient(struct step *step, struct fault *fault)
     step->body = applies ? s->buffer : NULL;
     step->offset = s->offset;
     step->size = step->event.size;
-    /* One of several may not be the one that makes a revision. */
-    bool alone = !spec_gathers(&step->spec);
-    if (alone)
-        step->next = revision_new(applies ? session->layout->count * dtype_size(session->dtype) : 0,
-                                  step->spec.ema.on);
-    if (s->cursor != NULL)
-        step->cursor = strdup(s->cursor);
-    if ((alone && step->next == NULL) || (s->cursor != NULL && step->cursor == NULL))
-        return fault_set(fault, STATUS_INTERNAL, "", "out of memory for the next weights");
+    if (s->cursor != NULL && (step->cursor = strdup(s->cursor)) == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory for the cursor");
     return STATUS_OK;
 }
 
@@ -141,18 +134,16 @@ enum status step_prepare_weights(struct step *step, struct fault *fault)
         return status;
     step->event = event_make(EVENT_WEIGHTS, 0);
     step->event.wire = step->session->dtype;
-    step->next = revision_new(0, false);
-    return step->next != NULL ? STATUS_OK : fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    return STATUS_OK;
 }
 
 enum status step_prepare_close(struct step *step, struct fault *fault)
 {
     const struct session *session = step->session;
 
+    (void)fault;
     step->event = event_make(EVENT_GRADIENT, 0);
     step->event.wire = session->dtype;
     step->event.form = FORM_NONE;
-    step->next =
-        revision_new(session->layout->count * dtype_size(session->dtype), step->spec.ema.on);
-    return step->next != NULL ? STATUS_OK : fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    return STATUS_OK;
 }

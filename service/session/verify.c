@@ -149,7 +149,6 @@ static enum status verify_session(struct proof *proof, struct fault *fault)
         enum status status = session_replay_start(session, place, &proof->replay, &why);
         proof->report->checkpoints++;
         proof->report->hashes += proof->replay.hashed;
-
         if (status == STATUS_OK && sound) {
             find_lost_lines(proof, &before, &proof->replay);
             compare_checkpoint(proof, &before, &proof->replay, place);

@@ -11,14 +11,11 @@ enum { WAIT_S_MAX = 3600 };
 
 static struct timespec deadline_of(double wait_s)
 {
-    struct timespec until;
     uint64_t now = clock_monotonic_us();
     uint64_t at = now + (uint64_t)((wait_s < WAIT_S_MAX ? wait_s : WAIT_S_MAX) * 1e6);
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec = (time_t)(at / 1000000);
-    until.tv_nsec = (long)(at % 1000000) * 1000;
-    return until;
+    return (struct timespec){.tv_sec = (time_t)(at / 1000000),
+                             .tv_nsec = (long)(at % 1000000) * 1000};
 }
 
 static bool draining(const struct session *session)

@@ -229,8 +229,8 @@ def hold_weights(link, session, lines, workers, sync):
 
 def bound_mb(count, sync):
     """Each worker has one contribution: a body that is on its way or in the open round. A step of
-    its own has room for the next weights beside it before it is admitted; a round has that once,
-    and its mean. Then the weights, those before them, and one event on its way to the store."""
+    its own has room for the next weights beside it once it is admitted; a round has that once, and
+    its mean. Then the weights, those before them, and one event on its way to the store."""
     vectors = count + 2 if sync else 2 * count
     return OWN_MB + BYTES * (vectors + 6) // 10 ** 6
 
