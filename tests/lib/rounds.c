@@ -361,3 +361,17 @@ void rounds_patch(struct session *session, void (*change)(struct spec *spec, uin
     if (session_patch(session, make_change, &(struct change){change, value}, &fault) != STATUS_OK)
         ck_abort_msg("session_patch: %s", fault.detail);
 }
+
+void rounds_rate(struct spec *spec, uint64_t value)
+{
+    spec->hyper[HYPER_LR] = 1 / (double)value;
+}
+
+void rounds_save(struct session *session)
+{
+    struct moment moment;
+    struct fault fault;
+
+    if (session_checkpoint_now(session, &moment, &fault) != STATUS_OK)
+        ck_abort_msg("checkpoint: %s", fault.detail);
+}

@@ -78,4 +78,10 @@ struct worker_view rounds_worker(struct session *session, const char *name);
 void rounds_patch(struct session *session, void (*change)(struct spec *spec, uint64_t value),
                   uint64_t value);
 
+/* A change for it: lr = 1 / value. */
+void rounds_rate(struct spec *spec, uint64_t value);
+
+/* Makes a checkpoint. */
+void rounds_save(struct session *session);
+
 #endif

@@ -39,20 +39,6 @@ static const char *sqlite_url(void)
     return url;
 }
 
-static void patch_rate(struct spec *spec, uint64_t value)
-{
-    spec->hyper[HYPER_LR] = 1 / (double)value;
-}
-
-static void save(struct session *session)
-{
-    struct moment moment;
-    struct fault fault;
-
-    if (session_checkpoint_now(session, &moment, &fault) != STATUS_OK)
-        ck_abort_msg("checkpoint: %s", fault.detail);
-}
-
 /* --- lives that end without a word ---
  *
  * Each is a process that opens the store, takes part in rounds at random and dies. What was
@@ -129,10 +115,10 @@ static void act(struct diary *diary, struct session *session)
     mine.based = testing_random(&diary->random) % 2 == 0;
     mine.base_step = diary->step;
     if (what == 0) {
-        save(session);
+        rounds_save(session);
     } else if (what == 1) {
         uint64_t rate = testing_random(&diary->random) % 9 + 1;
-        rounds_patch(session, patch_rate, rate);
+        rounds_patch(session, rounds_rate, rate);
         note(diary, ENTRY_RATE, rate);
     } else if (what == 2 && diary->step > 2) {
         rewind_to(diary, session, diary->step - 1 - testing_random(&diary->random) % 2);
@@ -177,7 +163,7 @@ static void tell(const struct diary *diary, const struct twin *twin)
         if (entry->kind == ENTRY_ROUND)
             twin_step(twin, entry->members, entry->member_count, PLAIN_MEAN);
         else if (entry->kind == ENTRY_RATE)
-            rounds_patch(twin->session, patch_rate, entry->value);
+            rounds_patch(twin->session, rounds_rate, entry->value);
         else if (session_rewind(twin->session, &(struct moment_query){.step = entry->value},
                                 &fault) != STATUS_OK)
             ck_abort_msg("the twin's rewind: %s", fault.detail);
