@@ -200,8 +200,8 @@ struct outcome {
 enum status session_submit(struct session *session, const struct submission *submission,
                            struct outcome *out, struct fault *fault);
 
-/* Waits until the session stands at a later step than `after`, or goes back (*newer), at most wait_s
- * seconds, or until the engine drains. SESSION_NOT_FOUND when it is deleted meanwhile. */
+/* Waits until the session stands at a later step than `after`, or goes back (*newer), at most
+ * wait_s seconds, or until the engine drains. SESSION_NOT_FOUND when it is deleted meanwhile. */
 enum status session_await_step(struct session *session, uint64_t after, double wait_s, bool *newer,
                                struct fault *fault);
 

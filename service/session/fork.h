@@ -19,9 +19,9 @@ struct fork {
 
 /* --- fork_replay.c --- */
 
-/* The parent's steps after the revision, on the line of that lineage, each with the contributions to
- * its round; those at which another revision took over end it.
- * INVALID_FIELD when the parent journals none. Mutex held. */
+/* Lists the parent's steps after the revision, on the line of that lineage, each with the
+ * contributions to its round; those at which another revision took over end it. INVALID_FIELD when
+ * the parent journals none. Mutex held. */
 enum status fork_list_events(struct fork *fork, uint64_t lineage, uint64_t step,
                              struct fault *fault);
 

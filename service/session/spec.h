@@ -105,8 +105,8 @@ enum status spec_add_pattern(struct spec *spec, const char *pattern, struct faul
 /* How many contributions make a step: 1 where each is one. */
 uint64_t spec_round_size(const struct spec *spec);
 
-/* INVALID_FIELD naming what does not go together: a quorum without all it needs, rounds or snapshots
- * without a journal. */
+/* INVALID_FIELD naming what does not go together: a quorum without all it needs, rounds or
+ * snapshots without a journal. */
 enum status spec_check(const struct spec *spec, struct fault *fault);
 
 /* Whether a step may be of several contributions, or is not what its contribution says. */

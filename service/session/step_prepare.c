@@ -1,4 +1,4 @@
-/* A step before it is admitted: everything that can be wrong with it wherever the session stands. */
+/* A step before it is admitted: what can be wrong with it wherever the session stands. */
 #include <math.h>
 #include <string.h>
 

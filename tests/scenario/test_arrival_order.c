@@ -1,5 +1,5 @@
-/* A round of many workers over HTTP: who comes first makes no difference to a bit of the result, which
- * is the mean weighted by examples. */
+/* A round of many workers over HTTP: who comes first makes no difference to a bit of the result,
+ * which is the mean weighted by examples. */
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
