@@ -44,9 +44,8 @@ enum restart { NONE, IN_ORDER, BARE };
 
 static struct session *restart(struct session *session, enum restart how)
 {
-    static const struct faulty_plan none, bare = {.verbs = FAULTY_CHECKPOINT_PUT,
-                                                  .count = 1000,
-                                                  .status = STATUS_STORAGE_FULL};
+    static const struct faulty_plan none,
+        bare = {.verbs = FAULTY_CHECKPOINT_PUT, .count = 1000, .status = STATUS_STORAGE_FULL};
 
     if (how == NONE)
         return session;
@@ -324,6 +323,35 @@ START_TEST(a_fork_replays_rounds_over_replaced_weights)
 }
 END_TEST
 
+/* So many events without one; then weights are put, after which it is time to look. */
+static size_t checkpoints_after(struct session *session, struct session *twin, uint64_t dirty)
+{
+    struct checkpoint_view views[1];
+
+    pthread_mutex_lock(&session->mutex);
+    session->dirty = dirty;
+    pthread_mutex_unlock(&session->mutex);
+    replace(session, twin);
+    return session_checkpoints(session, views, 1);
+}
+
+START_TEST(a_checkpoint_waits_for_the_round_but_not_for_ever)
+{
+    struct spec spec = rounds_spec(DTYPE_F64, "adam", (uint64_t)_i + 1);
+    struct session *session = create(&spec);
+    struct twin twin = twin_open("one", &spec, layout);
+    struct checkpoint_view views[1];
+    size_t before = session_checkpoints(session, views, 1);
+
+    if (_i > 0)
+        join(session, 0, 1);
+    ck_assert_uint_eq(checkpoints_after(session, twin.session, 5000), before + (_i == 0));
+    ck_assert_uint_eq(checkpoints_after(session, twin.session, 100000), before + 1 + (_i == 0));
+    twin_close(&twin);
+    session_release(session);
+}
+END_TEST
+
 /* --- what is not applied --- */
 
 static struct receipt send_nan(struct session *session, const char *worker)
@@ -383,6 +411,7 @@ Suite *suite_round_edges(void)
     tcase_add_test(edges, no_rewind_to_rounds_without_a_journal);
     tcase_add_loop_test(edges, replaced_weights_leave_the_members, 0, 9);
     tcase_add_loop_test(edges, a_fork_replays_rounds_over_replaced_weights, 0, 6);
+    tcase_add_loop_test(edges, a_checkpoint_waits_for_the_round_but_not_for_ever, 0, 2);
     tcase_add_loop_test(edges, a_member_that_is_not_finite_skips_the_round, 0, 4);
     suite_add_tcase(suite, edges);
     return suite;
