@@ -24,8 +24,7 @@ static struct faulty_store *store;
 static struct engine *engine;
 static struct layout *layout;
 static uint64_t numbers;
-static struct offer members[OFFERS_MAX]; /* of the open round */
-static size_t member_count;
+static struct roll open_round;
 
 static void set_up(void)
 {
@@ -34,7 +33,7 @@ static void set_up(void)
     engine = engines_open_store(faulty_store_open(store), NULL);
     layout = rounds_layout(COUNT);
     numbers = testing_seed() ^ 0xF119;
-    member_count = 0;
+    open_round.count = 0;
 }
 
 static void tear_down(void)
@@ -51,20 +50,7 @@ static struct session *create(const struct spec *spec)
 
 static struct receipt join(struct session *session, size_t worker, uint64_t seq)
 {
-    struct offer mine = offer_draw(names[worker], seq, &numbers);
-    struct receipt receipt = offer_make(session, &mine);
-
-    members[member_count++] = mine;
-    return receipt;
-}
-
-/* The round that was open has closed with just its members. */
-static void hold_round(const struct twin *twin, struct session *session)
-{
-    twin_step(twin, members, member_count, PLAIN_MEAN);
-    twin_hold(twin, session);
-    rounds_hold_members(session, engines_view(session).step, members, member_count);
-    member_count = 0;
+    return roll_join(&open_round, session, names[worker], seq, &numbers);
 }
 
 /* --- deadlines --- */
@@ -124,13 +110,13 @@ START_TEST(the_deadline_of_a_closed_round_does_not_hide_that_of_the_next)
 
     for (size_t i = 0; i < 3; i++)
         join(session, i, 1);
-    hold_round(&twin, session);
+    roll_hold(&open_round, &twin, session);
     join(session, 0, 2);
     join(session, 1, 2);
     age_round(session, FAR_S - 0.1); /* a tenth of a second is left of this one */
     session_close_at(session, 0);    /* and nothing of the first */
     ck_assert(await_step(session, 2));
-    hold_round(&twin, session);
+    roll_hold(&open_round, &twin, session);
     twin_close(&twin);
     session_release(session);
 }
@@ -152,7 +138,7 @@ START_TEST(a_clock_that_is_set_back_does_not_keep_a_round_open)
     age_round(session, -0.2); /* it has yet to begin */
     rounds_patch(session, set_timeout_ms, 50);
     ck_assert(await_step(session, 1));
-    hold_round(&twin, session);
+    roll_hold(&open_round, &twin, session);
     twin_close(&twin);
     session_release(session);
 }
@@ -171,8 +157,7 @@ static void *call(void *context)
     struct caller *caller = context;
     struct fault fault;
 
-    caller->status =
-        offer_try(caller->session, &caller->offer, &caller->receipt, NULL, &fault);
+    caller->status = offer_try(caller->session, &caller->offer, &caller->receipt, NULL, &fault);
     return NULL;
 }
 
@@ -207,7 +192,7 @@ START_TEST(a_round_whose_time_was_up_amid_a_commit_that_failed_closes)
     pthread_join(late.thread, NULL);
     ck_assert_int_eq(late.status, STATUS_STORAGE_FULL);
     ck_assert(await_step(session, 1));
-    hold_round(&twin, session);
+    roll_hold(&open_round, &twin, session);
     twin_close(&twin);
     session_release(session);
 }
@@ -235,8 +220,6 @@ START_TEST(a_deleted_session_leaves_the_list_of_deadlines)
 }
 END_TEST
 
-/* --- checkpoints amid a round --- */
-
 START_TEST(a_checkpoint_that_fails_amid_a_round_harms_nobody)
 {
     struct spec spec = rounds_spec(DTYPE_F64, "adam", WORKERS);
@@ -253,7 +236,7 @@ START_TEST(a_checkpoint_that_fails_amid_a_round_harms_nobody)
         ck_assert_int_eq(session_checkpoint_now(session, &moment, &fault), STATUS_STORAGE_FULL);
         faulty_store_plan(store, (struct faulty_plan){.count = 0});
     }
-    hold_round(&twin, session);
+    roll_hold(&open_round, &twin, session);
     ck_assert_int_eq(session_checkpoint_now(session, &moment, &fault), STATUS_OK);
     twin_close(&twin);
     session_release(session);
@@ -287,7 +270,7 @@ START_TEST(a_proposal_is_of_members_in_flight_too)
         faulty_store_hold(store);
         for (size_t i = 0; i < WORKERS; i++) {
             start_call(&callers[i], session, i, seq);
-            members[member_count++] = callers[i].offer;
+            open_round.members[open_round.count++] = callers[i].offer;
             if (i == 0)
                 faulty_store_await_held(store);
         }
@@ -299,14 +282,12 @@ START_TEST(a_proposal_is_of_members_in_flight_too)
             closing += callers[i].receipt.kind == RECEIPT_APPLIED;
         }
         ck_assert_uint_eq(closing, 1);
-        hold_round(&twin, session);
+        roll_hold(&open_round, &twin, session);
     }
     twin_close(&twin);
     session_release(session);
 }
 END_TEST
-
-/* --- memory --- */
 
 /* A body has the names of a long list, or another gradient, beside a small one. */
 START_TEST(what_came_beside_a_gradient_is_not_kept)
@@ -330,18 +311,16 @@ START_TEST(what_came_beside_a_gradient_is_not_kept)
         if (engines_submit(session, &submission, NULL, NULL, &fault) != STATUS_OK)
             ck_abort_msg("submit: %s", fault.detail);
         buffer_release(body);
-        members[member_count++] = mine;
+        open_round.members[open_round.count++] = mine;
     }
     buffer_pool_usage(&after, NULL);
     ck_assert_uint_le(after, before + SOME);
     join(session, WORKERS - 1, 1);
-    hold_round(&twin, session);
+    roll_hold(&open_round, &twin, session);
     twin_close(&twin);
     session_release(session);
 }
 END_TEST
-
-/* --- a process that ends --- */
 
 static void live_shortly(const char *url)
 {
@@ -380,14 +359,15 @@ START_TEST(who_is_told_to_wait_is_on_disk)
     ck_assert_uint_eq(engines_view(session).step, 1);
     ck_assert_uint_eq(engines_view(session).round_received, 2);
     for (size_t i = 0; i < WORKERS; i++)
-        members[i] = offer_draw(names[i], 1, &numbers);
-    member_count = WORKERS;
-    hold_round(&twin, session);
+        open_round.members[i] = offer_draw(names[i], 1, &numbers);
+    twin_step(&twin, open_round.members, WORKERS, PLAIN_MEAN);
+    twin_hold(&twin, session);
+    rounds_hold_members(session, 1, open_round.members, WORKERS);
     for (size_t i = 0; i < 2; i++)
-        members[member_count++] = offer_draw(names[i], 2, &numbers);
+        open_round.members[open_round.count++] = offer_draw(names[i], 2, &numbers);
     join(session, 2, 2);
     join(session, 3, 2);
-    hold_round(&twin, session);
+    roll_hold(&open_round, &twin, session);
     twin_close(&twin);
     session_release(session);
     engine_close(own);
