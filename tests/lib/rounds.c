@@ -321,6 +321,25 @@ void rounds_hold_members(struct session *session, uint64_t step, const struct of
     ck_assert_uint_eq(expected.lines, 1);
 }
 
+struct receipt roll_join(struct roll *roll, struct session *session, const char *worker,
+                         uint64_t seq, uint64_t *random)
+{
+    struct offer mine = offer_draw(worker, seq, random);
+
+    ck_assert_uint_lt(roll->count, OFFERS_MAX);
+    roll->members[roll->count++] = mine;
+    return offer_make(session, &mine);
+}
+
+void roll_hold(struct roll *roll, const struct twin *twin, struct session *session)
+{
+    twin_step(twin, roll->members, roll->count, PLAIN_MEAN);
+    twin_hold(twin, session);
+    rounds_hold_members(session, engines_view(session).step, roll->members, roll->count);
+    ck_assert_uint_eq(engines_view(session).round_received, 0);
+    roll->count = 0;
+}
+
 struct worker_view rounds_worker(struct session *session, const char *name)
 {
     struct worker_view *workers, found = {0};

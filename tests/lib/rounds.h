@@ -71,6 +71,17 @@ struct digest rounds_hash(struct session *session);
 void rounds_hold_members(struct session *session, uint64_t step, const struct offer *members,
                          size_t member_count);
 
+/* Who is in the open round. */
+struct roll {
+    size_t count;
+    struct offer members[OFFERS_MAX];
+};
+/* Makes an offer that must be taken and counts it in. */
+struct receipt roll_join(struct roll *roll, struct session *session, const char *worker,
+                         uint64_t seq, uint64_t *random);
+/* Fails unless the round closed last with just these, who are then forgotten. */
+void roll_hold(struct roll *roll, const struct twin *twin, struct session *session);
+
 /* The worker of that name; name "" when it is not known. */
 struct worker_view rounds_worker(struct session *session, const char *name);
 
