@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/log.h"
 #include "service/core/point.h"
 #include "service/session/checkpoint.h"
 #include "service/session/past.h"
@@ -81,7 +82,6 @@ static enum status patch(struct session *session,
     session->spec_version++;
     session->dirty++;
     snapshot_fit(&session->state->snapshot, &spec);
-    session_watch_round(session, 0);
     pthread_mutex_unlock(&session->mutex);
     return STATUS_OK;
 }
@@ -107,10 +107,13 @@ enum status session_patch(struct session *session,
         session_end_turn(session, true, failed);
         pthread_mutex_unlock(&session->mutex);
     }
-    /* The open round may have all that it needs now. If it cannot be closed here, it is a little
-     * later. */
+    /* The open round may have all that it needs now, or another deadline. */
+    if (status == STATUS_OK && session_close_due(session, &ignored) != STATUS_OK)
+        log_warning("session %s: its round is not closed yet: %s", session->id, ignored.detail);
+    pthread_mutex_lock(&session->mutex);
     if (status == STATUS_OK)
-        session_close_due(session, &ignored);
+        session_watch_round(session, 0);
+    pthread_mutex_unlock(&session->mutex);
     session_leave(session);
     return status;
 }
