@@ -44,7 +44,12 @@ static void try_packed(const struct layout *layout, enum gradient_form form, con
                        size_t size)
 {
     unsigned char *bytes = malloc(size > 0 ? size : 1);
-    struct wire_gradient gradient = {bytes, DTYPE_F32, COUNT, form, size, layout};
+    struct wire_gradient gradient = {.data = bytes,
+                                     .wire = DTYPE_F32,
+                                     .count = COUNT,
+                                     .form = form,
+                                     .size = size,
+                                     .layout = layout};
     struct fault fault;
 
     PRE(bytes != NULL);
@@ -70,8 +75,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (codec_find("application/vnd.safetensors")
             ->decode(layout, DTYPE_F32, body, &tensors, &fault) == STATUS_OK) {
         if (tensors.form != FORM_DENSE) {
-            struct wire_gradient gradient = {tensors.buffer->data, tensors.dtype, COUNT,
-                                             tensors.form,         tensors.size,  layout};
+            struct wire_gradient gradient = {.data = tensors.buffer->data,
+                                             .wire = tensors.dtype,
+                                             .count = COUNT,
+                                             .form = tensors.form,
+                                             .size = tensors.size,
+                                             .layout = layout};
             struct span bytes = span_of(tensors.buffer->data, tensors.size);
             POST(packed_check(layout, tensors.form, tensors.dtype, bytes, &fault) == STATUS_OK);
             use(&gradient);
