@@ -45,7 +45,8 @@ say = @printf '  %-7s %s\n' $(1) $(2)
 
 # --- sources ---------------------------------------------------------------------------------------------------------
 # What computes on numbers is written once and compiled twice, for float and for double (see service/kernel/real.h).
-REAL := $(wildcard service/kernel/*.c) $(wildcard service/optim/rules/*.c) service/optim/whole.c service/session/advance.c
+REAL := $(wildcard service/kernel/*.c) $(wildcard service/optim/rules/*.c) service/optim/whole.c \
+        service/session/advance.c service/session/mean.c service/session/estimate.c
 ONCE := $(filter-out $(REAL),$(wildcard service/*/*.c service/optim/schedules/*.c storage/*.c api/*.c api/endpoint/*.c api/codec/*.c))
 CXXS := $(wildcard api/codec/*.cc)
 TESTS := $(wildcard tests/main.c tests/lib/*.c tests/contract/*.c tests/unit/*.c tests/scenario/*.c tests/fault/*.c)
@@ -131,7 +132,7 @@ deps-container:
 	$(call install,$(DEPS_CONTAINER))
 
 # --- running ---------------------------------------------------------------------------------------------------------
-.PHONY: demo gallery serve install uninstall
+.PHONY: demo gallery svrg-demo staleness-demo federated-demo serve install uninstall
 demo: deps-demo ## train a classifier of handwritten digits through a server of its own (installs what is missing)
 	@$(MAKE) --no-print-directory build/descent
 	@clients/examples/with_server.sh $(PYTHON) clients/examples/digits.py --picture build/demo/loss.png
@@ -139,6 +140,18 @@ demo: deps-demo ## train a classifier of handwritten digits through a server of 
 gallery: deps-demo ## train one small network with every rule and draw all the loss curves in one picture
 	@$(MAKE) --no-print-directory build/descent
 	@clients/examples/with_server.sh $(PYTHON) clients/examples/gallery.py --picture build/gallery/gallery.png
+
+svrg-demo: deps-demo ## SVRG against SGD at its best: four worker processes, the distance to the optimum, one picture
+	@$(MAKE) --no-print-directory build/descent
+	@clients/examples/with_server.sh $(PYTHON) clients/examples/svrg.py --picture build/svrg/svrg.png
+
+staleness-demo: deps-demo ## late gradients of eight workers, one of them slow, and what helps
+	@$(MAKE) --no-print-directory build/descent
+	@clients/examples/with_server.sh $(PYTHON) clients/examples/staleness.py --picture build/staleness/staleness.png
+
+federated-demo: deps-demo ## ten clients that keep their data train one model: FedAvg, FedAdam, FedYogi
+	@$(MAKE) --no-print-directory build/descent
+	@clients/examples/with_server.sh $(PYTHON) clients/examples/federated.py --picture build/federated/federated.png
 
 serve: deps ## run a server on 127.0.0.1:8080 with ./descent-data
 	@$(MAKE) --no-print-directory build/descent
@@ -176,6 +189,11 @@ check-tsan: deps-check ## the C tests under ThreadSanitizer
 check-clang: deps-check deps-clang ## build everything with clang, warnings are errors, and run the C tests
 	@$(MAKE) --no-print-directory FLAVOUR=clang check-suites
 
+.PHONY: load
+load: deps-check ## 64 workers on one session of a million parameters, a minute synchronous and a minute not
+	@$(MAKE) --no-print-directory build/descent
+	@DESCENT_BINARY=$(CURDIR)/build/descent $(PYTHON) tests/scenario/workers_load.py --seconds 60
+
 .PHONY: check-fault check-fault-long
 check-fault: deps-check ## disks, power, memory and processes that fail: the short form, about a minute (FAULTS="names")
 	@$(MAKE) --no-print-directory build/descent $(B)/tests/descent-tests
@@ -192,7 +210,7 @@ check-scalar: deps-check deps-clang ## compare the bits of vector, scalar and cl
 	cmp build/release/bits.txt build/scalar/bits.txt; cmp build/release/bits.txt build/clang/bits.txt; echo "the same bits: vector, scalar, clang"
 	@$(MAKE) --no-print-directory FLAVOUR=scalar check-suites SUITES="optimizers golden updates update_numbers dtype"
 
-$(B)/tests/bits: $(LIB) $(B)/tests/bits.o $(B)/tests/lib/rules.o $(B)/tests/lib/testing.o
+$(B)/tests/bits: $(LIB) $(B)/tests/bits.o $(B)/tests/lib/rules.o $(B)/tests/lib/packings.o $(B)/tests/lib/testing.o
 	$(call say,LINK,$@)
 	$(Q)$(CXX) $(COMMON) -o $@ $^ $(LDLIBS)
 

@@ -43,6 +43,7 @@ void optimizer_write(struct json_text *text, const struct optimizer *rule)
     json_text_member_string(text, "formula", rule->formula);
     json_text_member_string(text, "source", rule->source);
     json_text_member_string(text, "grain", optimizer_grain(rule));
+    json_text_member_bool(text, "lazy_rows", rule->lazy_rows);
     json_text_key(text, "hyperparameters");
     hypers_describe(text, rule->hypers, rule->hyper_count);
     write_slots(text, rule);

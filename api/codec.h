@@ -15,14 +15,17 @@
 #include "service/core/span.h"
 #include "service/core/status.h"
 #include "service/tensor/dtype.h"
+#include "service/tensor/gradient.h"
 #include "service/tensor/layout.h"
 
 /* layout->count elements of `dtype`, little-endian, layout order, from buffer->data + offset
- * (aligned to the element). */
+ * (aligned to the element); or, where a gradient came compressed, `size` bytes of that form. */
 struct tensors {
     struct buffer *buffer; /* one reference, owned */
     size_t offset;         /* bytes */
     enum dtype dtype;
+    enum gradient_form form;
+    size_t size; /* FORM_DENSE: 0, it follows */
 };
 
 struct text_pair {
@@ -61,10 +64,17 @@ struct codec {
     /* A body that must hold exactly the tensors of `layout`. `dtype` is what ?dtype= said (raw
      * only; the others know). Faults: MISSING_TENSOR, UNKNOWN_TENSOR, SHAPE_MISMATCH (where =
      * "/<name>"; the caller knows the member), LENGTH_MISMATCH with both numbers, INVALID_REQUEST
-     * for a malformed file with the byte offset. NULL for JSON, whose tensors are a member of a
+     * for a malformed file with the byte offset. A compressed gradient is decoded too: a caller who
+     * cannot have one looks at out->form. NULL for JSON, whose tensors are a member of a
      * document: see json_document.h. */
     enum status (*decode)(const struct layout *layout, enum dtype dtype, struct buffer *body,
                           struct tensors *out, struct fault *fault);
+
+    /* The same for a pair of gradients of one batch, at the weights and at a snapshot's: where of
+     * faults = "/gradients/..." or "/snapshot_gradients/...". out[2] have the same dtype. NULL: the
+     * format cannot say it. */
+    enum status (*decode_pair)(const struct layout *layout, enum dtype dtype, struct buffer *body,
+                               struct tensors out[2], struct fault *fault);
 
     /* Encodes; NOT_ACCEPTABLE where the format cannot say it (npy with several tensors and
      * ?tensors=, bf16 in npy). JSON writes one object {"w": [[..]], "b": [..]} with shortest

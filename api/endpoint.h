@@ -8,6 +8,7 @@
 
 #include "service/core/arena.h"
 #include "service/core/buffer.h"
+#include "service/core/hash.h"
 #include "service/core/span.h"
 #include "service/core/status.h"
 
@@ -25,7 +26,7 @@ enum method {
     METHOD_OTHER
 };
 
-enum { QUERY_MAX = 32, HEADERS_MAX = 64, PATH_PARAMETERS_MAX = 4, REPLY_HEADERS_MAX = 24 };
+enum { QUERY_MAX = 32, HEADERS_MAX = 64, PATH_PARAMETERS_MAX = 4, REPLY_HEADERS_MAX = 32 };
 
 struct header {
     const char *name; /* as it came; compared without case */
@@ -101,6 +102,11 @@ enum status request_query_end(const struct request *request, struct fault *fault
 /* Whether `Prefer` has that token, and its value ("return=representation": name "return"). NULL
  * when absent. */
 const char *request_prefer(const struct request *request, const char *name);
+
+/* What makes two requests the same: media type, query (but for the key `except`) and body; not what
+ * the answer should look like, nor whether it was tried before. */
+enum status request_digest(const struct request *request, const char *except, struct digest *out,
+                           struct fault *fault);
 
 /* Replies. */
 struct reply reply_json(unsigned http, struct span json); /* NULL data: 500 */

@@ -149,6 +149,11 @@ static enum status read_number(const struct json_document *document, const json_
     return check_number(field, *(double *)place, fault);
 }
 
+static uint64_t null_u64(const struct field *field)
+{
+    return field->null_is_max ? UINT64_MAX : 0;
+}
+
 static enum status read_value(struct arena *arena, const struct json_document *document,
                               const json_t *value, const struct field *field, void *out,
                               struct fault *fault)
@@ -160,7 +165,7 @@ static enum status read_value(struct arena *arena, const struct json_document *d
         if (field->kind == FIELD_F64)
             *(double *)place = (double)NAN;
         else if (field->kind == FIELD_U64)
-            *(uint64_t *)place = 0;
+            *(uint64_t *)place = null_u64(field);
         else
             *(const char **)place = NULL;
         return STATUS_OK;
@@ -299,7 +304,10 @@ void fields_write(struct json_text *text, const struct field *fields, const void
             json_text_f64(text, *(const double *)place);
             break;
         case FIELD_U64:
-            json_text_u64(text, *(const uint64_t *)place);
+            if (fields->nullable && *(const uint64_t *)place == null_u64(fields))
+                json_text_null(text);
+            else
+                json_text_u64(text, *(const uint64_t *)place);
             break;
         case FIELD_FLAG:
             json_text_bool(text, *(const bool *)place);

@@ -16,7 +16,7 @@ struct request;
 
 enum field_kind {
     FIELD_F64,    /* double; nullable ones hold NaN for null */
-    FIELD_U64,    /* uint64_t; nullable ones hold 0 for null */
+    FIELD_U64,    /* uint64_t; nullable ones hold 0 for null, or UINT64_MAX */
     FIELD_FLAG,   /* bool */
     FIELD_TEXT,   /* const char *, in the arena; NULL for null or absent */
     FIELD_CHOICE, /* int, an index into choices */
@@ -32,6 +32,7 @@ struct field {
     bool min_open;   /* F64: greater than min */
     bool max_open;   /* F64: less than max */
     bool nullable;
+    bool null_is_max;           /* U64: null is UINT64_MAX */
     bool json_only;             /* no query parameter */
     const char *const *choices; /* CHOICE: NULL-terminated */
     const struct field *fields; /* OBJECT: ends with a NULL name */

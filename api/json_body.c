@@ -3,8 +3,7 @@
 
 #include "api/codec.h"
 
-/* Where nothing is done once for a key, or only at a revision, who asks for it must hear so. */
-static enum status check_promises(const struct request *request, struct fault *fault)
+enum status promises_refuse(const struct request *request, struct fault *fault)
 {
     static const char *const names[] = {"If-Match", "Idempotency-Key"};
 
@@ -25,7 +24,7 @@ enum status json_body_read(struct request *request, const char *example, struct 
     if (codec == NULL || codec->decode != NULL)
         return fault_set(fault, STATUS_UNSUPPORTED_MEDIA_TYPE, "",
                          "this is read as application/json; set Content-Type to it");
-    if ((status = check_promises(request, fault)) != STATUS_OK ||
+    if ((status = promises_refuse(request, fault)) != STATUS_OK ||
         (status = request_query_end(request, fault)) != STATUS_OK)
         return status;
     if (request->body == NULL)

@@ -81,6 +81,28 @@ const char *request_prefer(const struct request *request, const char *name)
     return NULL;
 }
 
+enum status request_digest(const struct request *request, const char *except, struct digest *out,
+                           struct fault *fault)
+{
+    const char *type = request_header(request, "Content-Type");
+    struct hash *hash = hash_new();
+
+    if (hash == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    if (type != NULL)
+        hash_add(hash, type, strlen(type) + 1);
+    for (size_t i = 0; i < request->query_count; i++) {
+        if (strcmp(request->query[i].name, except) == 0)
+            continue;
+        hash_add(hash, request->query[i].name, strlen(request->query[i].name) + 1);
+        hash_add(hash, request->query[i].value, strlen(request->query[i].value) + 1);
+    }
+    if (request->body != NULL)
+        hash_add(hash, request->body->data, request->body->size);
+    *out = hash_end(hash);
+    return STATUS_OK;
+}
+
 struct reply reply_json(unsigned http, struct span json)
 {
     static const char no_memory[] =

@@ -26,6 +26,7 @@
 #include "service/core/clock.h"
 #include "service/core/log.h"
 #include "service/core/point.h"
+#include "service/session/engine.h"
 
 enum {
     JOINED_BYTES_MAX = 16384,      /* what is copied rather than sent apart */
@@ -345,6 +346,8 @@ static void drain(struct server *server)
     int socket = MHD_quiesce_daemon(server->daemon);
     if (socket != MHD_INVALID_SOCKET)
         close(socket);
+    if (server->commons.engine != NULL)
+        engine_drain(server->commons.engine);
 }
 
 bool server_stop(struct server *take_server)

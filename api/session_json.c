@@ -10,6 +10,7 @@
 #include "api/fields.h"
 #include "api/json_numbers.h"
 #include "api/spec_json.h"
+#include "api/waiting.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
 
@@ -17,11 +18,9 @@
 
 #define PLACE(member) .offset = offsetof(struct receipt, member)
 
-static const char *const receipt_kinds[] = {[RECEIPT_NONE] = "none",
-                                            [RECEIPT_APPLIED] = "applied",
-                                            [RECEIPT_SKIPPED] = "skipped",
-                                            [RECEIPT_REPLACED] = "replaced",
-                                            NULL};
+static const char *const receipt_kinds[] = {
+    [RECEIPT_NONE] = "none",         [RECEIPT_APPLIED] = "applied", [RECEIPT_SKIPPED] = "skipped",
+    [RECEIPT_REPLACED] = "replaced", [RECEIPT_WAITING] = "waiting", NULL};
 
 static const struct field receipt_fields[] = {
     {"status", FIELD_CHOICE, PLACE(kind), .choices = receipt_kinds},
@@ -45,6 +44,14 @@ void receipt_write(struct json_text *text, const struct receipt *receipt)
 
     PRE(receipt->kind != RECEIPT_NONE);
     fields_write(text, receipt_fields, receipt);
+    if (receipt->expected > 1) {
+        json_text_member_u64(text, "received", receipt->received);
+        json_text_member_u64(text, "expected", receipt->expected);
+    }
+    if (receipt->snapshot > 0)
+        json_text_member_u64(text, "snapshot", receipt->snapshot);
+    if (receipt->counts_due)
+        json_text_member_bool(text, "snapshot_due", receipt->due);
     if (receipt->hashed)
         json_text_member_string(text, "state_hash", digest_text(hash, &receipt->state_hash));
 }
@@ -88,6 +95,14 @@ void receipt_headers(struct arena *arena, struct reply *reply, const struct rece
         if (name != NULL)
             reply_header(reply, name, value);
     }
+    if (receipt->expected > 1) {
+        reply_header(reply, "Descent-Received", arena_format(arena, "%" PRIu64, receipt->received));
+        reply_header(reply, "Descent-Expected", arena_format(arena, "%" PRIu64, receipt->expected));
+    }
+    if (receipt->snapshot > 0)
+        reply_header(reply, "Descent-Snapshot", arena_format(arena, "%" PRIu64, receipt->snapshot));
+    if (receipt->counts_due)
+        reply_header(reply, "Descent-Snapshot-Due", receipt->due ? "true" : "false");
     if (receipt->hashed)
         reply_header(reply, "Descent-State-Hash",
                      arena_copy(arena, digest_text(hash, &receipt->state_hash), sizeof hash - 1));
@@ -126,6 +141,19 @@ static void write_parent(struct json_text *text, const struct session_view *view
     json_text_close(text, '}');
 }
 
+static void write_snapshot(struct json_text *text, const struct session_view *view)
+{
+    json_text_key(text, "snapshot");
+    if (view->snapshot == 0) {
+        json_text_null(text);
+        return;
+    }
+    json_text_open(text, '{');
+    json_text_member_u64(text, "snapshot", view->snapshot);
+    json_text_member_string(text, "status", view->snapshot_ready ? "ready" : "collecting");
+    json_text_close(text, '}');
+}
+
 void session_members_write(struct json_text *text, const struct session *session,
                            const struct session_view *view, bool brief)
 {
@@ -142,6 +170,8 @@ void session_members_write(struct json_text *text, const struct session *session
     write_parent(text, view);
     if (!brief) {
         write_tensors(text, layout);
+        round_write(text, view);
+        write_snapshot(text, view);
         json_text_member_string(text, "cursor", view->has_cursor ? view->cursor : NULL);
         json_text_key(text, "last");
         if (view->last.kind == RECEIPT_NONE) {
@@ -172,6 +202,30 @@ char *digest_text(char out[DIGEST_TEXT_BYTES], const struct digest *digest)
 const char *etag_text(struct arena *arena, uint64_t lineage, uint64_t step)
 {
     return arena_format(arena, "\"%" PRIu64 "-%" PRIu64 "\"", lineage, step);
+}
+
+bool etag_none_match(const struct request *request, const char *etag)
+{
+    const char *header = request_header(request, "If-None-Match");
+    size_t size = strlen(etag);
+
+    while (header != NULL && *header != '\0') {
+        header += strspn(header, " \t,");
+        if (*header == '*')
+            return true;
+        if (strncmp(header, "W/", 2) == 0)
+            header += 2;
+        if (strncmp(header, etag, size) == 0)
+            return true;
+        if (*header == '"') {
+            header++;
+            header += strcspn(header, "\"");
+            header += *header == '"'; /* it may not be closed */
+        } else {
+            header += strcspn(header, ",");
+        }
+    }
+    return false;
 }
 
 struct reply session_reply(struct request *request, struct session *session, unsigned http)

@@ -26,6 +26,9 @@ void receipt_headers(struct arena *arena, struct reply *reply, const struct rece
 /* "0-13", quotes included, in the arena; the weights' average at that step is "0-13-ema". */
 const char *etag_text(struct arena *arena, uint64_t lineage, uint64_t step);
 
+/* Whether If-None-Match lists the tag (weak or strong) or is "*". */
+bool etag_none_match(const struct request *request, const char *etag);
+
 /* If-Match: absent or "*" is no condition; else a list of tags, of which those that name no
  * revision never match. */
 void precondition_read(const struct request *request, struct precondition *out);

@@ -11,12 +11,11 @@
 static const char *const dtypes[] = {"f32", "f64", NULL}; /* as enum dtype begins */
 static const char *const nonfinites[] = {"reject", "skip", "zero", NULL};
 static const char *const durabilities[] = {"step", "interval", "checkpoint", NULL};
-static const char *const aggregations[] = {"async", NULL};
 
 struct spec_body {
     struct spec spec;
-    int aggregation;
-    const json_t *parameters, *optimizer, *schedule, *groups, *ema, *labels, *unread;
+    const json_t *parameters, *optimizer, *schedule, *aggregation, *svrg, *groups, *ema, *labels;
+    const json_t *unread;
 };
 
 #define PLACE(member) .offset = offsetof(struct spec_body, member)
@@ -30,10 +29,6 @@ static const struct field gradient_fields[] = {
     {"max_norm_ratio", FIELD_F64, PLACE(spec.gradient.max_norm_ratio), .min = 1, .min_open = true,
      .max = 1e300, .nullable = true},
     {"nonfinite", FIELD_CHOICE, PLACE(spec.gradient.nonfinite), .choices = nonfinites},
-    {.name = NULL},
-};
-static const struct field aggregation_fields[] = {
-    {"mode", FIELD_CHOICE, PLACE(aggregation), .choices = aggregations},
     {.name = NULL},
 };
 static const struct field durability_fields[] = {
@@ -50,7 +45,7 @@ static const struct field history_fields[] = {
 #define CHANGEABLE_FIELDS                                                                          \
     {"optimizer", FIELD_VALUE, PLACE(optimizer)}, {"schedule", FIELD_VALUE, PLACE(schedule)},      \
         {"gradient", FIELD_OBJECT, .fields = gradient_fields},                                     \
-        {"aggregation", FIELD_OBJECT, .fields = aggregation_fields},                               \
+        {"aggregation", FIELD_VALUE, PLACE(aggregation)}, {"svrg", FIELD_VALUE, PLACE(svrg)},      \
         {"durability", FIELD_OBJECT, .fields = durability_fields},                                 \
         {"history", FIELD_OBJECT, .fields = history_fields},                                       \
         {"hash_every", FIELD_U64, PLACE(spec.hash_every), .max = 1e9, .nullable = true},           \
@@ -86,7 +81,6 @@ static const struct field fork_fields[] = {
 static const struct field shown_fields[] = {
     {"dtype", FIELD_CHOICE, PLACE(spec.dtype), .choices = dtypes},
     {"gradient", FIELD_OBJECT, .fields = gradient_fields},
-    {"aggregation", FIELD_OBJECT, .fields = aggregation_fields},
     {"durability", FIELD_OBJECT, .fields = durability_fields},
     {"history", FIELD_OBJECT, .fields = history_fields},
     {"hash_every", FIELD_U64, PLACE(spec.hash_every)},
@@ -121,18 +115,20 @@ static enum status read_labels(const json_t *labels, struct spec *spec, struct f
     return STATUS_OK;
 }
 
-static enum status check_spec(const struct spec *spec, struct fault *fault)
+/* What must go together with what the document does not say. */
+static enum status check_spec(const struct json_document *document, const struct spec *spec,
+                              struct fault *fault)
 {
     if (spec->gradient.rescale == 0)
         return fault_set(fault, STATUS_INVALID_FIELD, "/gradient/rescale",
                          "rescale is 0; it must be another number, or nothing would ever move");
-    return STATUS_OK;
+    return aggregation_check(document, spec, fault);
 }
 
 enum status spec_read(struct arena *arena, const struct json_document *document, struct spec *spec,
                       const json_t **parameters, struct fault *fault)
 {
-    struct spec_body body = {.aggregation = 0};
+    struct spec_body body = {.parameters = NULL};
     enum status status;
 
     spec_init(&body.spec);
@@ -140,10 +136,13 @@ enum status spec_read(struct arena *arena, const struct json_document *document,
             STATUS_OK ||
         (status = optimizer_read(document, body.optimizer, &body.spec, fault)) != STATUS_OK ||
         (status = schedule_read(document, body.schedule, &body.spec, fault)) != STATUS_OK ||
+        (status = aggregation_read(arena, document, body.aggregation, &body.spec, fault)) !=
+            STATUS_OK ||
+        (status = svrg_read(arena, document, body.svrg, &body.spec, fault)) != STATUS_OK ||
         (status = groups_read(arena, document, body.groups, &body.spec, fault)) != STATUS_OK ||
         (status = ema_read(arena, document, body.ema, &body.spec, fault)) != STATUS_OK ||
         (status = read_labels(body.labels, &body.spec, fault)) != STATUS_OK ||
-        (status = check_spec(&body.spec, fault)) != STATUS_OK)
+        (status = check_spec(document, &body.spec, fault)) != STATUS_OK)
         return status;
     if (parameters != NULL && body.parameters == NULL)
         return fault_set(fault, STATUS_INVALID_FIELD, "/parameters",
@@ -200,8 +199,11 @@ enum status spec_patch(struct arena *arena, const struct json_document *document
         (body.optimizer != NULL &&
          (status = optimizer_patch(document, body.optimizer, &body.spec, fault)) != STATUS_OK) ||
         (status = schedule_read(document, body.schedule, &body.spec, fault)) != STATUS_OK ||
+        (status = aggregation_read(arena, document, body.aggregation, &body.spec, fault)) !=
+            STATUS_OK ||
+        (status = svrg_read(arena, document, body.svrg, &body.spec, fault)) != STATUS_OK ||
         (status = read_labels(body.labels, &body.spec, fault)) != STATUS_OK ||
-        (status = check_spec(&body.spec, fault)) != STATUS_OK)
+        (status = check_spec(document, &body.spec, fault)) != STATUS_OK)
         return status;
     *spec = body.spec;
     return STATUS_OK;
@@ -229,8 +231,11 @@ enum status spec_fork(struct arena *arena, const struct json_document *document,
             STATUS_OK ||
         (status = fork_optimizer(document, body.optimizer, &body.spec, fault)) != STATUS_OK ||
         (status = schedule_read(document, body.schedule, &body.spec, fault)) != STATUS_OK ||
+        (status = aggregation_read(arena, document, body.aggregation, &body.spec, fault)) !=
+            STATUS_OK ||
+        (status = svrg_read(arena, document, body.svrg, &body.spec, fault)) != STATUS_OK ||
         (status = read_labels(body.labels, &body.spec, fault)) != STATUS_OK ||
-        (status = check_spec(&body.spec, fault)) != STATUS_OK)
+        (status = check_spec(document, &body.spec, fault)) != STATUS_OK)
         return status;
     *spec = body.spec;
     return STATUS_OK;
@@ -260,6 +265,8 @@ void spec_write(struct json_text *text, const struct spec *spec)
     optimizer_settings_write(text, spec);
     schedule_settings_write(text, spec);
     fields_write(text, shown_fields, &body);
+    aggregation_write(text, spec);
+    svrg_write(text, spec);
     groups_write(text, spec);
     ema_write(text, spec);
     write_labels(text, spec);

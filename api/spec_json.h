@@ -41,6 +41,18 @@ enum status schedule_read(const struct json_document *document, const json_t *va
                           struct spec *spec, struct fault *fault);
 void schedule_settings_write(struct json_text *text, const struct spec *spec);
 
+/* "aggregation" and "svrg"; NULL: not given. What is not given stays as it is in *spec, unless the
+ * mode is another. */
+enum status aggregation_read(struct arena *arena, const struct json_document *document,
+                             const json_t *value, struct spec *spec, struct fault *fault);
+enum status svrg_read(struct arena *arena, const struct json_document *document,
+                      const json_t *value, struct spec *spec, struct fault *fault);
+/* Whether they hold together and go with the rest of what the document leads to. */
+enum status aggregation_check(const struct json_document *document, const struct spec *spec,
+                              struct fault *fault);
+void aggregation_write(struct json_text *text, const struct spec *spec);
+void svrg_write(struct json_text *text, const struct spec *spec);
+
 /* "groups" and "ema", of a new session. NULL: not given. */
 enum status groups_read(struct arena *arena, const struct json_document *document,
                         const json_t *value, struct spec *spec, struct fault *fault);

@@ -77,12 +77,12 @@ static void write_tensor(struct json_text *text, const char *name, const struct 
                          const struct image_vector *vector, size_t index, size_t *at)
 {
     const struct tensor *tensor = &image->layout->tensors[index];
-    size_t size = vector->extent[index] * dtype_size(image->spec.dtype);
+    size_t size = vector->extent[index] * dtype_size(vector->dtype);
     size_t place[2] = {*at, *at + size};
 
     json_text_key(text, name);
     json_text_open(text, '{');
-    json_text_member_string(text, "dtype", dtype_safetensors_name(image->spec.dtype));
+    json_text_member_string(text, "dtype", dtype_safetensors_name(vector->dtype));
     write_sizes(text, "shape", vector->shaped ? tensor->shape : &vector->extent[index],
                 vector->shaped ? tensor->rank : 1);
     write_sizes(text, "data_offsets", place, 2);
@@ -160,7 +160,7 @@ static enum status make_file(struct request *request, struct file *file, struct 
 {
     struct arena *arena = request->arena;
     const struct image *image = file->image;
-    size_t element = dtype_size(image->spec.dtype), entries = state_entries(image), at = 0;
+    size_t entries = state_entries(image), at = 0;
     char name[STATE_NAME_BYTES];
     const char *prefix = state_prefix(arena, image);
     const char *about =
@@ -183,6 +183,7 @@ static enum status make_file(struct request *request, struct file *file, struct 
     json_text_close(&text, '}');
     for (size_t v = 0; v < image->vector_count; v++) {
         const struct image_vector *vector = &image->vectors[v];
+        size_t element = dtype_size(vector->dtype);
         for (size_t i = 0; i < image->layout->tensor_count; i++) {
             if (vector->extent[i] == 0)
                 continue;

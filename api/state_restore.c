@@ -47,7 +47,7 @@ enum status state_is_file(struct request *request, bool *out, struct fault *faul
 {
     struct safetensors_header header;
     struct span file = span_of(request->body->data, request->body->size);
-    enum status status = safetensors_header_read(request->arena, file, &header, fault);
+    enum status status = safetensors_header_read(request->arena, file, false, &header, fault);
 
     *out = false;
     if (status != STATUS_OK)
@@ -247,11 +247,12 @@ static enum status check_entry(const struct image *image, const struct image_vec
         return fault_set(fault, STATUS_MISSING_TENSOR, where,
                          "the tensor \"%s\" is missing; a state has every vector of its session",
                          payload_label(label, name));
-    if (entry->dtype != image->spec.dtype)
-        return fault_set(fault, STATUS_INVALID_FIELD, where,
-                         "the tensor is %s; the session is %s, and its state is restored to the "
-                         "bit or not at all",
-                         dtype_name(entry->dtype), dtype_name(image->spec.dtype));
+    if (entry->dtype != vector->dtype)
+        return fault_set(
+            fault, STATUS_INVALID_FIELD, where,
+            "the tensor is %s and must be %s: a state is restored to the bit or not at "
+            "all",
+            dtype_name(entry->dtype), dtype_name(vector->dtype));
     if (!vector->shaped) {
         wanted.rank = 1;
         wanted.shape[0] = vector->extent[index];
@@ -266,11 +267,11 @@ static enum status check_entry(const struct image *image, const struct image_vec
 static enum status fill(struct image *image, const char *prefix, struct index *index,
                         const unsigned char *data, struct fault *fault)
 {
-    size_t element = dtype_size(image->spec.dtype);
     char name[STATE_NAME_BYTES], where[PAYLOAD_WHERE_BYTES];
 
     for (size_t v = 0; v < image->vector_count; v++) {
         const struct image_vector *vector = &image->vectors[v];
+        size_t element = dtype_size(vector->dtype);
         for (size_t i = 0; i < image->layout->tensor_count; i++) {
             if (vector->extent[i] == 0)
                 continue;
@@ -321,7 +322,7 @@ enum status state_restore(struct engine *engine, struct request *request, const 
     struct safetensors_header header;
     struct image *image = NULL;
     struct span file = span_of(request->body->data, request->body->size);
-    enum status status = safetensors_header_read(request->arena, file, &header, fault);
+    enum status status = safetensors_header_read(request->arena, file, false, &header, fault);
 
     if (status != STATUS_OK)
         return status;

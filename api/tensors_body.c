@@ -12,15 +12,53 @@ enum { JSON_NUMBERS_UNASKED = 1000000 };
 
 /* --- in --- */
 
-static enum status read_json(struct request *request, const struct session *session,
-                             const struct field *fields, void *out, const char *member,
-                             const json_t *const *member_value, struct tensors *tensors,
-                             struct fault *fault)
+/* A member of the document with all tensors. */
+static enum status read_member(const struct json_document *document, const struct session *session,
+                               const char *member, const json_t *value, struct tensors *out,
+                               struct fault *fault)
 {
     const struct layout *layout = session_layout(session);
     enum dtype dtype = session_dtype(session);
+    struct buffer *buffer;
+    char where[64];
+
+    snprintf(where, sizeof where, "/%s", member);
+    if (!json_is_object(value))
+        return fault_set(fault, STATUS_INVALID_FIELD, where,
+                         "%s must be an object with one array per tensor", member);
+    if ((buffer = buffer_new(layout->count * dtype_size(dtype))) == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    enum status status = json_tensors(document, value, layout, dtype, buffer->data, fault);
+    if (status != STATUS_OK) {
+        buffer_release(buffer);
+        fault_prefix(fault, where);
+        return status;
+    }
+    *out = (struct tensors){.buffer = buffer, .dtype = dtype};
+    return STATUS_OK;
+}
+
+/* A pair is whole, or there is none. */
+static enum status check_half(const struct pair_half *pair, struct fault *fault)
+{
+    if (*pair->snapshot > 0 && *pair->member_value == NULL)
+        return fault_set(
+            fault, STATUS_INVALID_FIELD, "/snapshot_gradients",
+            "a step that names a snapshot has two gradients of its batch: \"gradients\" "
+            "at the weights now, \"snapshot_gradients\" at those of the snapshot");
+    if (*pair->snapshot == 0 && json_is_object(*pair->member_value))
+        return fault_set(fault, STATUS_INVALID_FIELD, "/snapshot",
+                         "say which snapshot's weights snapshot_gradients were computed at, for "
+                         "instance \"snapshot\": 3");
+    return STATUS_OK;
+}
+
+static enum status read_json(struct request *request, const struct session *session,
+                             const struct field *fields, void *out, const char *member,
+                             const json_t *const *member_value, struct tensors *tensors,
+                             struct pair_half *pair, struct fault *fault)
+{
     struct json_document document;
-    struct buffer *buffer = NULL;
     enum status status;
 
     status = json_read(request->arena, span_of(request->body->data, request->body->size), &document,
@@ -30,26 +68,16 @@ static enum status read_json(struct request *request, const struct session *sess
     if ((status = fields_read(request->arena, &document, document.root, fields, out, fault)) !=
         STATUS_OK)
         goto done;
-    char where[64];
-    snprintf(where, sizeof where, "/%s", member);
-    if (!json_is_object(*member_value)) {
-        status = fault_set(fault, STATUS_INVALID_FIELD, where,
-                           "%s must be an object with one array per tensor", member);
+    if (pair != NULL && (status = check_half(pair, fault)) != STATUS_OK)
         goto done;
-    }
-    if ((buffer = buffer_new(layout->count * dtype_size(dtype))) == NULL) {
-        status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    status = read_member(&document, session, member, *member_value, tensors, fault);
+    if (status != STATUS_OK || pair == NULL || *pair->member_value == NULL)
         goto done;
-    }
-    status = json_tensors(&document, *member_value, layout, dtype, buffer->data, fault);
-    if (status != STATUS_OK) {
-        fault_prefix(fault, where);
-        goto done;
-    }
-    *tensors = (struct tensors){.buffer = buffer, .dtype = dtype};
-    buffer = NULL;
+    status = read_member(&document, session, "snapshot_gradients", *pair->member_value,
+                         &pair->tensors, fault);
+    if (status != STATUS_OK)
+        buffer_release(tensors->buffer);
 done:
-    buffer_release(buffer);
     json_close(&document);
     return status;
 }
@@ -64,10 +92,30 @@ static enum status read_dtype(struct request *request, enum dtype *dtype, struct
                      "dtype is \"%.40s\"; it must be f64, f32, f16 or bf16", name);
 }
 
-enum status tensors_read(struct request *request, const struct session *session,
-                         const struct field *fields, void *out, const char *member,
-                         const json_t *const *member_value, struct tensors *tensors,
-                         struct fault *fault)
+static enum status decode_pair(const struct codec *codec, const struct session *session,
+                               enum dtype dtype, struct buffer *body, struct tensors *tensors,
+                               struct pair_half *pair, struct fault *fault)
+{
+    struct tensors both[2];
+    enum status status;
+
+    if (codec->decode_pair == NULL)
+        return fault_set(fault, STATUS_INVALID_FIELD, "/snapshot",
+                         "%s has room for one array, and a step that names a snapshot has two "
+                         "gradients; send application/octet-stream with one after the other",
+                         codec->media_type);
+    status = codec->decode_pair(session_layout(session), dtype, body, both, fault);
+    if (status == STATUS_OK) {
+        *tensors = both[0];
+        pair->tensors = both[1];
+    }
+    return status;
+}
+
+static enum status read_body(struct request *request, const struct session *session,
+                             const struct field *fields, void *out, const char *member,
+                             const json_t *const *member_value, struct tensors *tensors,
+                             struct pair_half *pair, struct fault *fault)
 {
     const char *type = request_header(request, "Content-Type");
     const struct codec *codec = codec_find(type == NULL ? "application/json" : type);
@@ -87,12 +135,14 @@ enum status tensors_read(struct request *request, const struct session *session,
     if (!codec->binary) {
         if ((status = request_query_end(request, fault)) != STATUS_OK)
             return status;
-        return read_json(request, session, fields, out, member, member_value, tensors, fault);
+        return read_json(request, session, fields, out, member, member_value, tensors, pair, fault);
     }
     if ((status = read_dtype(request, &dtype, fault)) != STATUS_OK ||
         (status = fields_read_query(request, fields, out, fault)) != STATUS_OK ||
         (status = request_query_end(request, fault)) != STATUS_OK)
         return status;
+    if (pair != NULL && *pair->snapshot > 0)
+        return decode_pair(codec, session, dtype, request->body, tensors, pair, fault);
     status = codec->decode(session_layout(session), dtype, request->body, tensors, fault);
     if (status != STATUS_OK && fault->where[0] == '/') {
         char prefix[64];
@@ -100,6 +150,22 @@ enum status tensors_read(struct request *request, const struct session *session,
         fault_prefix(fault, prefix);
     }
     return status;
+}
+
+enum status tensors_read(struct request *request, const struct session *session,
+                         const struct field *fields, void *out, const char *member,
+                         const json_t *const *member_value, struct tensors *tensors,
+                         struct fault *fault)
+{
+    return read_body(request, session, fields, out, member, member_value, tensors, NULL, fault);
+}
+
+enum status tensors_read_pair(struct request *request, const struct session *session,
+                              const struct field *fields, void *out, const json_t *const *gradients,
+                              struct tensors *tensors, struct pair_half *pair, struct fault *fault)
+{
+    pair->tensors = (struct tensors){.buffer = NULL};
+    return read_body(request, session, fields, out, "gradients", gradients, tensors, pair, fault);
 }
 
 /* --- out --- */
@@ -178,6 +244,17 @@ enum status answer_form_read(struct request *request, const struct session *sess
                          "better ask for one of %s",
                          numbers, codec_media_types());
     return STATUS_OK;
+}
+
+enum status answer_form_of_vector(struct request *request, const struct session *session,
+                                  struct answer_form *out, struct fault *fault)
+{
+    enum status status = answer_form_read(request, session, true, out, fault);
+
+    if (status != STATUS_OK || !out->average)
+        return status;
+    return fault_set(fault, STATUS_INVALID_REQUEST, "",
+                     "a snapshot has no moving average; leave average out");
 }
 
 enum status answer_weights(struct request *request, const struct session *session,

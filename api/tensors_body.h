@@ -16,6 +16,18 @@ enum status tensors_read(struct request *request, const struct session *session,
                          const json_t *const *member_value, struct tensors *tensors,
                          struct fault *fault);
 
+/* The other half of a pair of gradients of one batch: at a snapshot's weights. */
+struct pair_half {
+    const uint64_t *snapshot;          /* the field of that name; 0: there is no pair */
+    const json_t *const *member_value; /* JSON: the FIELD_VALUE named "snapshot_gradients" */
+    struct tensors tensors;            /* buffer NULL where there is no pair */
+};
+
+/* The same of gradients that may come as a pair. */
+enum status tensors_read_pair(struct request *request, const struct session *session,
+                              const struct field *fields, void *out, const json_t *const *gradients,
+                              struct tensors *tensors, struct pair_half *pair, struct fault *fault);
+
 /* How an answer with weights is to look, settled before anything is changed. */
 struct answer_form {
     const struct codec *codec;
@@ -29,6 +41,10 @@ struct answer_form {
  * fits, and for JSON of over a million numbers that was not asked for by name. */
 enum status answer_form_read(struct request *request, const struct session *session, bool query,
                              struct answer_form *out, struct fault *fault);
+
+/* The same of a vector that has no moving average: ?average= is refused. */
+enum status answer_form_of_vector(struct request *request, const struct session *session,
+                                  struct answer_form *out, struct fault *fault);
 
 /* Puts a revision's weights, or what else it has of their size, into the reply: JSON begins with
  * `opening`, the object up to the key of the weights. */

@@ -1,6 +1,7 @@
 /* Prints digests of large fixed runs: every rule in its forms (all of them, or RULE_FORMS_MAX) and
- * both precisions with its norms, and every conversion. Builds for other compilers and instruction
- * sets must print the same lines: `make check-scalar` compares them. Usage: bits (no arguments). */
+ * both precisions with its norms, every conversion, and blocks of every compressed form. Builds for
+ * other compilers and instruction sets must print the same lines: `make check-scalar` compares
+ * them. Usage: bits (no arguments). */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include "service/core/hash.h"
 #include "service/core/rng.h"
 #include "service/session/advance.h"
+#include "tests/lib/packings.h"
 #include "tests/lib/rules.h"
 
 enum { STEPS = 3, CONVERTED = 1 << 18 };
@@ -149,8 +151,32 @@ static void print_conversion(enum dtype from, enum dtype to)
     free(out);
 }
 
+/* Blocks of every compressed form, of codes that are random bits, cut at odd places. */
+static void print_form(enum gradient_form form, const char *name, enum dtype wire)
+{
+    struct packing packing = packing_random(layout, form, wire, 0.3, 22);
+    float *narrow = take(layout->count, sizeof *narrow);
+    double *wide = take(layout->count, sizeof *wide);
+
+    for (size_t start = 0, some; start < layout->count; start += some) {
+        some = 1 + start % 5003;
+        some = some < layout->count - start ? some : layout->count - start;
+        gradient_block_f32(&packing.gradient, start, some, narrow + start);
+        gradient_block_f64(&packing.gradient, start, some, wide + start);
+    }
+    struct hash *hash = hash_new();
+    PRE(hash != NULL);
+    hash_add(hash, narrow, layout->count * sizeof *narrow);
+    hash_add(hash, wide, layout->count * sizeof *wide);
+    print_digest(name, dtype_name(wire), hash_end(hash));
+    packing_free(&packing);
+    free(narrow);
+    free(wide);
+}
+
 int main(void)
 {
+    static const char *const forms[] = {NULL, "int8", "sign", "topk", "2bit", "rows"};
     const struct optimizer *rule;
 
     make_inputs();
@@ -161,5 +187,8 @@ int main(void)
         for (int to = 0; to < DTYPE_COUNT; to++)
             if (from != to)
                 print_conversion((enum dtype)from, (enum dtype)to);
+    for (int form = FORM_DENSE + 1; form < FORM_NONE; form++)
+        for (int wire = 0; wire < DTYPE_COUNT; wire++)
+            print_form((enum gradient_form)form, forms[form], (enum dtype)wire);
     return fflush(stdout) == 0 ? 0 : 1;
 }

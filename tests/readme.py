@@ -35,12 +35,15 @@ def check(condition, words, output):
 def main():
     curls = [re.sub(r"^make serve.*\n", "", block, flags=re.MULTILINE) for block in blocks("sh") if "curl " in block]
     pythons = blocks("python")
-    check(len(curls) == 4 and len(pythons) == 1, "README.md has other blocks than this test knows", "")
+    check(len(curls) == 6 and len(pythons) == 1, "README.md has other blocks than this test knows", "")
 
     output = run(["bash", "-c"], SHELL + "".join(curls))
     check("\n304\n" in output, "what did not change is not a 304", output)
     check('"name":"lamb"' in output, "there is no session of lamb", output)
     check('"average":"ema"' in output, "there is no average", output)
+    check(output.count('"received":2,"expected":2') >= 3 and "\n202\n" in output, "there are no rounds of two", output)
+    check('"members"' in output and '"last_seen"' in output, "there are no workers", output)
+    check('"gradient":{"w":[2,1]}' in output and '"snapshot":1,"snapshot_due":false' in output, "there is no SVRG", output)
     check('"lineage":1' in output and '"state_hash"' in output, "there is no past", output)
     check('"off_policy":true' in output and '"converted"' in output, "there are no forks", output)
 

@@ -75,6 +75,14 @@ enum status payload_encode(const struct encode_request *request, struct encoded 
     return STATUS_OK;
 }
 
+/* f16 and bf16 need f32: neither holds the other. */
+enum dtype payload_wider(enum dtype a, enum dtype b)
+{
+    if (a == b)
+        return a;
+    return a == DTYPE_F64 || b == DTYPE_F64 ? DTYPE_F64 : DTYPE_F32;
+}
+
 char *payload_where(char out[PAYLOAD_WHERE_BYTES], const char *tensor_name)
 {
     out[0] = '/';

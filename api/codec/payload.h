@@ -17,6 +17,9 @@ size_t payload_count(const struct encode_request *request);
 enum status payload_encode(const struct encode_request *request, struct encoded *out,
                            struct fault *fault);
 
+/* The dtype that holds every value of both. */
+enum dtype payload_wider(enum dtype a, enum dtype b);
+
 /* "/<name>", escaped and cut to fit, into out; out is what it returns. */
 enum { PAYLOAD_WHERE_BYTES = 224 };
 char *payload_where(char out[PAYLOAD_WHERE_BYTES], const char *tensor_name);

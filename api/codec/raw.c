@@ -30,6 +30,23 @@ static enum status raw_decode(const struct layout *layout, enum dtype dtype, str
     return STATUS_OK;
 }
 
+static enum status raw_decode_pair(const struct layout *layout, enum dtype dtype,
+                                   struct buffer *body, struct tensors out[2], struct fault *fault)
+{
+    size_t needed = layout->count * dtype_size(dtype);
+    char hint[48];
+
+    if (body->size != 2 * needed)
+        return fault_set(fault, STATUS_LENGTH_MISMATCH, "",
+                         "the body has %zu bytes; with ?snapshot= %zu are needed, twice %zu "
+                         "elements of %s: the gradients, then those at the snapshot's weights%s",
+                         body->size, 2 * needed, layout->count, dtype_name(dtype),
+                         other_dtype(2 * layout->count, body->size, hint, sizeof hint));
+    out[0] = (struct tensors){.buffer = buffer_retain(body), .dtype = dtype};
+    out[1] = (struct tensors){.buffer = buffer_retain(body), .offset = needed, .dtype = dtype};
+    return STATUS_OK;
+}
+
 static enum status raw_encode(const struct encode_request *request, struct encoded *out,
                               struct fault *fault)
 {
@@ -44,5 +61,6 @@ const struct codec codec_raw = {
                "element type",
     .binary = true,
     .decode = raw_decode,
+    .decode_pair = raw_decode_pair,
     .encode = raw_encode,
 };

@@ -2,17 +2,10 @@
  * safetensors_header.h. */
 #include <string.h>
 
+#include "api/codec/compressed.h"
 #include "api/codec/payload.h"
 #include "api/codec/safetensors_header.h"
 #include "api/json_text.h"
-
-/* The dtype that holds every value of both. f16 and bf16 need f32: neither holds the other. */
-static enum dtype wider(enum dtype a, enum dtype b)
-{
-    if (a == b)
-        return a;
-    return a == DTYPE_F64 || b == DTYPE_F64 ? DTYPE_F64 : DTYPE_F32;
-}
 
 /* Copies and converts: entry i to its place among the elements of `to`. */
 static enum status gather(const struct safetensors_header *header, const struct buffer *body,
@@ -40,17 +33,22 @@ static enum status take_data(const struct safetensors_header *header, struct buf
                              const size_t *offsets, size_t count, enum dtype dtype,
                              struct tensors *out, struct fault *fault)
 {
-    bool in_place = header->data_begin % dtype_size(dtype) == 0;
+    size_t base = SIZE_MAX; /* where the vector begins, if it stands there */
+    bool in_place = true;
 
+    for (size_t i = 0; i < header->entry_count; i++)
+        if (header->entries[i].count > 0 && header->entries[i].begin < base)
+            base = header->entries[i].begin;
+    base = base == SIZE_MAX ? 0 : base;
     for (size_t i = 0; i < header->entry_count && in_place; i++) {
         const struct safetensors_entry *entry = &header->entries[i];
         in_place = entry->dtype == dtype &&
-                   (entry->count == 0 || entry->begin == offsets[i] * dtype_size(dtype));
+                   (entry->count == 0 || entry->begin == base + offsets[i] * dtype_size(dtype));
     }
-    if (!in_place)
+    base += header->data_begin;
+    if (!in_place || base % dtype_size(dtype) != 0)
         return gather(header, body, offsets, count, dtype, out, fault);
-    *out = (struct tensors){
-        .buffer = buffer_retain(body), .offset = header->data_begin, .dtype = dtype};
+    *out = (struct tensors){.buffer = buffer_retain(body), .offset = base, .dtype = dtype};
     return STATUS_OK;
 }
 
@@ -84,7 +82,7 @@ static enum status match(struct arena *arena, const struct safetensors_header *h
             return payload_shape_fault(tensor, entry->rank, entry->shape, fault);
         offsets[i] = tensor->offset;
         seen[tensor - layout->tensors] = true;
-        *dtype = i == 0 ? entry->dtype : wider(*dtype, entry->dtype);
+        *dtype = i == 0 ? entry->dtype : payload_wider(*dtype, entry->dtype);
     }
     for (size_t i = 0; i < layout->tensor_count; i++)
         if (!seen[i])
@@ -96,6 +94,18 @@ static enum status match(struct arena *arena, const struct safetensors_header *h
     return STATUS_OK;
 }
 
+static enum status decode_plain(struct arena *arena, const struct safetensors_header *header,
+                                const struct layout *layout, enum dtype dtype, struct buffer *body,
+                                struct tensors *out, struct fault *fault)
+{
+    size_t *offsets = arena_take(arena, header->entry_count * sizeof *offsets);
+    enum status status = offsets == NULL ? payload_out_of_memory(fault)
+                                         : match(arena, header, layout, offsets, &dtype, fault);
+
+    return status == STATUS_OK ? take_data(header, body, offsets, layout->count, dtype, out, fault)
+                               : status;
+}
+
 static enum status safetensors_decode(const struct layout *layout, enum dtype dtype,
                                       struct buffer *body, struct tensors *out, struct fault *fault)
 {
@@ -104,18 +114,95 @@ static enum status safetensors_decode(const struct layout *layout, enum dtype dt
 
     arena_init(&arena);
     enum status status =
-        safetensors_header_read(&arena, span_of(body->data, body->size), &header, fault);
-    if (status == STATUS_OK && json_object_get(header.metadata, "codec") != NULL) {
-        status = fault_set(fault, STATUS_INVALID_FIELD, "/__metadata__/codec",
-                           "compressed tensors cannot be read here yet; send them plain, without "
-                           "__metadata__.codec");
+        safetensors_header_read(&arena, span_of(body->data, body->size), true, &header, fault);
+    if (status == STATUS_OK) {
+        status = header.codec != NULL
+                     ? compressed_decode(&arena, &header, layout, body, out, fault)
+                     : decode_plain(&arena, &header, layout, dtype, body, out, fault);
         safetensors_header_close(&header);
-    } else if (status == STATUS_OK) {
-        size_t *offsets = arena_take(&arena, header.entry_count * sizeof *offsets);
-        status = offsets == NULL ? payload_out_of_memory(fault)
-                                 : match(&arena, &header, layout, offsets, &dtype, fault);
-        if (status == STATUS_OK)
-            status = take_data(&header, body, offsets, layout->count, dtype, out, fault);
+    }
+    arena_close(&arena);
+    return status;
+}
+
+/* --- pairs --- */
+
+#define PAIR_PREFIX "snapshot/"
+enum { PAIR_PREFIX_BYTES = sizeof PAIR_PREFIX - 1 };
+
+/* The entries of the gradients, and of those at the snapshot under the names that they have in the
+ * layout. */
+static enum status split_pair(struct arena *arena, const struct safetensors_header *header,
+                              const struct layout *layout, struct safetensors_header out[2],
+                              struct fault *fault)
+{
+    for (size_t i = 0; i < layout->tensor_count; i++)
+        if (strncmp(layout->tensors[i].name, PAIR_PREFIX, PAIR_PREFIX_BYTES) == 0)
+            return fault_set(fault, STATUS_INVALID_FIELD, "",
+                             "this model has a tensor \"%.200s\" of its own, so names cannot tell "
+                             "what is of a snapshot; send pairs as JSON or octet-stream",
+                             layout->tensors[i].name);
+    for (size_t half = 0; half < 2; half++) {
+        out[half] = *header;
+        out[half].entry_count = 0;
+        out[half].entries = arena_take(arena, header->entry_count * sizeof *header->entries);
+        if (out[half].entries == NULL)
+            return payload_out_of_memory(fault);
+    }
+    for (size_t i = 0; i < header->entry_count; i++) {
+        struct safetensors_entry entry = header->entries[i];
+        bool of_snapshot = strncmp(entry.name, PAIR_PREFIX, PAIR_PREFIX_BYTES) == 0;
+        entry.name += of_snapshot ? PAIR_PREFIX_BYTES : 0;
+        out[of_snapshot].entries[out[of_snapshot].entry_count++] = entry;
+    }
+    return STATUS_OK;
+}
+
+static enum status decode_halves(struct arena *arena, const struct safetensors_header *header,
+                                 const struct layout *layout, struct buffer *body,
+                                 struct tensors out[2], struct fault *fault)
+{
+    static const char *const members[2] = {"/gradients", "/snapshot_gradients"};
+    struct safetensors_header halves[2];
+    enum dtype dtypes[2] = {DTYPE_F64, DTYPE_F64}; /* without tensors either is as good */
+    size_t *offsets[2];
+    enum status status = split_pair(arena, header, layout, halves, fault);
+
+    for (size_t half = 0; half < 2 && status == STATUS_OK; half++) {
+        offsets[half] = arena_take(arena, header->entry_count * sizeof **offsets);
+        status = offsets[half] == NULL
+                     ? payload_out_of_memory(fault)
+                     : match(arena, &halves[half], layout, offsets[half], &dtypes[half], fault);
+        if (status != STATUS_OK && fault->where[0] == '/')
+            fault_prefix(fault, members[half]);
+    }
+    for (size_t half = 0; half < 2 && status == STATUS_OK; half++) {
+        status = take_data(&halves[half], body, offsets[half], layout->count,
+                           payload_wider(dtypes[0], dtypes[1]), &out[half], fault);
+        if (status != STATUS_OK && half == 1)
+            buffer_release(out[0].buffer);
+    }
+    return status;
+}
+
+static enum status safetensors_decode_pair(const struct layout *layout, enum dtype dtype,
+                                           struct buffer *body, struct tensors out[2],
+                                           struct fault *fault)
+{
+    struct arena arena;
+    struct safetensors_header header;
+
+    (void)dtype; /* the tensors say theirs */
+    arena_init(&arena);
+    enum status status =
+        safetensors_header_read(&arena, span_of(body->data, body->size), true, &header, fault);
+    if (status == STATUS_OK) {
+        status = header.codec != NULL
+                     ? fault_set(fault, STATUS_INVALID_FIELD, "/__metadata__/codec",
+                                 "compressed gradients cannot be corrected by a snapshot: what "
+                                 "compression leaves out is larger than what the two differ by; "
+                                 "send both plain, without __metadata__.codec")
+                     : decode_halves(&arena, &header, layout, body, out, fault);
         safetensors_header_close(&header);
     }
     arena_close(&arena);
@@ -230,7 +317,7 @@ enum status safetensors_open(struct arena *arena, struct buffer *body, enum dtyp
     struct layout *made = NULL;
     size_t *offsets;
     enum status status =
-        safetensors_header_read(arena, span_of(body->data, body->size), &header, fault);
+        safetensors_header_read(arena, span_of(body->data, body->size), false, &header, fault);
 
     if (status != STATUS_OK)
         return status;
@@ -263,5 +350,6 @@ const struct codec codec_safetensors = {
     .meaning = "tensors by name, any of F64, F32, F16 and BF16, with __metadata__",
     .binary = true,
     .decode = safetensors_decode,
+    .decode_pair = safetensors_decode_pair,
     .encode = safetensors_encode,
 };

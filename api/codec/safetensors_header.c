@@ -86,34 +86,61 @@ static bool read_sizes(const struct json_document *document, const json_t *value
     return true;
 }
 
-static enum status read_dtype(const json_t *value, struct safetensors_entry *entry,
-                              struct fault *fault)
+static const struct {
+    const char *name;
+    size_t size;
+} kinds[] = {
+    [KIND_I8] = {"I8", 1},   [KIND_U8] = {"U8", 1},   [KIND_I32] = {"I32", 4},
+    [KIND_I64] = {"I64", 8}, [KIND_U32] = {"U32", 4}, [KIND_U64] = {"U64", 8},
+};
+
+enum { KIND_COUNT = sizeof kinds / sizeof *kinds };
+
+const char *safetensors_kind_name(const struct safetensors_entry *entry)
+{
+    return entry->kind == KIND_FLOAT ? dtype_safetensors_name(entry->dtype)
+                                     : kinds[entry->kind].name;
+}
+
+/* compressed: whole numbers may be. *size: bytes of an element. */
+static enum status read_dtype(const json_t *value, bool compressed, struct safetensors_entry *entry,
+                              size_t *size, struct fault *fault)
 {
     const char *name = json_string_value(value);
     char where[PAYLOAD_WHERE_BYTES] = "/", label[PAYLOAD_LABEL_BYTES];
 
     if (name == NULL)
         return entry_fault(entry->name, "needs a dtype, such as \"F32\"", fault);
-    if (dtype_find_safetensors(name, strlen(name), &entry->dtype))
+    entry->kind = KIND_FLOAT;
+    if (dtype_find_safetensors(name, strlen(name), &entry->dtype)) {
+        *size = dtype_size(entry->dtype);
         return STATUS_OK;
+    }
+    for (int kind = KIND_FLOAT + 1; kind < KIND_COUNT && compressed; kind++)
+        if (strcmp(kinds[kind].name, name) == 0) {
+            entry->kind = (enum safetensors_kind)kind;
+            *size = kinds[kind].size;
+            return STATUS_OK;
+        }
     pointer_escape(where + 1, sizeof where - 1, entry->name);
     return fault_set(fault, STATUS_INVALID_FIELD, where,
-                     "the dtype \"%s\" cannot be read here; send F64, F32, F16 or BF16",
-                     payload_label(label, name));
+                     "the dtype \"%s\" cannot be read here; send F64, F32, F16 or BF16%s",
+                     payload_label(label, name), compressed ? ", or what the codec takes" : "");
 }
 
 static enum status read_entry(const struct json_document *document, const json_t *value,
-                              struct safetensors_entry *entry, struct fault *fault)
+                              bool compressed, struct safetensors_entry *entry, struct fault *fault)
 {
     const json_t *shape = json_object_get(value, "shape");
     const json_t *offsets = json_object_get(value, "data_offsets");
-    size_t offset[2], bytes;
+    size_t offset[2], size = 0, bytes;
     unsigned offset_count = 0;
 
     if (!json_is_object(value) || shape == NULL || offsets == NULL || json_object_size(value) != 3)
         return entry_fault(entry->name, "must have dtype, shape and data_offsets and nothing else",
                            fault);
-    enum status status = read_dtype(json_object_get(value, "dtype"), entry, fault);
+    enum status status =
+        read_dtype(json_object_get(value, "dtype"), compressed, entry, &size, fault);
     if (status != STATUS_OK)
         return status;
     if (!read_sizes(document, shape, LAYOUT_RANK_MAX, entry->shape, &entry->rank))
@@ -128,8 +155,7 @@ static enum status read_entry(const struct json_document *document, const json_t
     for (unsigned i = 0; i < entry->rank; i++)
         if (__builtin_mul_overflow(entry->count, entry->shape[i], &entry->count))
             return entry_fault(entry->name, "has a shape whose product overflows", fault);
-    if (__builtin_mul_overflow(entry->count, dtype_size(entry->dtype), &bytes) ||
-        bytes != entry->end - entry->begin)
+    if (__builtin_mul_overflow(entry->count, size, &bytes) || bytes != entry->end - entry->begin)
         return entry_fault(entry->name, "has data_offsets that do not fit its shape and dtype",
                            fault);
     return STATUS_OK;
@@ -148,8 +174,19 @@ static bool are_all_strings(const json_t *object)
     return json_is_object(object);
 }
 
-static enum status read_entries(struct arena *arena, struct safetensors_header *header,
-                                struct fault *fault)
+static enum status read_metadata(const json_t *value, bool compressed,
+                                 struct safetensors_header *header, struct fault *fault)
+{
+    if (value != NULL && !are_all_strings(value))
+        return fault_set(fault, STATUS_INVALID_REQUEST, "",
+                         "__metadata__ of a safetensors file must be an object of strings");
+    header->metadata = value;
+    header->codec = compressed ? json_string_value(json_object_get(value, "codec")) : NULL;
+    return STATUS_OK;
+}
+
+static enum status read_entries(struct arena *arena, bool compressed,
+                                struct safetensors_header *header, struct fault *fault)
 {
     const json_t *root = header->document.root;
     const char *name;
@@ -158,18 +195,18 @@ static enum status read_entries(struct arena *arena, struct safetensors_header *
     header->entries = arena_take(arena, json_object_size(root) * sizeof *header->entries);
     if (header->entries == NULL)
         return payload_out_of_memory(fault);
+    /* It says what the others may be. */
+    enum status status =
+        read_metadata(json_object_get(root, "__metadata__"), compressed, header, fault);
+    if (status != STATUS_OK)
+        return status;
     json_object_foreach((json_t *)(uintptr_t)root, name, value)
     {
-        if (strcmp(name, "__metadata__") == 0) {
-            if (!are_all_strings(value))
-                return fault_set(fault, STATUS_INVALID_REQUEST, "",
-                                 "__metadata__ of a safetensors file must be an object of strings");
-            header->metadata = value;
+        if (strcmp(name, "__metadata__") == 0)
             continue;
-        }
         struct safetensors_entry *entry = &header->entries[header->entry_count];
         *entry = (struct safetensors_entry){.name = name, .order = header->entry_count++};
-        enum status status = read_entry(&header->document, value, entry, fault);
+        status = read_entry(&header->document, value, header->codec != NULL, entry, fault);
         if (status != STATUS_OK)
             return status;
     }
@@ -213,7 +250,7 @@ static enum status check_places(struct safetensors_header *header, size_t data_s
     return STATUS_OK;
 }
 
-enum status safetensors_header_read(struct arena *arena, struct span file,
+enum status safetensors_header_read(struct arena *arena, struct span file, bool compressed,
                                     struct safetensors_header *out, struct fault *fault)
 {
     struct span json;
@@ -227,7 +264,7 @@ enum status safetensors_header_read(struct arena *arena, struct span file,
     if (status != STATUS_OK)
         return fault_set(fault, status == STATUS_INVALID_JSON ? STATUS_INVALID_REQUEST : status, "",
                          "safetensors header (it starts at byte 8 of the file): %s", inner.detail);
-    status = read_entries(arena, out, fault);
+    status = read_entries(arena, compressed, out, fault);
     if (status == STATUS_OK)
         status = check_places(out, file.size - out->data_begin, fault);
     if (status != STATUS_OK)

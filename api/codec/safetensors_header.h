@@ -11,9 +11,13 @@
 
 enum { SAFETENSORS_HEADER_BYTES_MAX = 16 << 20 };
 
+/* What the elements of an entry are. Only compressed gradients have other than floats. */
+enum safetensors_kind { KIND_FLOAT, KIND_I8, KIND_U8, KIND_I32, KIND_I64, KIND_U32, KIND_U64 };
+
 struct safetensors_entry {
     const char *name; /* in the document */
-    enum dtype dtype;
+    enum safetensors_kind kind;
+    enum dtype dtype; /* KIND_FLOAT */
     unsigned rank;
     size_t shape[LAYOUT_RANK_MAX];
     size_t count;      /* elements */
@@ -27,14 +31,18 @@ struct safetensors_header {
         *entries; /* in the order of their data, which they fill without holes; in the arena */
     size_t entry_count;
     const json_t *metadata; /* an object of strings, or NULL */
+    const char *codec;      /* that of the metadata; NULL: none, or it was not asked for */
     size_t data_begin;      /* bytes from the begin of the file */
 };
 
-/* INVALID_REQUEST with what is wrong and the byte offset; INVALID_FIELD for a dtype that is none of
- * ours, naming the tensor; TOO_LARGE over a limit. On OK the caller closes it. `file` must outlive
- * it. */
-enum status safetensors_header_read(struct arena *arena, struct span file,
+/* compressed: the file may hold a compressed gradient. INVALID_REQUEST with what is wrong and the
+ * byte offset; INVALID_FIELD for a dtype that is none of ours, naming the tensor; TOO_LARGE over a
+ * limit. On OK the caller closes it. `file` must outlive it. */
+enum status safetensors_header_read(struct arena *arena, struct span file, bool compressed,
                                     struct safetensors_header *out, struct fault *fault);
 void safetensors_header_close(struct safetensors_header *header);
+
+/* "I8", or the name of the dtype. */
+const char *safetensors_kind_name(const struct safetensors_entry *entry);
 
 #endif

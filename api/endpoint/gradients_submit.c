@@ -6,6 +6,7 @@
 #include "api/router.h"
 #include "api/session_json.h"
 #include "api/tensors_body.h"
+#include "api/waiting.h"
 #include "service/core/clock.h"
 
 #define PLACE(member) .offset = offsetof(struct gradient_body, member)
@@ -17,12 +18,19 @@ struct gradient_body {
     double loss, examples, lr, momentum, beta1, beta2;
     const char *worker, *cursor;
     uint64_t seq;
-    const json_t *gradients;
+    int kind;
+    const json_t *gradients, *snapshot_gradients;
+    uint64_t snapshot;
 };
+
+static const char *const kinds[] = {"gradient", "delta", NULL};
+enum { KIND_GRADIENT, KIND_DELTA };
 
 /* Ranges of the overrides are the rule's own: the engine checks them. */
 static const struct field fields[] = {
     {"gradients", FIELD_VALUE, PLACE(gradients)},
+    {"snapshot_gradients", FIELD_VALUE, PLACE(snapshot_gradients)},
+    {"snapshot", FIELD_U64, PLACE(snapshot), .min = 1, .max = 9007199254740991},
     {"base_step", FIELD_U64, PLACE(base_step), .max = 9007199254740991,
      .present = offsetof(struct gradient_body, has_base_step)},
     {"loss", FIELD_F64, PLACE(loss), .nullable = true},
@@ -31,6 +39,7 @@ static const struct field fields[] = {
      .present = offsetof(struct gradient_body, has_worker)},
     {"seq", FIELD_U64, PLACE(seq), .min = 1, .max = 9007199254740991,
      .present = offsetof(struct gradient_body, has_seq)},
+    {"kind", FIELD_CHOICE, PLACE(kind), .choices = kinds},
     {"cursor", FIELD_TEXT, PLACE(cursor), .max = CURSOR_BYTES, .nullable = true},
     {"lr", FIELD_F64, PLACE(lr)},
     {"momentum", FIELD_F64, PLACE(momentum)},
@@ -76,30 +85,6 @@ static enum status read_key(const struct request *request, const char **key, str
     return *key != NULL ? STATUS_OK : fault_set(fault, STATUS_INTERNAL, "", "out of memory");
 }
 
-/* What makes two requests the same step: media type, query and body; not what the answer should
- * look like, nor whether it was tried before. */
-static enum status digest_payload(const struct request *request, struct digest *out,
-                                  struct fault *fault)
-{
-    const char *type = request_header(request, "Content-Type");
-    struct hash *hash = hash_new();
-
-    if (hash == NULL)
-        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    if (type != NULL)
-        hash_add(hash, type, strlen(type) + 1);
-    for (size_t i = 0; i < request->query_count; i++) {
-        if (strcmp(request->query[i].name, DRY_RUN) == 0)
-            continue;
-        hash_add(hash, request->query[i].name, strlen(request->query[i].name) + 1);
-        hash_add(hash, request->query[i].value, strlen(request->query[i].value) + 1);
-    }
-    if (request->body != NULL)
-        hash_add(hash, request->body->data, request->body->size);
-    *out = hash_end(hash);
-    return STATUS_OK;
-}
-
 /* A query parameter beside a body of any type. */
 static enum status read_dry_run(struct request *request, bool *dry_run, struct fault *fault)
 {
@@ -109,7 +94,22 @@ static enum status read_dry_run(struct request *request, bool *dry_run, struct f
     return fields_read_query(request, about, dry_run, fault);
 }
 
-static enum status submit(struct request *request, struct session *session, bool dry_run,
+/* What a request that may wait does not need any more goes first. */
+static void drop_body(struct request *request, const struct tensors *tensors)
+{
+    if (request->body == tensors->buffer)
+        return;
+    buffer_release(request->body);
+    request->body = NULL;
+}
+
+struct asked {
+    bool dry_run;
+    uint64_t wait_s;
+    const char *worker; /* that the body names, or NULL */
+};
+
+static enum status submit(struct request *request, struct session *session, struct asked *asked,
                           struct outcome *outcome, struct fault *fault)
 {
     uint64_t started_us = clock_monotonic_us();
@@ -120,28 +120,37 @@ static enum status submit(struct request *request, struct session *session, bool
                                  .momentum = nothing,
                                  .beta1 = nothing,
                                  .beta2 = nothing};
-    struct submission submission = {.dry_run = dry_run, .receive_ms = request->receive_ms};
+    struct submission submission = {.dry_run = asked->dry_run,
+                                    .wait_s = (double)asked->wait_s,
+                                    .receive_ms = request->receive_ms};
     struct tensors tensors;
+    struct pair_half pair = {.snapshot = &body.snapshot, .member_value = &body.snapshot_gradients};
     enum status status;
 
     if ((status = read_key(request, &submission.key, fault)) != STATUS_OK ||
-        (status = tensors_read(request, session, fields, &body, "gradients", &body.gradients,
-                               &tensors, fault)) != STATUS_OK)
+        (status = tensors_read_pair(request, session, fields, &body, &body.gradients, &tensors,
+                                    &pair, fault)) != STATUS_OK)
         return status;
     if ((status = check_body(&body, fault)) != STATUS_OK)
         goto done;
     if ((submission.key != NULL || body.has_seq) &&
-        (status = digest_payload(request, &submission.payload, fault)) != STATUS_OK)
+        (status = request_digest(request, DRY_RUN, &submission.payload, fault)) != STATUS_OK)
         goto done;
     precondition_read(request, &submission.match);
     submission.buffer = tensors.buffer;
     submission.offset = tensors.offset;
     submission.dtype = tensors.dtype;
+    submission.form = tensors.form;
+    submission.size = tensors.size;
+    submission.snapshot = body.snapshot;
+    submission.pair = pair.tensors.buffer;
+    submission.pair_offset = pair.tensors.offset;
     submission.has_base_step = body.has_base_step;
     submission.base_step = body.base_step;
     submission.loss = body.loss;
     submission.examples = body.examples;
-    submission.worker = body.worker;
+    submission.worker = asked->worker = body.worker;
+    submission.delta = body.kind == KIND_DELTA;
     submission.seq = body.seq;
     submission.cursor = body.cursor;
     submission.lr = body.lr;
@@ -149,10 +158,30 @@ static enum status submit(struct request *request, struct session *session, bool
     submission.beta1 = body.beta1;
     submission.beta2 = body.beta2;
     submission.decode_ms = (double)(clock_monotonic_us() - started_us) / 1e3;
+    drop_body(request, &tensors);
     status = session_submit(session, &submission, outcome, fault);
 done:
+    buffer_release(pair.tensors.buffer);
     buffer_release(tensors.buffer);
     return status;
+}
+
+/* Takes the outcome's revision. */
+static struct reply answer(struct request *request, struct session *session,
+                           const struct outcome *outcome, const struct asked *asked,
+                           const struct answer_form *form)
+{
+    struct reply reply;
+
+    if (outcome->receipt.kind == RECEIPT_WAITING) {
+        reply = waiting_reply(request, outcome, asked->worker, asked->dry_run);
+        revision_release(outcome->revision);
+    } else {
+        reply = outcome_reply(request, session, outcome, asked->dry_run, form);
+    }
+    if (outcome->receipt.expected > 1 && !asked->dry_run)
+        waiting_applied(request, &reply, asked->wait_s);
+    return reply;
 }
 
 struct reply serve_gradients_submit(struct engine *engine, struct request *request)
@@ -163,7 +192,7 @@ struct reply serve_gradients_submit(struct engine *engine, struct request *reque
     struct answer_form form;
     struct outcome outcome;
     struct fault fault;
-    bool dry_run;
+    struct asked asked = {.wait_s = waiting_preferred_s(request)};
     enum status status = request_session(engine, request, &session, &fault);
 
     if (status != STATUS_OK)
@@ -171,12 +200,12 @@ struct reply serve_gradients_submit(struct engine *engine, struct request *reque
     if (weights)
         status = answer_form_read(request, session, false, &form, &fault);
     if (status == STATUS_OK)
-        status = read_dry_run(request, &dry_run, &fault);
+        status = read_dry_run(request, &asked.dry_run, &fault);
     if (status == STATUS_OK)
-        status = submit(request, session, dry_run, &outcome, &fault);
-    struct reply reply = status == STATUS_OK ? outcome_reply(request, session, &outcome, dry_run,
-                                                             weights ? &form : NULL)
-                                             : reply_fault(request, &fault);
+        status = submit(request, session, &asked, &outcome, &fault);
+    struct reply reply = status == STATUS_OK
+                             ? answer(request, session, &outcome, &asked, weights ? &form : NULL)
+                             : reply_fault(request, &fault);
     session_release(session);
     return reply;
 }

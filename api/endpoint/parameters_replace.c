@@ -25,6 +25,12 @@ static enum status own_weights(const struct session *session, struct tensors *te
     enum dtype dtype = session_dtype(session);
     size_t count = session_layout(session)->count;
 
+    if (tensors->form != FORM_DENSE) {
+        buffer_release(tensors->buffer);
+        return fault_set(fault, STATUS_INVALID_FIELD, "/parameters/__metadata__/codec",
+                         "weights cannot be compressed, only gradients; send them plain, without "
+                         "__metadata__.codec");
+    }
     if (tensors->dtype == dtype && tensors->offset == 0) {
         *out = tensors->buffer;
         return STATUS_OK;

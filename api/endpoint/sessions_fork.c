@@ -32,6 +32,7 @@ static const struct field fields[] = {
     CONFIGURATION("schedule"),
     CONFIGURATION("gradient"),
     CONFIGURATION("aggregation"),
+    CONFIGURATION("svrg"),
     CONFIGURATION("durability"),
     CONFIGURATION("history"),
     CONFIGURATION("hash_every"),

@@ -21,4 +21,22 @@ void REAL(vector_add_scaled)(real *restrict values, const real *restrict other, 
 void REAL(vector_average)(real *restrict out, const real *restrict last, const real *restrict value,
                           real rest, size_t count);
 
+/* sum += weight * in, in double */
+void REAL(vector_add_weighted)(double *restrict sum, const real *restrict in, double weight,
+                               size_t count);
+
+/* The same for four, one after the other, with one pass over the sums. */
+void REAL(vector_add_four_weighted)(double *restrict sum, const real *const in[4],
+                                    const double weight[4], size_t count);
+
+/* sum += one * sign(in), sign(0) = 0 */
+void REAL(vector_add_signs)(double *restrict sum, const real *restrict in, double one,
+                            size_t count);
+
+/* out = sum / divisor, rounded once; in place where out is sum */
+void REAL(vector_quotient)(real *out, const double *sum, double divisor, size_t count);
+
+/* out = sign(sum) */
+void REAL(vector_signs)(real *restrict out, const double *restrict sum, size_t count);
+
 #endif

@@ -107,6 +107,9 @@ struct optimizer {
     const char *(*check)(const double *hyper, const char **field);
     bool decays; /* mode l2 is in the rule's own formula: it gets c, and weight_decay to use */
     bool raw;    /* gets clip_scale * g and conditions it itself (piece->conditioning) */
+    /* A gradient of rows moves those rows alone, weights and state; else it is one with zeros in
+     * the others, for which there is decay, momentum and noise. */
+    bool lazy_rows;
     /* Once a step before anything else: t and the scalars. NULL: nothing to do. */
     void (*begin)(const double *hyper, uint64_t step, double *scalar);
     /* How many revisions before the current one a gradient may name as its base (at most

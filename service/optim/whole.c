@@ -3,10 +3,12 @@
 #include "service/optim/whole.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "service/core/contract.h"
 #include "service/core/crew.h"
 #include "service/kernel/reduce.h"
+#include "service/kernel/unpack.h"
 #include "service/kernel/vector.h"
 
 enum { SEGMENT_MIN = 8 * WHOLE_BLOCK };
@@ -58,9 +60,12 @@ const real *REAL(gradient_block)(const struct wire_gradient *gradient, size_t st
     const unsigned char *from =
         (const unsigned char *)gradient->data + start * dtype_size(gradient->wire);
 
-    if (gradient->wire == REAL_DTYPE)
+    if (gradient->form != FORM_DENSE)
+        REAL(unpack_block)(gradient, start, count, scratch);
+    else if (gradient->wire == REAL_DTYPE)
         return (const real *)(const void *)from;
-    dtype_convert(REAL_DTYPE, scratch, gradient->wire, from, count);
+    else
+        dtype_convert(REAL_DTYPE, scratch, gradient->wire, from, count);
     return scratch;
 }
 
@@ -114,8 +119,8 @@ static void finish_block(const struct whole *whole, const real *next, const real
     }
 }
 
-static void run_block(const struct pass *pass, size_t start, size_t count, double *sums,
-                      struct tally_walk *tally)
+/* The rule's own part of a block. */
+static void run_piece(const struct pass *pass, size_t start, size_t count, double *sums)
 {
     const struct whole *whole = pass->whole;
     const struct optimizer *rule = whole->rule;
@@ -142,8 +147,38 @@ static void run_block(const struct pass *pass, size_t start, size_t count, doubl
             sums[k] += own[k];
     } else {
         pass->update(&piece, pass->context);
-        finish_block(whole, piece.next_param, last, start, count, tally);
     }
+}
+
+/* Only the rows that were sent move. */
+static void run_lazily(const struct pass *pass, size_t start, size_t count)
+{
+    const struct whole *whole = pass->whole;
+    bool sent;
+
+    for (size_t end = start + count, some; start < end; start += some) {
+        some = packed_run(whole->gradient, whole->piece.start + start, whole->piece.start + end,
+                          &sent);
+        if (sent)
+            run_piece(pass, start, some, NULL);
+        else
+            memcpy(real_at(whole->piece.next_param, start), real_at(whole->piece.param, start),
+                   some * sizeof(real));
+    }
+}
+
+static void run_block(const struct pass *pass, size_t start, size_t count, double *sums,
+                      struct tally_walk *tally)
+{
+    const struct whole *whole = pass->whole;
+
+    if (whole->lazy && pass->update != NULL)
+        run_lazily(pass, start, count);
+    else
+        run_piece(pass, start, count, sums);
+    if (pass->update != NULL)
+        finish_block(whole, real_at(whole->piece.next_param, start),
+                     real_at(whole->piece.param, start), start, count, tally);
 }
 
 static void run_segment(void *context, size_t index)

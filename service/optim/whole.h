@@ -21,16 +21,11 @@
 #include "service/kernel/real.h"
 #include "service/optim/optimizer.h"
 #include "service/optim/tally.h"
+#include "service/tensor/gradient.h"
 #include "service/tensor/note.h"
+#include "service/tensor/packed.h"
 
 enum { WHOLE_BLOCK = 8192, WHOLE_SEGMENTS = 1024, WHOLE_SUMS_MAX = 4 };
-
-/* A gradient as it came: `count` elements of `wire` dtype, any of the four. */
-struct wire_gradient {
-    void *data;
-    enum dtype wire;
-    size_t count;
-};
 
 struct whole {
     const struct optimizer *rule;
@@ -39,6 +34,8 @@ struct whole {
     size_t tensor_count;          /* > 0 */
     size_t count;                 /* > 0 */
     bool adapt;                   /* false: the group wants no layer-wise rate */
+    bool lazy;                    /* only rows that were sent move: the rule is lazy_rows, and the
+                                     gradient is FORM_ROWS */
     struct piece piece;   /* of the whole: start, step, hyper, scalar, seed; param (before decoupled
                            decay), next_param, base and slots at their first element */
     void *workspace;      /* as the rule asked for, 64-byte aligned */
@@ -54,13 +51,25 @@ struct whole {
                                   are not empty; NULL: not wanted */
 };
 
+/* Whether element `start` of the tensor moves: lazily, not all do. */
+static inline bool whole_moves(const struct whole *whole, size_t start)
+{
+    bool sent = true;
+
+    if (whole->lazy)
+        packed_run(whole->gradient, whole->piece.start + start, whole->piece.start + start + 1,
+                   &sent);
+    return sent;
+}
+
 /* How a long vector is cut for the crew: parts of so many elements, whole blocks, at most
  * WHOLE_SEGMENTS of them, by its length alone, so that sums that are added part by part have the
  * same bits whatever the number of threads. */
 size_t REAL(whole_segment)(size_t count);
 
-/* Elements start .. start+count-1 of the gradient as `real`: the wire's own memory where the types
- * agree, else converted into scratch[count]. */
+/* Elements start .. start+count-1 of the gradient as `real`, whatever tensors they are of: the
+ * wire's own memory where it is not compressed and the types agree, else converted into
+ * scratch[count]. */
 const real *REAL(gradient_block)(const struct wire_gradient *gradient, size_t start, size_t count,
                                  real *scratch);
 
@@ -75,7 +84,8 @@ void REAL(whole_reduce)(const struct whole *whole,
                         void (*task)(const struct piece *piece, const void *context, double *sums),
                         const void *context, size_t sum_count, double *sums);
 
-/* The same for the pass that writes next_param. */
+/* The same for the pass that writes next_param. Lazily, what does not move is copied, and the
+ * task sees no piece of it. */
 void REAL(whole_update)(struct whole *whole,
                         void (*task)(const struct piece *piece, const void *context),
                         const void *context);

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "service/core/point.h"
+#include "service/session/event.h"
 #include "service/session/session.h"
 #include "service/session/step.h"
 
@@ -33,7 +34,7 @@ enum status step_check_repeat(struct step *step, bool *seen, struct outcome *out
     if (key != NULL) {
         receipt = &key->receipt;
         payload = &key->payload;
-    } else if (worker != NULL && mine->seq == last) {
+    } else if (worker != NULL && mine->seq == last && worker->receipt.kind != RECEIPT_NONE) {
         receipt = &worker->receipt;
         payload = &worker->payload;
     }
@@ -45,6 +46,7 @@ enum status step_check_repeat(struct step *step, bool *seen, struct outcome *out
         *out = (struct outcome){.receipt = *receipt,
                                 .replayed = true,
                                 .revision = revision_retain(session->state->current)};
+        step_start_waiting(step, receipt);
         return STATUS_OK;
     }
     for (const struct flight *other = session->flights; other != NULL && !BUG(repeat_in_flight);
@@ -124,14 +126,35 @@ static enum status check_position(const struct step *step, struct fault *fault)
                   (unsigned long long)s->base_step, (unsigned long long)current);
         return fault_extra(fault, "current_step", current);
     }
-    if (step->event.kind != EVENT_GRADIENT)
-        return STATUS_OK;
-    if (session->state->bases_max > 0) {
-        enum status status = check_base(step, current, fault);
-        if (status != STATUS_OK)
-            return status;
-    }
+    enum status status = step_check_snapshot(step, fault);
+    if (status != STATUS_OK || step->event.kind != EVENT_GRADIENT || step->closing)
+        return status;
+    if (session->state->bases_max > 0 && (status = check_base(step, current, fault)) != STATUS_OK)
+        return status;
     return step_check_norm(step, fault);
+}
+
+/* What its kind needs when it is applied. */
+static enum status make_room(struct step *step, struct fault *fault)
+{
+    struct session *session = step->session;
+    size_t bytes = session->layout->count * dtype_size(session->dtype);
+    size_t in_flight = 0;
+    bool room = true;
+
+    if (step->event.kind == EVENT_CONTRIBUTION) {
+        step->contribution =
+            contribution_new(session->layout, &step->event, step->body, step->offset);
+        room = step->contribution != NULL;
+    } else {
+        for (const struct flight *flight = session->flights; flight != NULL; flight = flight->next)
+            in_flight += flight->waits;
+        step->next =
+            revision_new(step->event.kind == EVENT_GRADIENT ? bytes : 0, step->spec.ema.on);
+        room = step->next != NULL && event_gathering(session->state, session->plan, &session->spec,
+                                                     &step->event, in_flight, &step->gathering);
+    }
+    return room ? STATUS_OK : fault_set(fault, STATUS_INTERNAL, "", "out of memory");
 }
 
 /* What can refuse the step where the session stands, and what must not fail later. */
@@ -146,14 +169,22 @@ static enum status check(struct step *step, bool *seen, struct outcome *out, str
         return status;
     if ((status = check_position(step, fault)) != STATUS_OK)
         return status;
-    if (!state_reserve(session->state, in_flight + 1))
+    /* Each member of a line was in the round or is in flight. */
+    if (!state_reserve(session->state, in_flight + 1, session->state->round.count + in_flight + 1))
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     step->event.step = session->admitted_step + 1;
     step->event.lineage = session->lineage;
     step->event.told_step = session->state->told_step;
     step->event.told = session->state->told[session->state->told_step % TOLD_MAX].hash;
     step->event.base_step = s != NULL && s->has_base_step ? s->base_step : session->admitted_step;
-    return STATUS_OK;
+    if (step->closing && !step_may_close(session)) {
+        *seen = true; /* there is nothing to do */
+        *out = (struct outcome){.replayed = true};
+        return STATUS_OK;
+    }
+    if (s != NULL && (status = step_check_round(step, fault)) != STATUS_OK)
+        return status;
+    return make_room(step, fault);
 }
 
 /* The body of a gradient that the rule proposes something for: computed now, with the turn held
@@ -168,13 +199,15 @@ static enum status propose(struct step *step, struct fault *fault)
 
     pthread_mutex_unlock(&session->mutex);
     if ((step->joined = buffer_new(size)) != NULL) {
-        memcpy(step->joined->data, step->body->data + step->offset, gradient);
-        memset(step->joined->data + gradient, 0,
-               event_proposal_offset(count, &step->event) - gradient);
+        if (gradient > 0)
+            memcpy(step->joined->data, step->body->data + step->offset, gradient);
+        /* Of a round that is skipped there is nothing to propose. */
+        memset(step->joined->data + gradient, 0, size - gradient);
         step->body = step->joined;
         step->offset = 0;
         step->size = size;
-        event_propose(session->state, session->plan, &session->spec, &step->event, step->body);
+        event_propose(session->state, session->plan, &session->spec, &step->event, step->gathering,
+                      step->body, step->notes);
     }
     pthread_mutex_lock(&session->mutex);
     return step->joined != NULL ? STATUS_OK
@@ -191,7 +224,6 @@ static enum status rehearse(struct step *step, struct outcome *out, struct fault
     enum status status = STATUS_OK;
 
     pthread_mutex_unlock(&session->mutex);
-
     copy.sample = NULL;
     for (size_t k = 0; k < SLOTS_MAX; k++) {
         const struct buffer *slot = copy.slot[k];
@@ -203,8 +235,8 @@ static enum status rehearse(struct step *step, struct outcome *out, struct fault
             memcpy(copy.slot[k]->data, slot->data, slot->size);
     }
     if (status == STATUS_OK) {
-        event_apply(&copy, session->plan, &session->spec, &step->event, step->body, step->offset,
-                    NULL, step->next, &line);
+        event_apply(&copy, session->plan, &session->spec, &step->event, step->gathering, step->body,
+                    step->offset, step->notes, step->next, &line);
         *out = (struct outcome){.receipt = line.receipt, .revision = step->next};
         step->next = NULL;
     }
@@ -213,6 +245,17 @@ static enum status rehearse(struct step *step, struct outcome *out, struct fault
     pthread_mutex_lock(&session->mutex);
     out->receipt.durable_step = session->durable_step; /* deferred steps may land meanwhile */
     return status;
+}
+
+/* The same of a contribution that would wait. */
+static void rehearse_waiting(const struct step *step, struct outcome *out)
+{
+    const struct session *session = step->session;
+    const struct state *state = session->state;
+
+    out->revision = revision_retain(state->current);
+    out->receipt = state_waiting(state, &session->spec, &step->event, state->round.count + 1);
+    out->receipt.durable_step = session->durable_step;
 }
 
 /* Queues the event of a step that was checked, in the order of admission. */
@@ -230,12 +273,17 @@ static enum status enqueue(struct step *step, struct fault *fault)
         return status;
     if (!step->exclusive)
         step->ticket = session_ticket(session, false);
-    session->admitted_step++;
+    session->admitted_step += event_steps(step->event.kind);
+    step->flight.round = session->closings;
+    step->flight.waits = step->event.kind == EVENT_CONTRIBUTION;
+    session->closings += event_closes(step->event.kind);
     step->flight.next = session->flights;
     session->flights = &step->flight;
     if (BUG(acknowledge_before_commit))
         session->durable_step = session->admitted_step;
-    if (mode == DURABILITY_INTERVAL || (BUG(acknowledge_before_commit) && step->entry != NULL)) {
+    /* Who is told that a contribution waits is told that it is on disk, in any mode. */
+    bool later = mode == DURABILITY_INTERVAL && step->event.kind != EVENT_CONTRIBUTION;
+    if (later || (BUG(acknowledge_before_commit) && step->entry != NULL)) {
         step->entry->deferred = true;
         commit_later(committer, &step->entry->item,
                      (uint64_t)(session->spec.durability.seconds * 1e6));
@@ -260,9 +308,16 @@ enum status step_admit(struct step *step, bool *going, bool *again, bool *seen, 
     *again = session->spec_version != step->spec_version;
     if (!*again && (status = check(step, seen, out, fault)) == STATUS_OK && !*seen) {
         bool dry_run = step->submission != NULL && step->submission->dry_run;
-        if (step->event.kind == EVENT_GRADIENT && session->plan->proposal_count > 0)
+        bool proposes = step->event.kind == EVENT_GRADIENT && session->plan->proposal_count > 0;
+        if (proposes && !step->exclusive) { /* once more, alone */
+            step->proposes = *again = true;
+            return STATUS_OK;
+        }
+        if (proposes)
             status = propose(step, fault);
-        if (status == STATUS_OK)
+        if (status == STATUS_OK && dry_run && step->event.kind == EVENT_CONTRIBUTION)
+            rehearse_waiting(step, out);
+        else if (status == STATUS_OK)
             status = dry_run ? rehearse(step, out, fault) : enqueue(step, fault);
         *going = status == STATUS_OK && !dry_run;
     }

@@ -10,22 +10,23 @@
 #include "service/kernel/real.h"
 #include "service/kernel/reduce.h"
 #include "service/kernel/vector.h"
+#include "service/tensor/packed.h"
 
 /* Below it, squares that were too small for a double may be missing: 2^-1022 / 2^-52. */
 #define SQUARES_MIN 0x1p-970
 
-/* Squares of doubles overflow, or vanish, where their norm does not: sum again, scaled by the
- * largest. */
-static double careful_norm(const struct wire_gradient *gradient, double rescale, double bound)
+/* Squares of doubles overflow, or vanish, where their norm does not: sum those of elements from ..
+ * end-1 again, scaled by the largest. */
+static double careful_norm(const struct wire_gradient *gradient, size_t from, size_t end,
+                           double rescale, double bound)
 {
     real scratch[WHOLE_BLOCK];
     double largest = 0, sum = 0;
 
     rescale = fabs(rescale);
     for (int pass = 0; pass < 2; pass++)
-        for (size_t start = 0; start < gradient->count; start += WHOLE_BLOCK) {
-            size_t count =
-                gradient->count - start < WHOLE_BLOCK ? gradient->count - start : WHOLE_BLOCK;
+        for (size_t start = from; start < end; start += WHOLE_BLOCK) {
+            size_t count = end - start < WHOLE_BLOCK ? end - start : WHOLE_BLOCK;
             const real *block = REAL(gradient_block)(gradient, start, count, scratch);
             for (size_t i = 0; i < count; i++) {
                 double size = fmin(fabs((double)block[i]), bound / rescale);
@@ -38,18 +39,22 @@ static double careful_norm(const struct wire_gradient *gradient, double rescale,
     return rescale * largest * sqrt(sum);
 }
 
-static void find_nonfinite(const struct wire_gradient *gradient, struct measure *measure)
+/* How many of elements start .. end-1 are not finite; *first: the first of them, if there is
+ * one. */
+static size_t find_nonfinite(const struct wire_gradient *gradient, size_t start, size_t end,
+                             size_t *first)
 {
     real scratch[WHOLE_BLOCK];
+    size_t found = 0;
 
-    for (size_t start = 0; start < gradient->count; start += WHOLE_BLOCK) {
-        size_t count =
-            gradient->count - start < WHOLE_BLOCK ? gradient->count - start : WHOLE_BLOCK;
+    for (; start < end; start += WHOLE_BLOCK) {
+        size_t count = end - start < WHOLE_BLOCK ? end - start : WHOLE_BLOCK;
         const real *block = REAL(gradient_block)(gradient, start, count, scratch);
         for (size_t i = 0; i < count; i++)
-            if (!isfinite(block[i]) && measure->bad_count++ == 0)
-                measure->bad_index = start + i;
+            if (!isfinite(block[i]) && found++ == 0)
+                *first = start + i;
     }
+    return found;
 }
 
 static bool squares_hold(double sum)
@@ -129,23 +134,13 @@ static void start_notes(struct measure *m, struct tally_run *run)
     *run = (struct tally_run){m->layout->tensors, m->layout->tensor_count, write_note, m};
 }
 
-static struct wire_gradient tensor_gradient(const struct wire_gradient *gradient,
-                                            const struct tensor *tensor)
-{
-    return (struct wire_gradient){.data = (unsigned char *)gradient->data +
-                                          tensor->offset * dtype_size(gradient->wire),
-                                  .wire = gradient->wire,
-                                  .count = tensor->count};
-}
-
 static void count_nonfinite(const struct wire_gradient *gradient, struct measure *m)
 {
     for (size_t i = 0; i < m->layout->tensor_count; i++) {
-        struct wire_gradient part = tensor_gradient(gradient, &m->layout->tensors[i]);
-        struct measure found = {0};
-        find_nonfinite(&part, &found);
-        m->notes[i].nonfinite =
-            found.bad_count < UINT32_MAX ? (uint32_t)found.bad_count : UINT32_MAX;
+        const struct tensor *tensor = &m->layout->tensors[i];
+        size_t first, end = tensor->offset + tensor->count;
+        size_t found = find_nonfinite(gradient, tensor->offset, end, &first);
+        m->notes[i].nonfinite = found < UINT32_MAX ? (uint32_t)found : UINT32_MAX;
     }
 }
 
@@ -158,8 +153,9 @@ static void mend_notes(const struct wire_gradient *gradient, struct measure *m)
     if (REAL_DTYPE == DTYPE_F32 || (scale > 0x1p-300 && scale < 0x1p300))
         return;
     for (size_t i = 0; i < m->layout->tensor_count; i++) {
-        struct wire_gradient part = tensor_gradient(gradient, &m->layout->tensors[i]);
-        m->notes[i].grad_norm = (float)careful_norm(&part, m->rescale, HUGE_VAL);
+        const struct tensor *tensor = &m->layout->tensors[i];
+        m->notes[i].grad_norm = (float)careful_norm(
+            gradient, tensor->offset, tensor->offset + tensor->count, m->rescale, HUGE_VAL);
     }
 }
 
@@ -188,14 +184,14 @@ static void measure(const struct wire_gradient *gradient, struct measure *m)
     m->clipped_norm = isfinite(m->clip_value) ? sqrt(clipped_sum) : m->norm;
     if (!squares_hold(sum) ||
         (m->norm_clipped && isfinite(m->clip_value) && !squares_hold(clipped_sum))) {
-        find_nonfinite(gradient, m);
+        m->bad_count = find_nonfinite(gradient, 0, gradient->count, &m->bad_index);
         if (m->bad_count > 0) {
             if (m->notes != NULL)
                 count_nonfinite(gradient, m);
             return;
         }
-        m->norm = careful_norm(gradient, m->rescale, HUGE_VAL);
-        m->clipped_norm = careful_norm(gradient, m->rescale, m->clip_value);
+        m->norm = careful_norm(gradient, 0, gradient->count, m->rescale, HUGE_VAL);
+        m->clipped_norm = careful_norm(gradient, 0, gradient->count, m->rescale, m->clip_value);
     }
     if (m->notes != NULL)
         mend_notes(gradient, m);
@@ -211,8 +207,10 @@ static void zero_nonfinite(const struct wire_gradient *gradient)
             gradient->count - start < WHOLE_BLOCK ? gradient->count - start : WHOLE_BLOCK;
         const real *block = REAL(gradient_block)(gradient, start, count, scratch);
         for (size_t i = 0; i < count; i++)
-            if (!isfinite(block[i]))
+            if (!isfinite(block[i]) && gradient->form == FORM_DENSE)
                 memset((unsigned char *)gradient->data + (start + i) * size, 0, size);
+            else if (!isfinite(block[i]))
+                packed_zero(gradient, start + i);
     }
 }
 
@@ -245,6 +243,7 @@ static void set_whole(const struct advance *a, const struct part *part, double h
                             .tensor_count = part->tensor_count,
                             .count = part->count,
                             .adapt = part->adapt,
+                            .lazy = a->plan->rule->lazy_rows && gradient_has_rows(&a->gradient),
                             .piece = {.count = part->count,
                                       .start = part->start,
                                       .step = a->update,

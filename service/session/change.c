@@ -4,7 +4,10 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/log.h"
 #include "service/core/point.h"
+#include "service/session/checkpoint.h"
+#include "service/session/past.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
@@ -57,6 +60,11 @@ static enum status patch(struct session *session,
     if ((status = change(context, &spec, fault)) != STATUS_OK)
         return status;
     PRE(session_fits(session, &spec));
+    if (spec.durability.mode == DURABILITY_CHECKPOINT && session->state->round.count > 0)
+        return fault_set(fault, STATUS_INVALID_FIELD, "/durability/mode",
+                         "a round is open with %zu contributions, which only the journal keeps; "
+                         "let it close first",
+                         session->state->round.count);
     status = engine_check_size(session->engine, session->layout, session->plan, &spec, fault);
     if (status != STATUS_OK)
         return status;
@@ -73,6 +81,7 @@ static enum status patch(struct session *session,
     session->spec = spec;
     session->spec_version++;
     session->dirty++;
+    snapshot_fit(&session->state->snapshot, &spec);
     pthread_mutex_unlock(&session->mutex);
     return STATUS_OK;
 }
@@ -83,6 +92,7 @@ enum status session_patch(struct session *session,
                           void *context, struct fault *fault)
 {
     enum status status = session_enter(session, fault);
+    struct fault ignored;
     bool failed = false;
     uint64_t ticket;
 
@@ -97,6 +107,13 @@ enum status session_patch(struct session *session,
         session_end_turn(session, true, failed);
         pthread_mutex_unlock(&session->mutex);
     }
+    /* The open round may have all that it needs now, or another deadline. */
+    if (status == STATUS_OK && session_close_due(session, &ignored) != STATUS_OK)
+        log_warning("session %s: its round is not closed yet: %s", session->id, ignored.detail);
+    pthread_mutex_lock(&session->mutex);
+    if (status == STATUS_OK)
+        session_watch_round(session, 0);
+    pthread_mutex_unlock(&session->mutex);
     session_leave(session);
     return status;
 }
@@ -128,6 +145,8 @@ enum status session_delete(struct engine *engine, struct session *session, struc
     status = commit_wait(&deletion.item, fault);
     pthread_mutex_lock(&session->mutex);
     session->deleted = status == STATUS_OK;
+    session_tell(session, false, NULL);
+    session_close_at(session, 0); /* the timekeeper lets go of it */
     session_end_turn(session, true, false);
     /* Those who read walk the lists that go now. Not earlier: more would come for ever. */
     session_await_readers(session);

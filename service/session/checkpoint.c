@@ -11,17 +11,11 @@
 
 #include "service/core/contract.h"
 #include "service/core/point.h"
+#include "service/session/checkpoint.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
-enum { SLICE_CHUNKS = 16, EVENTS_PER_CHECKPOINT = 4096 };
-/* Of lines of the ledger in memory, between them a sixteenth of the state. */
-#define LEDGER_BYTES_LOW ((uint64_t)512 << 10)
-#define LEDGER_BYTES_HIGH ((uint64_t)16 << 20)
-/* Who asked for rare checkpoints gets one early only where the lines would be many times that. */
-#define LEDGER_BYTES_RARE ((size_t)64 << 20)
-#define JOURNAL_BYTES_LOW ((uint64_t)4 << 20)
-#define JOURNAL_BYTES_HIGH ((uint64_t)256 << 20)
+enum { SLICE_CHUNKS = 16 };
 
 struct save {
     struct commit_item item; /* first */
@@ -35,36 +29,11 @@ struct save {
     uint64_t step;
     uint32_t chunk; /* the next */
     uint64_t bytes;
-    bool last; /* the slice seals */
+    uint64_t round_lsn; /* where the open round begins, UINT64_MAX: none is */
+    bool last;          /* the slice seals */
     struct checkpoint_place *place;
     struct checkpoint_place *replaced; /* goes with the seal; NULL: none */
 };
-
-/* Whether the journal since the last checkpoint is long enough for another, or the mode asks for
- * one. Mutex held. */
-static bool wants_checkpoint(const struct session *session)
-{
-    uint64_t state = state_bytes(session->layout, session->plan, &session->spec);
-    uint64_t limit = 16 * state, ledger = state / 16;
-
-    if (session->spec.durability.mode == DURABILITY_CHECKPOINT)
-        return session->dirty >= session->spec.durability.steps ||
-               session->state->receipts.lines.used >= LEDGER_BYTES_RARE;
-    /* Sixteen steps' worth of state bounds the cost of saving it to a few per cent of the
-     * journal's; but recovery reads it all. */
-    if (limit > JOURNAL_BYTES_HIGH)
-        limit = JOURNAL_BYTES_HIGH;
-    if (limit < 4 * state)
-        limit = 4 * state;
-    if (limit < JOURNAL_BYTES_LOW)
-        limit = JOURNAL_BYTES_LOW;
-    if (ledger > LEDGER_BYTES_HIGH)
-        ledger = LEDGER_BYTES_HIGH;
-    if (ledger < LEDGER_BYTES_LOW)
-        ledger = LEDGER_BYTES_LOW;
-    return session->journal_since >= limit || session->dirty >= EVENTS_PER_CHECKPOINT ||
-           session->state->receipts.lines.used >= ledger;
-}
 
 enum status session_put_record(struct session *session, const struct spec *spec, uint64_t lineage,
                                struct store *store, struct fault *fault)
@@ -113,6 +82,7 @@ static enum status write_seal(struct save *save, struct commit_turn *turn, uint3
         }
     if (status != STATUS_OK)
         return status;
+
     struct store_checkpoint seal = {.id = save->id,
                                     .session = save->session->key,
                                     .lsn = turn->lsn,
@@ -120,6 +90,9 @@ static enum status write_seal(struct save *save, struct commit_turn *turn, uint3
                                     .chunks = chunks,
                                     .bytes = save->bytes};
     save->place->lsn = turn->lsn;
+    save->place->from = turn->lsn;
+    if (save->round_lsn <= turn->lsn)
+        save->place->from = save->round_lsn - 1;
     save->place->chunks = chunks;
     POINT(before_seal);
     status = backend->checkpoint_seal(turn->store, &seal, fault);
@@ -342,6 +315,34 @@ static enum status list_receipts(struct save *save, struct fault *fault)
     return status;
 }
 
+static enum status write_nothing(struct commit_item *item, struct commit_turn *turn,
+                                 struct fault *fault)
+{
+    (void)item;
+    (void)turn;
+    (void)fault;
+    return STATUS_OK;
+}
+
+/* Where the open round begins in the journal, once all of it is there. */
+static enum status find_round(struct save *save, struct fault *fault)
+{
+    struct session *session = save->session;
+    bool open = save->what->state->round.count > 0 && save->what->before == NULL;
+    enum status status = open ? run_item(save, write_nothing, fault) : STATUS_OK;
+
+    save->round_lsn = UINT64_MAX;
+    if (status != STATUS_OK) /* nothing stands on it */
+        commit_order_mend(session->engine->committer, &session->order);
+    if (!open || status != STATUS_OK)
+        return status;
+    pthread_mutex_lock(&session->mutex);
+    for (const struct event_place *place = session->events; place != NULL; place = place->next)
+        save->round_lsn = event_round(place, save->round_lsn);
+    pthread_mutex_unlock(&session->mutex);
+    return STATUS_OK;
+}
+
 enum status session_checkpoint(struct session *session, const struct checkpoint *what,
                                struct fault *fault)
 {
@@ -366,7 +367,8 @@ enum status session_checkpoint(struct session *session, const struct checkpoint 
     save.place->step = save.step;
     save.place->lineage = current->lineage;
     save.place->bytes = save.bytes;
-    if ((status = list_receipts(&save, fault)) == STATUS_OK &&
+    if ((status = find_round(&save, fault)) == STATUS_OK &&
+        (status = list_receipts(&save, fault)) == STATUS_OK &&
         (status = join_parts(&save, &joined, fault)) == STATUS_OK)
         status = write_slices(&save, fault);
     POINT(after_checkpoint);
@@ -377,36 +379,5 @@ done:
     packer_close(&head);
     free(joined);
     free(save.place);
-    return status;
-}
-
-enum status session_checkpoint_own(struct session *session, bool record, struct fault *fault)
-{
-    struct checkpoint what = {.state = session->state,
-                              .spec = &session->spec,
-                              .lineage = session->lineage,
-                              .record = record};
-
-    return session_checkpoint(session, &what, fault);
-}
-
-enum status session_save(struct session *session, bool always, struct fault *fault)
-{
-    enum status status = STATUS_OK;
-    uint64_t ticket;
-
-    pthread_mutex_lock(&session->mutex);
-    if (!always && !wants_checkpoint(session))
-        goto unlock;
-    if ((status = session_admit_alone(session, &ticket, fault)) != STATUS_OK)
-        goto unlock;
-    if (always ? session->dirty > 0 : wants_checkpoint(session)) {
-        pthread_mutex_unlock(&session->mutex);
-        status = session_checkpoint_own(session, false, fault);
-        pthread_mutex_lock(&session->mutex);
-    }
-    session_end_turn(session, true, false);
-unlock:
-    pthread_mutex_unlock(&session->mutex);
     return status;
 }

@@ -6,6 +6,7 @@
 
 #include "service/core/clock.h"
 #include "service/core/point.h"
+#include "service/session/checkpoint.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
@@ -156,7 +157,16 @@ enum status engine_check_size(const struct engine *engine, const struct layout *
                               const struct plan *plan, const struct spec *spec, struct fault *fault)
 {
     uint64_t bytes = state_bytes(layout, plan, spec);
+    uint64_t vector = layout->count * sizeof(double); /* whatever comes */
+    uint64_t round = spec_gathers(spec) ? vector * (spec_round_size(spec) + 1) : 0;
 
+    if (bytes + round > engine->options.memory_bytes_max && round > 0)
+        return fault_set(fault, STATUS_TOO_LARGE, "/aggregation",
+                         "weights and state need %llu bytes and a round of %llu contributions %llu "
+                         "more; this server keeps at most %llu in memory (--memory-bytes-max)",
+                         (unsigned long long)bytes, (unsigned long long)spec_round_size(spec),
+                         (unsigned long long)round,
+                         (unsigned long long)engine->options.memory_bytes_max);
     if (bytes <= engine->options.memory_bytes_max && bytes / STORE_CHUNK_BYTES <= CHUNKS_MAX)
         return STATUS_OK;
     return fault_set(fault, STATUS_TOO_LARGE, "/parameters",

@@ -1,5 +1,6 @@
 /* The engine: opening, housekeeping, closing. */
 #include "service/session/engine.h"
+#include "service/session/checkpoint.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,7 +71,7 @@ static void evict_idle(struct engine *engine)
             resident->used_us = sessions[i]->used_us;
             resident->bytes =
                 state_bytes(sessions[i]->layout, sessions[i]->plan, &sessions[i]->spec) +
-                sessions[i]->state->receipts.lines.capacity;
+                sessions[i]->state->receipts.lines.capacity + sessions[i]->state->round.bytes;
             bytes += resident->bytes;
         }
         pthread_mutex_unlock(&sessions[i]->mutex);
@@ -140,6 +141,8 @@ static void engine_free(struct engine *engine)
     pthread_mutex_destroy(&engine->wake_mutex);
     pthread_mutex_destroy(&engine->past);
     pthread_cond_destroy(&engine->wake);
+    pthread_mutex_destroy(&engine->time_mutex);
+    pthread_cond_destroy(&engine->time);
     free(engine);
 }
 
@@ -164,14 +167,22 @@ enum status engine_open(const struct engine_options *options, struct engine **ou
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&engine->wake, &monotonic);
+    pthread_mutex_init(&engine->time_mutex, NULL);
+    pthread_cond_init(&engine->time, &monotonic);
     pthread_condattr_destroy(&monotonic);
     if ((status = engine_read_store(engine, &orphans, fault)) == STATUS_OK)
         status = committer_start(engine->store, engine->journal_lsn, &engine->committer, fault);
     if (status == STATUS_OK)
         engine_drop_orphans(engine, &orphans);
-    if (status == STATUS_OK && pthread_create(&engine->housekeeper, NULL, keep_house, engine) != 0)
+    if (status == STATUS_OK && (status = timekeeper_start(engine, fault)) == STATUS_OK &&
+        pthread_create(&engine->housekeeper, NULL, keep_house, engine) != 0) {
+        timekeeper_stop(engine);
         status = fault_set(fault, STATUS_INTERNAL, "", "cannot start the housekeeping thread");
+    }
     orphans_close(&orphans);
+    for (size_t i = 0; i < engine->count && status == STATUS_OK; i++)
+        if (engine->sessions[i]->overdue)
+            session_close_at(engine->sessions[i], 0);
     if (status == STATUS_OK)
         *out = engine;
     else
@@ -210,6 +221,7 @@ void engine_close(struct engine *take_engine)
     pthread_cond_signal(&engine->wake);
     pthread_mutex_unlock(&engine->wake_mutex);
     pthread_join(engine->housekeeper, NULL);
+    timekeeper_stop(engine);
     engine_ready(engine, &fault); /* after an I/O error it opens the store again */
     engine_save(engine);
     POINT(after_save);
@@ -242,7 +254,8 @@ void engine_usage(struct engine *engine, struct engine_usage *out)
         if (sessions[i]->state != NULL) {
             out->resident++;
             out->resident_bytes +=
-                state_bytes(sessions[i]->layout, sessions[i]->plan, &sessions[i]->spec);
+                state_bytes(sessions[i]->layout, sessions[i]->plan, &sessions[i]->spec) +
+                sessions[i]->state->round.bytes;
         }
         pthread_mutex_unlock(&sessions[i]->mutex);
         session_release(sessions[i]);

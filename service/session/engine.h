@@ -14,6 +14,7 @@
 #include "service/core/hash.h"
 #include "service/core/status.h"
 #include "service/session/spec.h"
+#include "service/tensor/gradient.h"
 #include "service/tensor/layout.h"
 #include "service/tensor/note.h"
 
@@ -68,15 +69,27 @@ void revision_release(struct revision *revision); /* NULL is allowed */
 
 /* --- receipts --- */
 
-enum receipt_kind { RECEIPT_NONE, RECEIPT_APPLIED, RECEIPT_SKIPPED, RECEIPT_REPLACED };
+enum receipt_kind {
+    RECEIPT_NONE,
+    RECEIPT_APPLIED,
+    RECEIPT_SKIPPED,
+    RECEIPT_REPLACED,
+    RECEIPT_WAITING /* a contribution to a round that is still open */
+};
 
-/* What the client is told of an event that made a step. NaN: not known. */
+/* What the client is told of an event that made a step, or will: RECEIPT_WAITING has the step that
+ * its round leads to, lineage, durable_step, base_step, grad_norm, loss, received and expected.
+ * NaN: not known. */
 struct receipt {
     uint32_t kind; /* enum receipt_kind */
     uint64_t step, lineage, durable_step, base_step, staleness;
     double lr, grad_norm, clip_scale, update_norm, param_norm, loss;
     bool hashed; /* spec.hash_every asked for it */
     struct digest state_hash;
+    uint64_t received, expected; /* contributions of the round; 1 and 1: of one alone */
+    uint64_t snapshot;           /* that it was corrected by; 0: none */
+    bool counts_due;             /* svrg.update_freq is set: due says whether */
+    bool due;                    /* it is time for a new snapshot */
 };
 
 /* --- sessions --- */
@@ -119,6 +132,9 @@ struct session_view {
     struct receipt last;               /* kind RECEIPT_NONE before the first */
     char parent[SESSION_ID_BYTES + 1]; /* "": not a fork */
     struct moment parent_moment;
+    uint64_t round_received; /* contributions to the open round (that of step + 1) */
+    uint64_t snapshot;       /* the newest snapshot's number; 0: none */
+    bool snapshot_ready;
 };
 
 /* Fills the view. `brief` leaves out cursor and last and never loads state from disk. */
@@ -146,10 +162,17 @@ struct precondition {
 };
 
 struct submission {
-    struct buffer *buffer; /* the gradient: layout->count elements of `dtype` from `offset`;
-                              retained by the engine */
+    struct buffer *buffer; /* the gradient, from `offset`; retained by the engine */
     size_t offset;         /* bytes */
     enum dtype dtype;
+    enum gradient_form form; /* FORM_DENSE: layout->count elements of `dtype`; else as packed.h */
+    size_t size;             /* bytes; 0: follows from dtype where the form is FORM_DENSE */
+    bool delta;              /* it is w_client - w_fetched: a gradient times -1 */
+    uint64_t snapshot;       /* the one that `pair` was computed at; 0: none */
+    struct buffer *pair;     /* the same batch's gradient at the snapshot's weights: dense, of
+                                `dtype`, from pair_offset */
+    size_t pair_offset;
+    double wait_s; /* how long to wait for the round to close; 0: not at all */
     bool has_base_step;
     uint64_t base_step;
     double loss;                       /* NaN: not given */
@@ -166,8 +189,8 @@ struct submission {
 };
 
 struct outcome {
-    struct receipt receipt;
-    bool replayed; /* a stored receipt: nothing was applied now */
+    struct receipt receipt; /* RECEIPT_WAITING: the round is open still */
+    bool replayed;          /* a stored receipt: nothing was applied now */
     struct revision
         *revision; /* retained: the weights after this step; when replayed, the current ones */
 };
@@ -176,6 +199,14 @@ struct outcome {
  * under gradients_submit. */
 enum status session_submit(struct session *session, const struct submission *submission,
                            struct outcome *out, struct fault *fault);
+
+/* Waits until the session stands at a later step than `after`, or goes back (*newer), at most
+ * wait_s seconds, or until the engine drains. SESSION_NOT_FOUND when it is deleted meanwhile. */
+enum status session_await_step(struct session *session, uint64_t after, double wait_s, bool *newer,
+                               struct fault *fault);
+
+/* From now on nobody waits for rounds and steps: those who do are answered at once. */
+void engine_drain(struct engine *engine);
 
 /* Replaces the weights by an event; state is kept; the step counts one up. `weights` is
  * layout->count elements of the session's dtype, finite; retained. */
@@ -189,6 +220,82 @@ enum status session_patch(struct session *session,
                           enum status (*change)(void *context, struct spec *spec,
                                                 struct fault *fault),
                           void *context, struct fault *fault);
+
+/* --- workers --- */
+
+struct worker_view {
+    char name[WORKER_BYTES + 1];
+    uint64_t seq;           /* the last; 0: it counts none */
+    uint64_t contributions; /* ssp: its clock */
+    uint64_t base_step;     /* of the last */
+    uint64_t lag;           /* steps since then */
+    uint64_t seen_us;       /* unix time of the last */
+    bool live;              /* within the lease */
+    bool waiting;           /* it has contributed to the open round */
+};
+
+/* All that are known, by name, in a malloc'ed array. */
+enum status session_workers(struct session *session, struct worker_view **out, size_t *count,
+                            struct fault *fault);
+
+/* Forgets a worker by an event: its seq starts again at 1 and it holds up nobody. What it has
+ * contributed stays. NOT_FOUND. */
+enum status session_dismiss(struct session *session, const char *name, struct fault *fault);
+
+/* --- snapshots (SVRG) --- */
+
+enum { SNAPSHOT_PARTS_MAX = 65536 };
+
+/* A session has one snapshot, the newest: a new one replaces it. */
+struct snapshot_view {
+    uint64_t number;        /* of this session, from 1, never used again */
+    uint64_t step, lineage; /* of the weights */
+    uint64_t created_us;
+    bool ready;
+    uint64_t workers_expected; /* 0: not said */
+    double examples_expected;  /* NaN: not said */
+    uint64_t workers, parts;   /* that came */
+    double examples;           /* of them */
+};
+
+/* Freezes the current weights. */
+enum status session_snapshot(struct session *session, uint64_t workers, double examples,
+                             struct snapshot_view *out, struct fault *fault);
+
+/* number 0: the newest. SNAPSHOT_NOT_FOUND. */
+enum status session_snapshot_view(struct session *session, uint64_t number,
+                                  struct snapshot_view *out, struct fault *fault);
+
+/* w~, retained. */
+enum status session_snapshot_weights(struct session *session, uint64_t number,
+                                     struct revision **out, struct fault *fault);
+
+/* mu in the session's dtype, retained. SNAPSHOT_COLLECTING before it is ready. */
+enum status session_snapshot_gradient(struct session *session, uint64_t number, struct buffer **out,
+                                      struct fault *fault);
+
+struct shard {
+    struct buffer *buffer; /* the gradient, as of a submission */
+    size_t offset, size;
+    enum dtype dtype;
+    enum gradient_form form;
+    double examples;    /* > 0 */
+    bool summed;        /* the gradient is a sum over its examples, else their mean */
+    const char *worker; /* NULL: none */
+    const char *part;   /* NULL: none */
+    struct digest payload;
+};
+
+/* Adds a shard by an event. *replayed: this worker's part was there already, with the same payload
+ * (IDEMPOTENCY_MISMATCH with another). SNAPSHOT_STALE for a number that was replaced,
+ * SNAPSHOT_CLOSED for a new part of one that is ready, NONFINITE_GRADIENT. */
+enum status session_snapshot_add(struct session *session, uint64_t number,
+                                 const struct shard *shard, struct snapshot_view *out,
+                                 bool *replayed, struct fault *fault);
+
+/* What came is all: INVALID_REQUEST when nothing did. Of one that is ready: OK. */
+enum status session_snapshot_close(struct session *session, uint64_t number,
+                                   struct snapshot_view *out, struct fault *fault);
 
 /* --- history --- */
 
@@ -217,6 +324,16 @@ struct stages {
     float receive_ms, decode_ms, admit_ms, commit_ms, apply_ms;
 };
 
+/* A contribution to the round of a step. */
+struct member {
+    char worker[WORKER_BYTES + 1]; /* "": none */
+    uint64_t seq;                  /* 0: none */
+    uint64_t base_step;
+    double examples, loss; /* NaN: not given */
+    double grad_norm;      /* of its gradient */
+    uint64_t bytes;
+};
+
 /* One line of the ledger of steps. */
 struct step_line {
     struct receipt receipt; /* durable_step: its own */
@@ -227,6 +344,9 @@ struct step_line {
     struct stages stages;
     size_t note_count; /* tensors of the layout, or 0: not known */
     const struct tensor_note *notes;
+    size_t member_count; /* of a round of several, in the order of the mean; 0: of one alone, which
+                            the line is about */
+    const struct member *members;
 };
 
 /* Calls visit for the lines of the steps from..to (inclusive) that are kept, rising, on the line of
@@ -310,6 +430,7 @@ enum status session_quarantined(struct session *session, uint64_t number, struct
 struct image_vector {
     char prefix[64]; /* "", "average/", "base/1/", "slot/m/": before the tensor's name */
     struct buffer *data;
+    enum dtype dtype;
     bool shaped;
     size_t *extent, *start; /* [layout->tensor_count] */
 };
@@ -322,7 +443,7 @@ struct image {
     struct digest state_hash;
     struct span record, head; /* what else there is: opaque, a few KiB to some MiB */
     size_t vector_count;
-    struct image_vector vectors[3 + BASES_MAX + SLOTS_MAX];
+    struct image_vector vectors[4 + BASES_MAX + SLOTS_MAX];
     void *internal;
 };
 

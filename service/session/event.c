@@ -1,111 +1,13 @@
 /* What an event makes of a state: a pure function, for live steps and replay alike. */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/point.h"
 #include "service/session/advance.h"
+#include "service/session/event.h"
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
-
-bool notes_new(const struct layout *layout, struct tensor_note **out)
-{
-    *out = NULL;
-    return layout->tensor_count > NOTES_MAX ||
-           (*out = calloc(layout->tensor_count, sizeof **out)) != NULL;
-}
-
-void nonfinite_of_notes(const struct tensor_note *notes, const struct layout *layout,
-                        struct nonfinite_counts *out)
-{
-    out->tensors = 0;
-    for (size_t i = 0; notes != NULL && i < layout->tensor_count; i++)
-        if (notes[i].nonfinite > 0 && out->tensors < NONFINITE_TENSORS_MAX) {
-            out->of[out->tensors].tensor = (uint32_t)i;
-            out->of[out->tensors++].count = notes[i].nonfinite;
-        }
-}
-
-void notes_of_nonfinite(const struct nonfinite_counts *counts, const struct layout *layout,
-                        struct tensor_note *notes)
-{
-    for (size_t i = 0; notes != NULL && i < layout->tensor_count; i++)
-        notes[i].nonfinite = 0;
-    for (size_t i = 0; notes != NULL && i < counts->tensors; i++)
-        if (counts->of[i].tensor < layout->tensor_count)
-            notes[counts->of[i].tensor].nonfinite = counts->of[i].count;
-}
-
-void event_overrides(const struct spec *spec, const struct event *event, double hyper[HYPERS_MAX])
-{
-    const struct {
-        const char *name;
-        double value;
-    } overrides[] = {
-        {"lr", event->lr},
-        {"momentum", event->momentum},
-        {"beta1", event->beta1},
-        {"beta2", event->beta2},
-    };
-
-    memcpy(hyper, spec->hyper, sizeof spec->hyper);
-    for (size_t i = 0; i < sizeof overrides / sizeof *overrides; i++)
-        if (!isnan(overrides[i].value)) {
-            size_t index = optimizer_hyper(spec->rule, overrides[i].name);
-            PRE(index < spec->rule->hyper_count);
-            hyper[index] = overrides[i].value;
-        }
-}
-
-struct measure event_measure(const struct spec *spec, const struct plan *plan,
-                             const struct wire_gradient *gradient, struct event *event,
-                             struct tensor_note *notes)
-{
-    double clip_norm = spec->gradient.clip_norm;
-    /* l2_clipped clips after the decay, a raw rule by itself: the norm is of what is not clipped
-     * yet. */
-    bool clips_first = !isnan(spec->gradient.clip_value) &&
-                       spec->hyper[HYPER_WEIGHT_DECAY_MODE] != DECAY_L2_CLIPPED && !spec->rule->raw;
-    struct measure measure = {.rescale = spec->gradient.rescale,
-                              .clip_value = clips_first ? spec->gradient.clip_value : HUGE_VAL,
-                              .norm_clipped = !isnan(clip_norm),
-                              .layout = notes == NULL ? NULL : plan->layout,
-                              .notes = notes};
-
-    advances(spec->dtype)->measure(gradient, &measure);
-    event->grad_norm = measure.bad_count > 0 ? (double)NAN : measure.norm;
-    event->clip_scale = 1;
-    if (measure.bad_count == 0 && !isnan(clip_norm) && measure.clipped_norm > clip_norm)
-        event->clip_scale = clip_norm / measure.clipped_norm;
-    return measure;
-}
-
-bool event_norm_holds(const struct event *event, double norm)
-{
-    return event->format < 3 || !isfinite(event->grad_norm) ||
-           fabs(norm - event->grad_norm) <= 1e-9 * event->grad_norm;
-}
-
-/* The proposal is aligned as a buffer is. */
-size_t event_proposal_offset(size_t count, const struct event *event)
-{
-    return (count * dtype_size(event->wire) + 63) / 64 * 64;
-}
-
-size_t event_body_size(const struct plan *plan, size_t count, const struct event *event)
-{
-    switch (event->kind) {
-    case EVENT_GRADIENT:
-        if (plan->proposal_count > 0)
-            return event_proposal_offset(count, event) +
-                   plan->proposal_count * dtype_size(plan->rule->dtype);
-        return count * dtype_size(event->wire);
-    case EVENT_WEIGHTS:
-        return count * dtype_size(plan->rule->dtype);
-    default:
-        return 0;
-    }
-}
 
 bool event_base_kept(const struct state *state, const struct event *event)
 {
@@ -119,49 +21,115 @@ static const void *base_of(const struct state *state, const struct event *event)
 {
     uint64_t behind = event->step - 1 - event->base_step;
 
+    /* A member of a round that was open while the weights were replaced may be older than all. */
+    if (behind > state->base_count)
+        behind = state->base_count;
     if (state->bases_max == 0 || behind == 0)
         return NULL;
-    PRE(behind <= state->base_count);
     return state->base[behind - 1]->weights->data;
 }
 
+/* Older gradients than the session likes, where it takes them: their steps are shorter. */
+static double stale_divisor(const struct spec *spec, const struct event *event)
+{
+    uint64_t staleness = event->step - 1 - event->base_step;
+    uint64_t allowed = spec->aggregation.max_staleness;
+
+    if (spec->aggregation.mode != AGGREGATION_ASYNC || spec->aggregation.stale != STALE_SCALE ||
+        (allowed != UINT64_MAX && staleness <= allowed) || BUG(stale_at_full_rate))
+        return 1;
+    return 1 + (double)staleness;
+}
+
+/* `event`: as measured with the gradient. */
 static void set_advance(struct state *state, const struct plan *plan, const struct spec *spec,
-                        const struct event *event, struct buffer *body, size_t body_offset,
+                        const struct event *event, const struct wire_gradient *gradient,
                         double hyper[HYPERS_MAX], struct advance *out)
 {
     double clip = spec->gradient.clip_value;
-    size_t count = plan->layout->count;
-    unsigned char *gradient = body->data + body_offset;
 
     event_overrides(spec, event, hyper);
     if (isnan(event->lr))
         hyper[HYPER_LR] = schedule_rate(&spec->schedule, spec->hyper[HYPER_LR], event->step);
-    *out = (struct advance){.plan = plan,
-                            .hyper = hyper,
-                            .update = state->updates + 1,
-                            .seed = spec->seed,
-                            .gradient = {gradient, event->wire, count},
-                            .rescale = spec->gradient.rescale,
-                            .clip_value = isnan(clip) ? HUGE_VAL : clip,
-                            .clip_scale = event->clip_scale,
-                            .param = state->current->weights->data,
-                            .base = base_of(state, event),
-                            .scalar = state->scalar};
+    hyper[HYPER_LR] /= stale_divisor(spec, event);
+    *out =
+        (struct advance){.plan = plan,
+                         .hyper = hyper,
+                         .update = state->updates + 1,
+                         .seed = spec->seed,
+                         .gradient = *gradient,
+                         .rescale = event->delta ? -spec->gradient.rescale : spec->gradient.rescale,
+                         .clip_value = isnan(clip) ? HUGE_VAL : clip,
+                         .clip_scale = event->clip_scale,
+                         .param = state->current->weights->data,
+                         .base = base_of(state, event),
+                         .scalar = state->scalar};
     if (state->workspace != NULL)
         out->workspace = state->workspace->data;
-    if (plan->proposal_count > 0)
-        out->proposal = gradient + event_proposal_offset(count, event);
     for (size_t k = 0; k < SLOTS_MAX; k++)
         out->slot[k] = state->slot[k] == NULL ? NULL : state->slot[k]->data;
 }
 
+/* Whether an event closes a round of its own, without `others`. A vote is one even of one. */
+static bool stands_alone(const struct spec *spec, const struct event *event, size_t others)
+{
+    return others == 0 && (!spec->aggregation.vote || event->kind == EVENT_SKIP);
+}
+
+bool event_gathering(struct state *state, const struct plan *plan, const struct spec *spec,
+                     const struct event *event, size_t more, struct gathering **out)
+{
+    size_t others = state->round.count + more;
+
+    *out = NULL;
+    if (!event_closes(event->kind) || stands_alone(spec, event, others))
+        return true;
+    if (state->mean == NULL &&
+        (state->mean = buffer_new(plan->layout->count * dtype_size(spec->dtype))) == NULL)
+        return false;
+    return (*out = gathering_new(others + 1)) != NULL;
+}
+
+/* What the rule sees of an event that closes a round: its gradient, or the mean of them all; *as:
+ * the event as if that had come alone. The form is FORM_NONE when nothing is to be applied. */
+static struct wire_gradient estimate_of(struct state *state, const struct plan *plan,
+                                        const struct spec *spec, const struct event *event,
+                                        struct gathering *gathering, struct buffer *body,
+                                        size_t body_offset, struct tensor_note *notes,
+                                        struct event *as)
+{
+    *as = *event;
+    if (gathering == NULL)
+        return event_gradient(plan->layout, event, body, body_offset);
+    struct estimate estimate = gathering_take(gathering, &state->round, plan->layout, spec, event,
+                                              body, body_offset, state->mean);
+    as->delta = estimate.delta;
+    as->loss = estimate.loss;
+    as->examples = estimate.examples;
+    as->base_step = estimate.base_step;
+    as->grad_norm = (double)NAN;
+    as->clip_scale = 1;
+    if (estimate.gradient.form == FORM_NONE)
+        return estimate.gradient;
+    /* What was finite may add up to what is not: such a round is counted, not applied. */
+    if (event_measure(spec, plan, &estimate.gradient, as, notes).bad_count > 0)
+        estimate.gradient.form = FORM_NONE;
+    return estimate.gradient;
+}
+
 void event_propose(struct state *state, const struct plan *plan, const struct spec *spec,
-                   const struct event *event, struct buffer *body)
+                   const struct event *event, struct gathering *gathering, struct buffer *body,
+                   struct tensor_note *notes)
 {
     double hyper[HYPERS_MAX];
     struct advance advance;
+    struct event as;
+    struct wire_gradient gradient =
+        estimate_of(state, plan, spec, event, gathering, body, 0, notes, &as);
 
-    set_advance(state, plan, spec, event, body, 0, hyper, &advance);
+    if (gradient.form == FORM_NONE)
+        return;
+    set_advance(state, plan, spec, &as, &gradient, hyper, &advance);
     advances(spec->dtype)
         ->propose(&advance, body->data + event_proposal_offset(plan->layout->count, event));
 }
@@ -177,14 +145,15 @@ static void clear_notes(struct tensor_note *notes, size_t count)
 }
 
 static void apply_gradient(struct state *state, const struct plan *plan, const struct spec *spec,
-                           const struct event *event, struct buffer *body, size_t body_offset,
-                           struct tensor_note *notes, struct revision *next,
+                           const struct event *as, const struct wire_gradient *gradient,
+                           const void *proposal, struct tensor_note *notes, struct revision *next,
                            struct receipt *receipt)
 {
     double hyper[HYPERS_MAX];
     struct advance advance;
 
-    set_advance(state, plan, spec, event, body, body_offset, hyper, &advance);
+    set_advance(state, plan, spec, as, gradient, hyper, &advance);
+    advance.proposal = proposal;
     advance.notes = notes;
     advance.next_param = next->weights->data;
     if (state->current->average != NULL) {
@@ -231,7 +200,9 @@ static struct step_line line_of(const struct state *state, const struct event *e
                                          .clip_scale = event->clip_scale,
                                          .update_norm = nothing,
                                          .param_norm = nothing,
-                                         .loss = event->loss},
+                                         .loss = event->loss,
+                                         .received = 1,
+                                         .expected = 1},
                              .created_us = event->created_us,
                              .seq = event->seq,
                              .bytes = bytes,
@@ -241,24 +212,80 @@ static struct step_line line_of(const struct state *state, const struct event *e
     return line;
 }
 
-void event_apply(struct state *state, const struct plan *plan, const struct spec *spec,
-                 const struct event *event, struct buffer *body, size_t body_offset,
-                 struct tensor_note *notes, struct revision *next, struct step_line *line)
+/* A step that moves nothing: the weights are those of before. */
+static void apply_nothing(const struct state *state, const struct plan *plan,
+                          struct tensor_note *notes, struct revision *next, struct receipt *receipt)
+{
+    buffer_release(next->weights);
+    buffer_release(next->average);
+    next->weights = buffer_retain(state->current->weights);
+    next->average = retain_average(state);
+    receipt->kind = RECEIPT_SKIPPED;
+    clear_notes(notes, plan->layout->tensor_count);
+}
+
+/* The line tells of the round. */
+static void tell_round(const struct gathering *gathering, const struct spec *spec,
+                       const struct event *as, struct step_line *line)
 {
     struct receipt *receipt = &line->receipt;
 
+    receipt->grad_norm = as->grad_norm;
+    receipt->clip_scale = as->clip_scale;
+    receipt->loss = as->loss;
+    receipt->base_step = as->base_step;
+    receipt->staleness = as->step - 1 - as->base_step;
+    receipt->received = gathering->count;
+    receipt->expected = spec_round_size(spec);
+    line->bytes = gathering->bytes;
+    line->member_count = gathering->count;
+    line->members = gathering->lines;
+}
+
+/* Of a round, or of one contribution alone. */
+static void close_round(struct state *state, const struct plan *plan, const struct spec *spec,
+                        const struct event *event, struct gathering *gathering, struct buffer *body,
+                        size_t body_offset, struct tensor_note *notes, struct revision *next,
+                        struct step_line *line)
+{
+    const void *proposal = NULL;
+    struct event as;
+    struct wire_gradient gradient =
+        estimate_of(state, plan, spec, event, gathering, body, body_offset, notes, &as);
+
+    POINT(in_round);
+    if (gathering != NULL)
+        tell_round(gathering, spec, &as, line);
+    if (plan->proposal_count > 0 && event->kind == EVENT_GRADIENT)
+        proposal = body->data + body_offset + event_proposal_offset(plan->layout->count, event);
+    if (gradient.form == FORM_NONE)
+        apply_nothing(state, plan, notes, next, &line->receipt);
+    else
+        apply_gradient(state, plan, spec, &as, &gradient, proposal, notes, next, &line->receipt);
+}
+
+void event_apply(struct state *state, const struct plan *plan, const struct spec *spec,
+                 const struct event *event, struct gathering *gathering, struct buffer *body,
+                 size_t body_offset, struct tensor_note *notes, struct revision *next,
+                 struct step_line *line)
+{
+    struct receipt *receipt = &line->receipt;
+
+    if (stands_alone(spec, event, state->round.count))
+        gathering = NULL; /* room was made for members that an earlier close has taken */
     *line = line_of(state, event, event_body_size(plan, plan->layout->count, event));
+    receipt->snapshot = event->snapshot;
+    receipt->counts_due = spec->svrg.on && spec->svrg.update_freq > 0;
+    receipt->due = snapshot_due(&state->snapshot, spec, event->step);
     next->step = event->step;
     next->lineage = state->current->lineage;
     switch (event->kind) {
     case EVENT_GRADIENT:
-        apply_gradient(state, plan, spec, event, body, body_offset, notes, next, receipt);
-        break;
     case EVENT_SKIP:
-        next->weights = buffer_retain(state->current->weights);
-        next->average = retain_average(state);
-        receipt->kind = RECEIPT_SKIPPED;
-        clear_notes(notes, plan->layout->tensor_count);
+        if (event->kind == EVENT_GRADIENT || gathering != NULL)
+            close_round(state, plan, spec, event, gathering, body, body_offset, notes, next, line);
+        else
+            apply_nothing(state, plan, notes, next, receipt);
         break;
     case EVENT_WEIGHTS:
         next->weights = buffer_retain(body);

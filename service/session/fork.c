@@ -5,31 +5,19 @@
  * meaning, it is the same quantity and stays. Where one that the rule cannot do without would be
  * missing, nothing stays and all start fresh, and the rule's count of steps with them, for its bias
  * corrections are of the state. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "service/core/clock.h"
 #include "service/core/contract.h"
 #include "service/core/point.h"
-#include "service/session/advance.h"
+#include "service/session/checkpoint.h"
+#include "service/session/fork.h"
+#include "service/session/past.h"
+#include "service/session/replay.h"
 #include "service/session/session.h"
 
 enum { SCALAR_STEPS = 1 << 20 };
-#define REPLAY_LINES_MAX ((size_t)64 << 20) /* bytes of ledger that a replay keeps in memory */
-
-struct fork {
-    struct session *parent;
-    const struct fork_request *request;
-    struct spec spec;
-    struct plan *plan;
-    struct state *state;
-    struct tensor_note *notes;
-    bool norms_hold;            /* measured as the parent did: with the same rescale */
-    struct event_place *events; /* of the parent after the revision, for a replay */
-    size_t event_count;
-    struct fork_outcome *outcome;
-};
 
 static void note_fate(struct fork_outcome *outcome, const char *name, enum fork_slot fate)
 {
@@ -177,6 +165,11 @@ static enum status build_state(struct fork *fork, struct loaded *loaded, struct 
     if (fork->request->state == FORK_KEEP) {
         to->norm_average = from->norm_average;
         to->norm_count = from->norm_count;
+        to->snapshot = from->snapshot;
+        from->snapshot = (struct snapshot){.number = 0};
+        if (to->snapshot.number > 0)
+            to->snapshot.weights->lineage = 0;
+        snapshot_fit(&to->snapshot, &fork->spec);
     }
     if (from->cursor != NULL && (to->cursor = strdup(from->cursor)) == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory for a fork");
@@ -194,140 +187,7 @@ static enum status build_state(struct fork *fork, struct loaded *loaded, struct 
     return STATUS_OK;
 }
 
-/* --- replay of the parent's gradients --- */
-
-/* Overrides that the fork's rule would not have taken are left out. */
-static void fit_overrides(const struct spec *spec, struct event *event)
-{
-    double *const overrides[] = {&event->lr, &event->momentum, &event->beta1, &event->beta2};
-    const char *const names[] = {"lr", "momentum", "beta1", "beta2"};
-    const struct optimizer *rule = spec->rule;
-    double hyper[HYPERS_MAX];
-    char why[160];
-
-    for (size_t i = 0; i < 4; i++) {
-        size_t index = optimizer_hyper(rule, names[i]);
-        if (index == rule->hyper_count ||
-            (!isnan(*overrides[i]) &&
-             !hyper_allows(&rule->hypers[index], *overrides[i], why, sizeof why)))
-            *overrides[i] = (double)NAN;
-    }
-    event_overrides(spec, event, hyper);
-    for (size_t k = 0; k < rule->slot_count; k++)
-        if (slot_needed(&rule->slots[k], hyper) && !slot_needed(&rule->slots[k], spec->hyper))
-            event->momentum = event->beta1 = event->beta2 = (double)NAN;
-}
-
-/* A gradient as the fork would have taken it: under its own clipping, without what made the step
- * the parent's (key, seq) and overrides that its rule does not know. */
-static void adopt_event(struct fork *fork, const struct buffer *body, struct event *event)
-{
-    const struct spec *spec = &fork->spec;
-    struct wire_gradient gradient = {body->data, event->wire, fork->parent->layout->count};
-
-    event->step = fork->state->current->step + 1;
-    event->base_step = event->step - 1;
-    event->lineage = 0;
-    event->keyed = false;
-    event->seq = 0;
-    fit_overrides(spec, event);
-    if (event->kind == EVENT_GRADIENT)
-        event_measure(spec, fork->plan, &gradient, event, fork->notes);
-    notes_of_nonfinite(&event->nonfinite, fork->parent->layout, fork->notes);
-}
-
-/* The body with room for what the fork's rule proposes, or the body itself. */
-static struct buffer *body_of(struct fork *fork, struct buffer *body, const struct event *event)
-{
-    size_t count = fork->parent->layout->count;
-    size_t gradient = count * dtype_size(event->wire);
-
-    if (event->kind != EVENT_GRADIENT || fork->plan->proposal_count == 0)
-        return buffer_retain(body);
-    struct buffer *joined = buffer_new(event_body_size(fork->plan, count, event));
-    if (joined == NULL)
-        return NULL;
-    memcpy(joined->data, body->data, gradient);
-    memset(joined->data + gradient, 0, event_proposal_offset(count, event) - gradient);
-    event_propose(fork->state, fork->plan, &fork->spec, event, joined);
-    return joined;
-}
-
-static enum status replay_one(struct fork *fork, const struct event_place *place,
-                              unsigned char *chunk, struct fault *fault)
-{
-    unsigned char head[STORE_HEAD_BYTES];
-    const struct layout *layout = fork->parent->layout;
-    struct state *state = fork->state;
-    struct buffer *read = NULL, *body = NULL;
-    struct revision *next = NULL;
-    struct step_line line;
-    struct event event, accepted;
-    char *cursor = NULL;
-    enum status status = session_read_event(fork->parent, place, head, chunk, &event, &read, fault);
-
-    if (status != STATUS_OK)
-        return status;
-    size_t bytes = layout->count * dtype_size(fork->spec.dtype);
-    size_t numbers = event.kind == EVENT_SKIP ? 0 : layout->count;
-    if (read->size < numbers * dtype_size(event.wire)) {
-        status = fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",
-                           (unsigned long long)place->lsn);
-        goto done;
-    }
-    accepted = event;
-    adopt_event(fork, read, &event);
-    if (event.kind == EVENT_GRADIENT && fork->norms_hold &&
-        !event_norm_holds(&accepted, event.grad_norm)) {
-        status = fault_set(fault, STATUS_HISTORY_MISMATCH, "",
-                           "session %s: the gradient of step %llu in the journal is not the one "
-                           "that was accepted: its norm is another",
-                           fork->parent->id, (unsigned long long)accepted.step);
-        goto done;
-    }
-    if (state->receipts.lines.used > REPLAY_LINES_MAX)
-        receipts_close(&state->receipts);
-    body = body_of(fork, read, &event);
-    next = revision_new(event.kind == EVENT_GRADIENT ? bytes : 0, fork->spec.ema.on);
-    if (event.cursor != NULL)
-        cursor = strndup(event.cursor, event.cursor_size);
-    if (body == NULL || next == NULL || (event.cursor != NULL && cursor == NULL) ||
-        !state_reserve(state, 1)) {
-        status = fault_set(fault, STATUS_INTERNAL, "", "out of memory for a replay");
-        goto done;
-    }
-    event_apply(state, fork->plan, &fork->spec, &event, body, 0, fork->notes, next, &line);
-    state_publish(state, &event, next, &line, cursor);
-    next = NULL;
-    cursor = NULL;
-    fork->outcome->replayed++;
-    POINT(in_fork);
-done:
-    free(cursor);
-    revision_release(next);
-    buffer_release(body);
-    buffer_release(read);
-    return status;
-}
-
-static enum status replay_all(struct fork *fork, struct fault *fault)
-{
-    unsigned char *chunk = malloc(STORE_CHUNK_BYTES);
-    enum status status = STATUS_OK;
-
-    if (chunk == NULL || !notes_new(fork->parent->layout, &fork->notes))
-        status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    for (size_t i = 0; i < fork->event_count && status == STATUS_OK; i++)
-        if (fork->events[i].step != fork->state->current->step + 1)
-            status =
-                fault_set(fault, STATUS_STORAGE_FAILED, "",
-                          "session %s: the journal lacks step %llu; descent verify says more",
-                          fork->parent->id, (unsigned long long)fork->state->current->step + 1);
-        else
-            status = replay_one(fork, &fork->events[i], chunk, fault);
-    free(chunk);
-    return status;
-}
+/* --- the verb --- */
 
 /* What was acknowledged may wait to be journaled: a replay wants it there. */
 static enum status settle_parent(struct session *parent, struct fault *fault)
@@ -345,37 +205,6 @@ static enum status settle_parent(struct session *parent, struct fault *fault)
     session_leave(parent);
     return status;
 }
-
-/* The parent's steps after the revision, on the line of that lineage; those at which another
- * revision took over end it. Mutex held. */
-static enum status list_events(struct fork *fork, uint64_t lineage, uint64_t step,
-                               struct fault *fault)
-{
-    struct session *parent = fork->parent;
-    struct rewinds rewinds = {.places = NULL};
-    enum status status;
-
-    if (parent->spec.durability.mode == DURABILITY_CHECKPOINT)
-        return fault_set(fault, STATUS_INVALID_FIELD, "/replay",
-                         "this session journals no gradients (durability \"checkpoint\"): there "
-                         "is nothing to replay");
-    fork->events = malloc((parent->event_count + 1) * sizeof *fork->events);
-    if (fork->events == NULL)
-        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    if ((status = rewinds_list(parent, &rewinds, fault)) != STATUS_OK)
-        return status;
-    for (const struct event_place *place = parent->events; place != NULL; place = place->next)
-        if (event_steps(place->kind) && place->step > step &&
-            rewinds_line(&rewinds, lineage, place->step) == place->lineage)
-            fork->events[fork->event_count++] = *place;
-    fork->norms_hold = true;
-    for (const struct event_place *place = parent->events; place != NULL; place = place->next)
-        fork->norms_hold &= place->kind != EVENT_SPEC || place->step < step;
-    free(rewinds.places);
-    return STATUS_OK;
-}
-
-/* --- the verb --- */
 
 static enum status configure(struct fork *fork, const struct loaded *loaded, struct fault *fault)
 {
@@ -429,7 +258,7 @@ static enum status run(struct fork *fork, struct loaded *loaded, struct session 
     if ((status = configure(fork, loaded, fault)) != STATUS_OK ||
         (status = build_state(fork, loaded, fault)) != STATUS_OK)
         return status;
-    if (fork->request->replay && (status = replay_all(fork, fault)) != STATUS_OK)
+    if (fork->request->replay && (status = fork_replay(fork, fault)) != STATUS_OK)
         return status;
     return enrol(fork, out, fault);
 }
@@ -458,7 +287,7 @@ enum status session_fork(struct session *session, const struct fork_request *req
         named = (struct moment_query){true, query->has_lineage ? query->lineage : session->lineage,
                                       query->step};
         query = &named;
-        status = list_events(&fork, named.lineage, named.step, fault);
+        status = fork_list_events(&fork, named.lineage, named.step, fault);
     }
     pthread_mutex_unlock(&session->mutex);
     if (status == STATUS_OK &&

@@ -9,6 +9,9 @@
 
 #include "service/core/contract.h"
 #include "service/core/point.h"
+#include "service/session/checkpoint.h"
+#include "service/session/past.h"
+#include "service/session/replay.h"
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
 
@@ -63,7 +66,7 @@ static bool find_own(const struct session *session, uint64_t lineage, uint64_t s
                      struct position *out)
 {
     const struct event_place *event = session->events;
-    const struct checkpoint_place *oldest = session->checkpoints, *checkpoint = oldest;
+    const struct checkpoint_place *oldest = session->checkpoints, *checkpoint = NULL;
 
     while (oldest != NULL && oldest->next != NULL)
         oldest = oldest->next;
@@ -74,8 +77,10 @@ static bool find_own(const struct session *session, uint64_t lineage, uint64_t s
         *out = (struct position){event->lsn + event->chunks - 1, {lineage, step}};
         return true;
     }
-    while (checkpoint != NULL && (checkpoint->lineage != lineage || checkpoint->step != step))
-        checkpoint = checkpoint->next;
+    /* The oldest of that revision: later ones may have another configuration. */
+    for (const struct checkpoint_place *at = session->checkpoints; at != NULL; at = at->next)
+        if (at->lineage == lineage && at->step == step)
+            checkpoint = at;
     if (checkpoint == NULL)
         return false;
     *out = (struct position){checkpoint->lsn, {lineage, step}};

@@ -7,6 +7,8 @@
 #include "service/core/contract.h"
 #include "service/core/point.h"
 #include "service/core/utf8.h"
+#include "service/session/past.h"
+#include "service/session/replay.h"
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
 
@@ -72,6 +74,15 @@ static void name_vector(const struct plan *plan, const struct vector *from,
     case VECTOR_SLOT:
         snprintf(out->prefix, sizeof out->prefix, "slot/%s/", plan->rule->slots[from->index].name);
         break;
+    case VECTOR_SNAPSHOT:
+        strcpy(out->prefix, "snapshot/");
+        break;
+    case VECTOR_SUM:
+        strcpy(out->prefix, "snapshot_sum/");
+        break;
+    case VECTOR_MEAN:
+        strcpy(out->prefix, "snapshot_gradient/");
+        break;
     }
 }
 
@@ -82,6 +93,7 @@ static bool place_tensors(const struct plan *plan, const struct layout *layout,
     const struct slot *slot = from->kind == VECTOR_SLOT ? &plan->rule->slots[from->index] : NULL;
     size_t start = 0;
 
+    out->dtype = from->kind == VECTOR_SUM ? DTYPE_F64 : plan->rule->dtype;
     out->shaped = slot == NULL || slot->extent == NULL;
     out->extent = calloc(layout->tensor_count, sizeof *out->extent);
     out->start = calloc(layout->tensor_count, sizeof *out->start);
@@ -93,7 +105,7 @@ static bool place_tensors(const struct plan *plan, const struct layout *layout,
         out->start[i] = start;
         start += out->extent[i];
     }
-    POST(start * dtype_size(plan->rule->dtype) == from->size);
+    POST(start * dtype_size(out->dtype) == from->size);
     return true;
 }
 
@@ -112,6 +124,14 @@ static enum status list_vectors(struct image *image, uint32_t slots, struct faul
             return no_memory(fault);
     }
     return STATUS_OK;
+}
+
+/* A file has no open round, and nobody was seen where it goes. */
+static void leave_behind(struct state *state)
+{
+    round_disown(&state->round, &state->ledger);
+    for (size_t i = 0; i < state->ledger.worker_count; i++)
+        state->ledger.workers[i].seen_us = 0;
 }
 
 /* The image of a state that was loaded, which it takes. */
@@ -138,6 +158,7 @@ static enum status make_image(struct session *session, struct loaded *loaded, st
     session_record_pack(&contents->packed_record, &record);
     if (BUG(export_forgets_ledger))
         ledger_close(&contents->state->ledger);
+    leave_behind(contents->state);
     checkpoint_head_pack(&contents->packed_head, &head, &contents->state->ledger);
     if (contents->packed_record.failed || contents->packed_head.failed)
         return no_memory(fault);
@@ -187,23 +208,32 @@ static bool is_text(const char *text, size_t size)
 }
 
 /* What is shown again as text is text: one session must not spoil the list of all. */
-static bool texts_hold(const struct session_record *record, const struct checkpoint_head *head)
+static bool texts_hold(const struct session_record *record, const struct checkpoint_head *head,
+                       const struct ledger *ledger)
 {
+    for (size_t i = 0; i < ledger->worker_count; i++)
+        if (!is_text(ledger->workers[i].name, strlen(ledger->workers[i].name)))
+            return false;
     return (record->parent[0] == '\0' || session_id_valid(record->parent)) &&
            (head->cursor == NULL || is_text(head->cursor, strlen(head->cursor))) &&
            is_text(head->spec.labels, head->spec.label_bytes);
 }
 
 /* The head is of the session that the record tells of, and its counters are sound. */
-static bool heads_fit(const struct session_record *record, const struct checkpoint_head *head)
+static bool heads_fit(const struct session_record *record, const struct checkpoint_head *head,
+                      const struct ledger *ledger)
 {
     const struct spec *a = &record->spec, *b = &head->spec;
 
     return a->rule == b->rule && a->dtype == b->dtype && a->ema.on == b->ema.on &&
-           a->groups.count == b->groups.count && head->hashed && texts_hold(record, head) &&
+           a->groups.count == b->groups.count && head->hashed && texts_hold(record, head, ledger) &&
            head->step < STEP_MAX && record->parent_moment.step < STEP_MAX &&
            record->parent_moment.lineage < STEP_MAX && head->updates <= head->step &&
-           head->lineage < STEP_MAX && head->base_count <= head->step;
+           head->lineage < STEP_MAX && head->base_count <= head->step &&
+           head->snapshot.last < STEP_MAX &&
+           (head->snapshot.number == 0 ||
+            (b->svrg.on && head->snapshot.weights->step <= head->step &&
+             head->snapshot.weights->lineage <= head->lineage));
 }
 
 static enum status read_records(struct image *image, struct span record, struct span head,
@@ -225,8 +255,9 @@ static enum status read_records(struct image *image, struct span record, struct 
     }
     if (status == STATUS_STORAGE_FAILED || status == STATUS_INVALID_FIELD)
         return unreadable(fault);
-    if (status == STATUS_OK && !heads_fit(&contents->record, read)) {
+    if (status == STATUS_OK && !heads_fit(&contents->record, read, ledger)) {
         free(read->cursor);
+        snapshot_drop(&read->snapshot);
         ledger_close(ledger);
         return fault_set(fault, STATUS_INVALID_FIELD, "/__metadata__/descent_state",
                          "this state cannot be restored: its parts are not of one session");
@@ -254,6 +285,7 @@ enum status engine_image(struct engine *engine, struct span record, struct span 
     status = engine_plan(engine, &image->spec, image->layout, &contents->plan, fault);
     if (status != STATUS_OK) {
         free(read.cursor);
+        snapshot_drop(&read.snapshot);
         ledger_close(&ledger);
         goto done;
     }
@@ -292,6 +324,8 @@ enum status engine_import(struct engine *engine, const char *id, struct image *t
         goto done;
     }
     status = check_weights(image->layout, image->spec.dtype, state->current->weights, fault);
+    if (status == STATUS_OK)
+        status = snapshot_check(&state->snapshot, image->layout, image->spec.dtype, fault);
     if (status != STATUS_OK)
         goto done;
     record.created_us = clock_unix_us();
@@ -299,6 +333,7 @@ enum status engine_import(struct engine *engine, const char *id, struct image *t
     record.spec = image->spec;
     record.lineage = image->moment.lineage;
     contents->state = NULL;
+
     POINT(before_import);
     status = engine_adopt(engine, id, &record, state, out, created, fault);
 done:

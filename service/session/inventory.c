@@ -1,9 +1,12 @@
 /* What is stored, read when the engine opens: every session with its places in the journal and its
  * checkpoints, and what has no session any more. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "service/core/point.h"
+#include "service/session/event.h"
+#include "service/session/replay.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
@@ -203,6 +206,50 @@ static enum status place_lineages(struct session *session, unsigned char *chunk,
     return STATUS_OK;
 }
 
+/* Where the rounds began that were open at its checkpoints. */
+static enum status place_rounds(struct session *session, struct fault *fault)
+{
+    struct checkpoint_place **places;
+    uint64_t round_lsn = UINT64_MAX;
+    size_t left = 0;
+
+    for (struct checkpoint_place *at = session->checkpoints; at != NULL; at = at->next) {
+        at->from = at->lsn;
+        left++;
+    }
+    if ((places = malloc((left + 1) * sizeof *places)) == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    left = 0;
+    for (struct checkpoint_place *at = session->checkpoints; at != NULL; at = at->next)
+        places[left++] = at; /* the oldest last */
+    for (const struct event_place *event = session->events; event != NULL && left > 0;
+         event = event->next) {
+        for (; left > 0 && places[left - 1]->lsn < event->lsn; left--)
+            if (round_lsn != UINT64_MAX)
+                places[left - 1]->from = round_lsn - 1;
+        round_lsn = event_round(event, round_lsn);
+    }
+    while (left-- > 0 && round_lsn != UINT64_MAX)
+        places[left]->from = round_lsn - 1;
+    free(places);
+    return STATUS_OK;
+}
+
+/* Whether the round that is open at the end may have to be closed without another contribution. */
+static bool is_overdue(const struct session *session)
+{
+    uint64_t members = 0;
+
+    for (const struct event_place *event = session->events; event != NULL; event = event->next)
+        if (event_closes(event->kind) || event->kind == EVENT_REWIND)
+            members = 0;
+        else
+            members += event->kind == EVENT_CONTRIBUTION;
+    bool timed = session->spec.aggregation.mode == AGGREGATION_SYNC &&
+                 !isnan(session->spec.aggregation.timeout_s);
+    return members > 0 && (timed || members >= spec_round_size(&session->spec));
+}
+
 /* Where a session stands: at its newest checkpoint, or the last step after it. */
 static void place_step(struct session *session)
 {
@@ -224,7 +271,10 @@ static enum status place_sessions(struct opening *opening, struct fault *fault)
         return STATUS_INTERNAL;
     for (size_t i = 0; i < opening->count && status == STATUS_OK; i++) {
         status = place_lineages(opening->by_key[i], chunk, fault);
+        if (status == STATUS_OK)
+            status = place_rounds(opening->by_key[i], fault);
         place_step(opening->by_key[i]);
+        opening->by_key[i]->overdue = is_overdue(opening->by_key[i]);
     }
     free(chunk);
     for (size_t i = 0; i < opening->count && status == STATUS_OK; i++) {

@@ -4,6 +4,8 @@
 
 #include "service/core/contract.h"
 #include "service/core/point.h"
+#include "service/session/checkpoint.h"
+#include "service/session/event.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
@@ -45,6 +47,13 @@ static void count_event(struct session *session, const struct event_place *place
     session->event_count += change;
     session->step_count += event_steps(place->kind) ? change : 0;
     session->quarantine_count += place->kind == EVENT_QUARANTINE ? change : 0;
+}
+
+uint64_t event_round(const struct event_place *place, uint64_t round_lsn)
+{
+    if (event_closes(place->kind) || place->kind == EVENT_REWIND || BUG(round_ends_at_checkpoint))
+        return UINT64_MAX;
+    return place->kind == EVENT_CONTRIBUTION && round_lsn == UINT64_MAX ? place->lsn : round_lsn;
 }
 
 void session_list_event(struct session *session, struct event_place *take_place)

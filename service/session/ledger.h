@@ -12,18 +12,24 @@
 #include "service/core/pack.h"
 #include "service/session/engine.h"
 
-enum { LEDGER_STEPS = 1000, LEDGER_WORKERS_MAX = 4096 };
+/* Keys of that many steps are kept, as long as there are no more of them than that. */
+enum { LEDGER_STEPS = 1000, LEDGER_KEYS_MAX = 1 << 16, LEDGER_WORKERS_MAX = 4096 };
 
 struct ledger_key {
     struct digest key, payload;
     struct receipt receipt;
 };
 
+/* A worker: of every contribution that names one. */
 struct ledger_worker {
     char name[WORKER_BYTES + 1];
-    uint64_t seq;
-    struct digest payload; /* of that seq */
-    struct receipt receipt;
+    uint64_t seq;           /* the last; 0: it counts none */
+    struct digest payload;  /* of that seq */
+    struct receipt receipt; /* of that seq; RECEIPT_NONE: it is not known any more */
+    uint64_t clock;         /* contributions, from where it joined */
+    uint64_t base_step;     /* of the last */
+    uint64_t step;          /* that the last led to, or leads to */
+    uint64_t seen_us;       /* unix time of the last */
 };
 
 struct ledger {
@@ -42,12 +48,22 @@ const struct ledger_key *ledger_find_key(const struct ledger *ledger, const stru
 const struct ledger_worker *ledger_find_worker(const struct ledger *ledger, const char *name);
 
 /* Makes room, before steps are journaled, for so many more of each: false when memory is out. After
- * it the adds cannot fail. */
+ * it the adds cannot fail. Keys that no step looks for any more make room first. */
 bool ledger_reserve(struct ledger *ledger, size_t more);
 void ledger_add_key(struct ledger *ledger, const struct digest *key, const struct digest *payload,
                     const struct receipt *receipt);
-void ledger_add_worker(struct ledger *ledger, const char *name, uint64_t seq,
-                       const struct digest *payload, const struct receipt *receipt);
+/* Of what was admitted as about->name: with seq 0 the last seq and its receipt stay. */
+void ledger_add_worker(struct ledger *ledger, const struct ledger_worker *about);
+/* The round of what was admitted so has its receipt. worker "" or seq 0: none; key NULL: none. */
+void ledger_settle(struct ledger *ledger, const char *worker, uint64_t seq,
+                   const struct digest *key, const struct receipt *receipt);
+/* What was admitted so was not taken after all: its number and its key are free. */
+void ledger_forget(struct ledger *ledger, const char *worker, uint64_t seq,
+                   const struct digest *key);
+/* A copy with memory of its own: false when that is out. */
+bool ledger_copy(const struct ledger *ledger, struct ledger *out);
+/* Forgets it. */
+void ledger_remove_worker(struct ledger *ledger, const char *name);
 
 void receipt_pack(struct packer *packer, const struct receipt *receipt);
 /* unpacker->format: of the record that it stands in. */

@@ -6,6 +6,9 @@
 
 #include "service/core/contract.h"
 #include "service/core/point.h"
+#include "service/session/event.h"
+#include "service/session/past.h"
+#include "service/session/replay.h"
 #include "service/session/step.h"
 
 enum { NORMS_MIN = 10 }; /* below it there is no average to speak of */
@@ -37,11 +40,11 @@ bool step_quarantine(struct step *step, struct fault *fault)
 
     event.kind = EVENT_QUARANTINE;
     event.step = session->admitted_step;
+    event.clock = 0;
     event.lineage = session->lineage;
     event.keyed = false; /* its key is free for another attempt */
-    if (journal_entry_new(session, &event, s->buffer, s->offset,
-                          session->layout->count * dtype_size(s->dtype), &entry,
-                          &trouble) != STATUS_OK)
+    if (journal_entry_new(session, &event, s->buffer, s->offset, event.size, &entry, &trouble) !=
+        STATUS_OK)
         return true; /* it is not kept; nothing was queued */
     if (!step->exclusive)
         ticket = session_ticket(session, false);
@@ -141,6 +144,26 @@ enum status session_quarantine(struct session *session, struct quarantined out[Q
     return status;
 }
 
+/* A compressed gradient is handed out as what it stands for. */
+static enum status spread(const struct session *session, struct event *event, struct buffer **body,
+                          struct fault *fault)
+{
+    struct mean_member alone = {event_gradient(session->layout, event, *body, 0), 1};
+    struct mean mean = {.members = &alone, .count = 1, .divisor = 1};
+    struct buffer *out = buffer_new(session->layout->count * dtype_size(session->dtype));
+
+    if (out == NULL)
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    if (session->dtype == DTYPE_F64)
+        mean_take_f64(&mean, out->data);
+    else
+        mean_take_f32(&mean, out->data);
+    buffer_release(*body);
+    *body = out;
+    event->wire = session->dtype;
+    return STATUS_OK;
+}
+
 enum status session_quarantined(struct session *session, uint64_t number, struct quarantined *about,
                                 struct buffer **out, struct fault *fault)
 {
@@ -167,9 +190,10 @@ enum status session_quarantined(struct session *session, uint64_t number, struct
                            (unsigned long long)number, QUARANTINE_MAX);
     else
         status = session_read_event(session, &places[i], head, chunk, &event, &body, fault);
-    if (status == STATUS_OK && body->size != session->layout->count * dtype_size(event.wire))
-        status = fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",
-                           (unsigned long long)number);
+    if (status == STATUS_OK)
+        status = event_check_body(session->plan, &event, body, fault);
+    if (status == STATUS_OK && event.form != FORM_DENSE)
+        status = spread(session, &event, &body, fault);
     end_reading(session);
     free(chunk);
     if (status == STATUS_OK) {

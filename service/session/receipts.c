@@ -7,7 +7,7 @@
 #include "service/core/contract.h"
 #include "service/session/ledger.h"
 
-enum { LINE_BYTES = 384, NOTE_BYTES = 24 }; /* at most */
+enum { LINE_BYTES = 448, NOTE_BYTES = 24, MEMBER_BYTES = 128 }; /* at most */
 
 void receipts_close(struct receipts *receipts)
 {
@@ -15,9 +15,10 @@ void receipts_close(struct receipts *receipts)
     receipts->count = 0;
 }
 
-bool receipts_reserve(struct receipts *receipts, size_t lines, size_t notes)
+bool receipts_reserve(struct receipts *receipts, size_t lines, size_t notes, size_t members)
 {
-    return packer_reserve(&receipts->lines, lines * (LINE_BYTES + notes * NOTE_BYTES));
+    return packer_reserve(&receipts->lines,
+                          lines * (LINE_BYTES + notes * NOTE_BYTES) + members * MEMBER_BYTES);
 }
 
 static void pack_f32(struct packer *packer, float value)
@@ -37,6 +38,42 @@ static float unpack_f32(struct unpacker *unpacker)
     return value;
 }
 
+/* The number of notes has a flag where members follow them. */
+#define MEMBERS_FOLLOW (UINT32_C(1) << 31)
+
+static void pack_members(struct packer *packer, const struct step_line *line)
+{
+    pack_u32(packer, (uint32_t)line->member_count);
+    for (size_t i = 0; i < line->member_count; i++) {
+        const struct member *member = &line->members[i];
+        pack_text(packer, member->worker);
+        pack_u64(packer, member->seq);
+        pack_u64(packer, member->base_step);
+        pack_f64(packer, member->examples);
+        pack_f64(packer, member->loss);
+        pack_f64(packer, member->grad_norm);
+        pack_u64(packer, member->bytes);
+    }
+}
+
+static void unpack_members(struct receipts_reader *reader, struct step_line *out)
+{
+    struct unpacker *unpacker = &reader->unpacker;
+
+    out->member_count = unpack_u32(unpacker);
+    unpacker->failed |= out->member_count > ROUND_MAX;
+    for (size_t i = 0; i < out->member_count && !unpacker->failed; i++) {
+        struct member *member = &reader->members[i];
+        unpack_text(unpacker, member->worker, sizeof member->worker);
+        member->seq = unpack_u64(unpacker);
+        member->base_step = unpack_u64(unpacker);
+        member->examples = unpack_f64(unpacker);
+        member->loss = unpack_f64(unpacker);
+        member->grad_norm = unpack_f64(unpacker);
+        member->bytes = unpack_u64(unpacker);
+    }
+}
+
 void receipts_add(struct receipts *receipts, const struct step_line *line)
 {
     struct packer *packer = &receipts->lines;
@@ -54,7 +91,7 @@ void receipts_add(struct receipts *receipts, const struct step_line *line)
     pack_f32(packer, stages->admit_ms);
     pack_f32(packer, stages->commit_ms);
     pack_f32(packer, stages->apply_ms);
-    pack_u32(packer, (uint32_t)line->note_count);
+    pack_u32(packer, (uint32_t)line->note_count | (line->member_count > 0 ? MEMBERS_FOLLOW : 0));
     for (size_t i = 0; i < line->note_count; i++) {
         const struct tensor_note *note = &line->notes[i];
         pack_f32(packer, note->grad_norm);
@@ -64,6 +101,8 @@ void receipts_add(struct receipts *receipts, const struct step_line *line)
         pack_f32(packer, note->zeros);
         pack_u32(packer, note->nonfinite);
     }
+    if (line->member_count > 0)
+        pack_members(packer, line);
     receipts->count++;
     POST(!packer->failed);
 }
@@ -85,7 +124,8 @@ bool receipts_next(struct receipts_reader *reader, struct step_line *out)
     out->stages.admit_ms = unpack_f32(unpacker);
     out->stages.commit_ms = unpack_f32(unpacker);
     out->stages.apply_ms = unpack_f32(unpacker);
-    out->note_count = unpack_u32(unpacker);
+    uint32_t counts = unpack_u32(unpacker);
+    out->note_count = counts & ~MEMBERS_FOLLOW;
     unpacker->failed |= out->note_count > NOTES_MAX;
     for (size_t i = 0; i < out->note_count && !unpacker->failed; i++) {
         struct tensor_note *note = &reader->notes[i];
@@ -97,6 +137,10 @@ bool receipts_next(struct receipts_reader *reader, struct step_line *out)
         note->nonfinite = unpack_u32(unpacker);
     }
     out->notes = reader->notes;
+    out->members = reader->members;
+    out->member_count = 0;
+    if (counts & MEMBERS_FOLLOW)
+        unpack_members(reader, out);
     return !unpacker->failed;
 }
 
@@ -104,6 +148,16 @@ bool receipts_next(struct receipts_reader *reader, struct step_line *out)
 static bool same(double a, double b)
 {
     return (isnan(a) && isnan(b)) || memcmp(&a, &b, sizeof a) == 0;
+}
+
+static bool same_members(const struct step_line *a, const struct step_line *b)
+{
+    bool same = a->member_count == b->member_count;
+
+    for (size_t i = 0; i < a->member_count && same; i++)
+        same = a->members[i].seq == b->members[i].seq &&
+               strcmp(a->members[i].worker, b->members[i].worker) == 0;
+    return same;
 }
 
 const char *receipts_differ(const struct step_line *a, const struct step_line *b)
@@ -122,6 +176,8 @@ const char *receipts_differ(const struct step_line *a, const struct step_line *b
         return "grad_norm";
     if (!same(x->lr, y->lr))
         return "lr";
+    if (!same_members(a, b))
+        return "members";
     return x->base_step == y->base_step && a->seq == b->seq && strcmp(a->worker, b->worker) == 0
                ? NULL
                : "worker";

@@ -22,9 +22,10 @@ struct receipts {
 
 void receipts_close(struct receipts *receipts);
 
-/* Makes room for so many lines of so many notes: false when memory is out. After it the adds cannot
- * fail. */
-bool receipts_reserve(struct receipts *receipts, size_t lines, size_t notes);
+/* Makes room for so many lines of so many notes each, and for so many members in all: false when
+ * memory is out. After it the
+ * adds cannot fail. */
+bool receipts_reserve(struct receipts *receipts, size_t lines, size_t notes, size_t members);
 void receipts_add(struct receipts *receipts, const struct step_line *line);
 
 /* Reads the next line; line->notes points into the reader's own notes. false at the end, or when
@@ -32,6 +33,7 @@ void receipts_add(struct receipts *receipts, const struct step_line *line);
 struct receipts_reader {
     struct unpacker unpacker;
     struct tensor_note notes[NOTES_MAX];
+    struct member members[ROUND_MAX];
 };
 bool receipts_next(struct receipts_reader *reader, struct step_line *out);
 

@@ -8,8 +8,8 @@
 #include "service/core/clock.h"
 #include "service/core/point.h"
 
-/* What format 3 has more stands at the end of each record. */
-enum { RECORD_FORMAT_FIRST = 2, RECORD_FORMAT = 3 };
+/* What formats 3 and 4 have more stands at the end of each record. */
+enum { RECORD_FORMAT_FIRST = 2, RECORD_FORMAT = 4 };
 
 static bool unpack_format(struct unpacker *unpacker)
 {
@@ -35,6 +35,7 @@ struct event event_make(enum event_kind kind, uint64_t step)
                           .clip_scale = 1,
                           .loss = nothing,
                           .examples = nothing,
+                          .snapshot_examples = nothing,
                           .lr = nothing,
                           .momentum = nothing,
                           .beta1 = nothing,
@@ -72,6 +73,27 @@ void event_pack(struct packer *packer, const struct event *event)
     pack_u64(packer, event->told_step);
     if (event->told_step > 0)
         pack_fixed(packer, event->told.bytes, sizeof event->told.bytes);
+    pack_u32(packer, (uint32_t)event->form);
+    pack_u64(packer, event->size);
+    pack_u32(packer, event->delta);
+    pack_u64(packer, event->clock);
+    pack_u64(packer, event->snapshot);
+    pack_u64(packer, event->snapshot_workers);
+    pack_f64(packer, event->snapshot_examples);
+    pack_text(packer, event->part[0] != '\0' ? event->part : NULL);
+    pack_u32(packer, event->summed);
+}
+
+struct wire_gradient event_gradient(const struct layout *layout, const struct event *event,
+                                    struct buffer *body, size_t body_offset)
+{
+    return (struct wire_gradient){
+        .data = body->data + body_offset,
+        .wire = event->wire,
+        .count = layout->count,
+        .form = event->form,
+        .size = event->form == FORM_DENSE ? layout->count * dtype_size(event->wire) : event->size,
+        .layout = layout};
 }
 
 static void unpack_nonfinite(struct unpacker *unpacker, struct nonfinite_counts *out)
@@ -117,12 +139,23 @@ enum status event_unpack(struct span record, struct event *out, struct fault *fa
         if ((event.told_step = unpack_u64(&unpacker)) > 0)
             unpack_fixed(&unpacker, event.told.bytes, sizeof event.told.bytes);
     }
+    if (unpacker.format >= 4) {
+        event.form = (enum gradient_form)unpack_u32(&unpacker);
+        event.size = unpack_u64(&unpacker);
+        event.delta = unpack_u32(&unpacker) != 0;
+        event.clock = unpack_u64(&unpacker);
+        event.snapshot = unpack_u64(&unpacker);
+        event.snapshot_workers = unpack_u64(&unpacker);
+        event.snapshot_examples = unpack_f64(&unpacker);
+        unpack_text(&unpacker, event.part, sizeof event.part);
+        event.summed = unpack_u32(&unpacker) != 0;
+    }
     event.format = unpacker.format;
     event.keyed &= !BUG(forget_key);
     event.seq = BUG(forget_seq) ? 0 : event.seq;
     event.lr = BUG(lose_override) ? (double)NAN : event.lr;
-    if (unpacker.failed || !known || event.wire >= DTYPE_COUNT || event.kind < EVENT_GRADIENT ||
-        event.kind > EVENT_QUARANTINE)
+    if (unpacker.failed || !known || event.wire >= DTYPE_COUNT || event.form >= FORM_COUNT ||
+        event.kind < EVENT_GRADIENT || event.kind > EVENT_KIND_LAST)
         return damaged(fault, "event");
     *out = event;
     return STATUS_OK;
@@ -226,6 +259,7 @@ void checkpoint_head_pack(struct packer *packer, const struct checkpoint_head *h
     pack_fixed(packer, head->state_hash.bytes, sizeof head->state_hash.bytes);
     pack_f64(packer, head->norm_average);
     pack_u64(packer, head->norm_count);
+    snapshot_pack(packer, &head->snapshot);
 }
 
 enum status checkpoint_head_unpack(struct span bytes, struct checkpoint_head *out,
@@ -265,8 +299,15 @@ enum status checkpoint_head_unpack(struct span bytes, struct checkpoint_head *ou
         head.norm_average = unpack_f64(&unpacker);
         head.norm_count = unpack_u64(&unpacker);
     }
+    bool unpacked = snapshot_unpack(&unpacker, &head.snapshot);
+    if (!unpacked && !unpacker.failed) {
+        free(head.cursor);
+        ledger_close(ledger);
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    }
     if (unpacker.failed || !isfinite(head.norm_average) || head.norm_average < 0) {
         free(head.cursor);
+        snapshot_drop(&head.snapshot);
         ledger_close(ledger);
         return damaged(fault, "checkpoint");
     }

@@ -6,7 +6,9 @@
 #include "service/core/status.h"
 #include "service/session/engine.h"
 #include "service/session/ledger.h"
+#include "service/session/snapshot.h"
 #include "service/session/spec.h"
+#include "service/tensor/gradient.h"
 #include "service/tensor/layout.h"
 
 enum event_kind {
@@ -17,7 +19,14 @@ enum event_kind {
     EVENT_SPEC = 4,     /* body: the new configuration; makes no step */
     EVENT_RECEIPTS = 5, /* body: lines of the ledger of steps (receipts.h) up to this step */
     EVENT_REWIND = 6,   /* back to this step; a checkpoint of it follows in the same transaction */
-    EVENT_QUARANTINE = 7, /* body: a gradient that was refused, in its wire dtype */
+    EVENT_QUARANTINE = 7,      /* body: a gradient that was refused, in its wire dtype */
+    EVENT_CONTRIBUTION = 8,    /* body: a gradient; it joins the open round and makes no step. The
+                                 EVENT_GRADIENT (or EVENT_SKIP) after it closes the round */
+    EVENT_DISMISS = 9,         /* the worker of this name is forgotten */
+    EVENT_SNAPSHOT = 10,       /* the weights of this step are frozen as w~; no body */
+    EVENT_SHARD = 11,          /* body: a shard's gradient at w~, in its form */
+    EVENT_SNAPSHOT_CLOSE = 12, /* what came of the snapshot is all of it */
+    EVENT_KIND_LAST = EVENT_SNAPSHOT_CLOSE,
 };
 
 /* Numbers of a gradient that were not finite, by tensor, as far as there is room. */
@@ -51,6 +60,19 @@ struct event {
     struct nonfinite_counts nonfinite; /* before they were replaced */
     uint64_t told_step; /* the newest step whose state_hash was told by then; 0: none */
     struct digest told;
+    /* of rounds and workers */
+    enum gradient_form form; /* of the body */
+    uint64_t size;           /* bytes of the gradient in the body; 0: none (a round that is closed
+                                without a contribution). Format 3: count * dtype size */
+    bool delta;              /* the body is w_client - w_fetched: a gradient times -1 */
+    uint64_t clock;          /* the worker's contributions up to and with this one; 0: no worker */
+    /* of snapshots */
+    uint64_t snapshot;           /* its number; of a step: the one it was corrected by; 0: none.
+                                    EVENT_SPEC: the newest number given by then */
+    uint64_t snapshot_workers;   /* EVENT_SNAPSHOT: how many are announced; 0: not said */
+    double snapshot_examples;    /* likewise; NaN: not said */
+    char part[WORKER_BYTES + 1]; /* EVENT_SHARD: "" : none */
+    bool summed;                 /* EVENT_SHARD: the gradient is a sum over its examples */
 };
 
 /* Whether the event leads to a revision of its own. */
@@ -63,6 +85,10 @@ static inline bool event_steps(uint32_t kind)
 struct event event_make(enum event_kind kind, uint64_t step);
 
 void event_pack(struct packer *packer, const struct event *event);
+
+/* The gradient in an event's body. */
+struct wire_gradient event_gradient(const struct layout *layout, const struct event *event,
+                                    struct buffer *body, size_t body_offset);
 /* The cursor points into the record. STORAGE_FAILED when it cannot be read. */
 enum status event_unpack(struct span record, struct event *out, struct fault *fault);
 
@@ -94,6 +120,7 @@ struct checkpoint_head {
     struct digest state_hash;
     double norm_average; /* of the gradients, over so many */
     uint64_t norm_count;
+    struct snapshot snapshot; /* without its vectors; its parts are the head's own when read */
 };
 
 void checkpoint_head_pack(struct packer *packer, const struct checkpoint_head *head,

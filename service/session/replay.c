@@ -1,180 +1,16 @@
 /* Bringing a state back: a checkpoint, then every event after it, through the same event_apply as
  * live steps. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "service/core/contract.h"
 #include "service/core/log.h"
 #include "service/core/point.h"
+#include "service/session/event.h"
+#include "service/session/replay.h"
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
 #include "storage/store.h"
-
-/* Reads a checkpoint's stream in order. */
-struct stream {
-    struct store *store;
-    const struct checkpoint_place *place;
-    uint32_t chunk;      /* the next to read */
-    unsigned char *data; /* STORE_CHUNK_BYTES */
-    size_t used, size;
-};
-
-static enum status stream_read(struct stream *stream, void *out, size_t size, struct fault *fault)
-{
-    unsigned char *to = out;
-    enum status status;
-
-    while (size > 0) {
-        if (stream->used == stream->size) {
-            if (stream->chunk == stream->place->chunks)
-                return fault_set(fault, STATUS_STORAGE_FAILED, "", "a checkpoint is too short");
-            stream->used = 0;
-            status = stream->store->backend->checkpoint_read(stream->store, stream->place->id,
-                                                             stream->chunk++, stream->data,
-                                                             &stream->size, fault);
-            if (status == STATUS_INTERNAL) /* memory is out: nothing is wrong with what is stored */
-                return status;
-            if (status != STATUS_OK)
-                return fault_set(fault, STATUS_STORAGE_FAILED, "", "checkpoint %llu: %.300s",
-                                 (unsigned long long)stream->place->id, fault->detail);
-        }
-        size_t piece = stream->size - stream->used;
-        if (piece > size)
-            piece = size;
-        memcpy(to, stream->data + stream->used, piece);
-        stream->used += piece;
-        to += piece;
-        size -= piece;
-    }
-    return STATUS_OK;
-}
-
-static enum status read_head(struct stream *stream, struct checkpoint_head *head,
-                             struct ledger *ledger, struct fault *fault)
-{
-    unsigned char prefix[8];
-    unsigned char *bytes = NULL;
-    enum status status = stream_read(stream, prefix, sizeof prefix, fault);
-
-    if (status != STATUS_OK)
-        return status;
-    struct unpacker unpacker = {.data = prefix, .size = sizeof prefix};
-    uint64_t size = unpack_u64(&unpacker);
-    if (size > stream->place->bytes)
-        return fault_set(fault, STATUS_STORAGE_FAILED, "", "a checkpoint's head is damaged");
-    if ((bytes = malloc(size)) == NULL)
-        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    if ((status = stream_read(stream, bytes, size, fault)) == STATUS_OK)
-        status = checkpoint_head_unpack(span_of(bytes, size), head, ledger, fault);
-    free(bytes);
-    return status;
-}
-
-static enum status misfit(struct fault *fault)
-{
-    return fault_set(fault, STATUS_STORAGE_FAILED, "",
-                     "a stored configuration is not one of this session");
-}
-
-static enum status load_checkpoint(struct session *session, struct stream *stream,
-                                   struct replay *replay, struct fault *fault)
-{
-    struct checkpoint_head head;
-    struct ledger ledger = {.keys = NULL};
-    struct vector vectors[VECTORS_MAX];
-    enum status status = read_head(stream, &head, &ledger, fault);
-
-    if (status != STATUS_OK)
-        return status;
-    replay->loaded.spec = head.spec;
-    replay->hashed = head.hashed;
-    replay->state_hash = head.state_hash;
-    if (!session_fits(session, &head.spec)) {
-        free(head.cursor);
-        ledger_close(&ledger);
-        return misfit(fault);
-    }
-    status = state_of_head(session->plan, &head, &ledger, &replay->loaded.state, fault);
-    size_t count = status != STATUS_OK
-                       ? 0
-                       : state_vectors(replay->loaded.state, session->plan, head.slots, vectors);
-    for (size_t i = 0; i < count && status == STATUS_OK; i++)
-        status = stream_read(stream, vectors[i].data->data, vectors[i].size, fault);
-    return status;
-}
-
-/* A row of the journal that must be there. */
-static enum status read_row(struct session *session, uint64_t lsn,
-                            unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
-                            struct store_event *row, struct fault *fault)
-{
-    struct store *store = session->engine->store;
-    enum status status = store->backend->event_read(store, lsn, head, chunk_data, row, fault);
-
-    return status != STATUS_NOT_FOUND ? status
-                                      : fault_set(fault, STATUS_STORAGE_FAILED, "",
-                                                  "the journal lacks lsn %llu; descent verify says "
-                                                  "more",
-                                                  (unsigned long long)lsn);
-}
-
-enum { IN_PLACE_FROM = 128 * 1024 }; /* bytes; what is smaller is copied rather than given room */
-
-enum status session_read_event(struct session *session, const struct event_place *place,
-                               unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
-                               struct event *event, struct buffer **body, struct fault *fault)
-{
-    size_t used = 0;
-    enum status status = STATUS_OK;
-    /* A large body is read to where it belongs: there is room for every chunk in full. */
-    bool in_place = place->chunks > 1 || place->bytes >= IN_PLACE_FROM;
-
-    *body = NULL;
-    if (in_place && (*body = buffer_new((size_t)place->chunks * STORE_CHUNK_BYTES)) == NULL)
-        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    for (uint32_t chunk = 0; chunk < place->chunks && status == STATUS_OK; chunk++) {
-        unsigned char other_head[STORE_HEAD_BYTES];
-        unsigned char *to = in_place ? (*body)->data + used : chunk_data;
-        struct store_event row;
-        status =
-            read_row(session, place->lsn + chunk, chunk == 0 ? head : other_head, to, &row, fault);
-        if (status == STATUS_OK &&
-            (row.session != session->key || row.chunk != chunk || row.chunks != place->chunks))
-            status =
-                fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",
-                          (unsigned long long)(place->lsn + chunk));
-        if (status == STATUS_OK && chunk == 0)
-            status = event_unpack(row.head, event, fault);
-        if (status != STATUS_OK)
-            break;
-        if (!in_place && (*body = buffer_new(row.body.size)) == NULL)
-            status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-        else if (!in_place && row.body.size > 0)
-            memcpy((*body)->data, row.body.data, row.body.size);
-        used += row.body.size;
-    }
-    if (status == STATUS_OK) {
-        buffer_shrink(*body, used);
-    } else {
-        buffer_release(*body);
-        *body = NULL;
-    }
-    return status;
-}
-
-enum status session_read_head(struct session *session, const struct event_place *place,
-                              unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
-                              struct event *event, struct fault *fault)
-{
-    struct store_event row;
-    enum status status = read_row(session, place->lsn, head, chunk_data, &row, fault);
-
-    if (status == STATUS_OK && (row.session != session->key || row.chunk != 0))
-        status = fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",
-                           (unsigned long long)place->lsn);
-    return status == STATUS_OK ? event_unpack(row.head, event, fault) : status;
-}
 
 static enum status replay_spec(struct replay *replay, const struct buffer *body,
                                struct fault *fault)
@@ -187,11 +23,13 @@ static enum status replay_spec(struct replay *replay, const struct buffer *body,
     enum status status = spec_unpack(&unpacker, spec, fault);
 
     if (status == STATUS_OK && !session_fits(session, spec))
-        status = misfit(fault);
+        status = replay_misfit(fault);
     if (status == STATUS_OK)
         status = state_lacks(state, session->plan, spec, &added, fault);
-    if (status == STATUS_OK)
+    if (status == STATUS_OK) {
         state_fit(state, session->plan, spec, &added);
+        snapshot_fit(&state->snapshot, spec);
+    }
     return status;
 }
 
@@ -212,13 +50,96 @@ static enum status check_event(const struct replay *replay, const struct event *
     unsigned long long step = event->step;
 
     if (!event_norm_holds(event, measured->grad_norm))
-        return fault_set(fault, STATUS_HISTORY_MISMATCH, "",
-                         "session %s: the gradient of step %llu in the journal is not the one that "
-                         "was accepted: its norm is another; restore the folder from a backup",
-                         replay->session->id, step);
+        return fault_set(
+            fault, STATUS_HISTORY_MISMATCH, "",
+            "session %s: a gradient of the journal, at step %llu, is not the one that was "
+            "accepted: its norm is another; restore the folder from a backup",
+            replay->session->id, step);
     if (event->told_step > 0 && told->step == event->told_step &&
         memcmp(&told->hash, &event->told, sizeof event->told) != 0)
         return mismatch(replay, event->told_step, fault);
+    return STATUS_OK;
+}
+
+static enum status no_memory(struct fault *fault)
+{
+    return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+}
+
+/* Measures the gradient of an event again, and holds it against what the event says. */
+static enum status check_gradient(struct replay *replay, const struct event *event,
+                                  struct buffer *body, struct fault *fault)
+{
+    struct session *session = replay->session;
+    struct event measured = *event;
+    enum status status = event_check_body(session->plan, event, body, fault);
+
+    if (status != STATUS_OK)
+        return status;
+    if (event->kind != EVENT_WEIGHTS && event->form != FORM_NONE) {
+        struct wire_gradient gradient = event_gradient(session->layout, event, body, 0);
+        event_measure(&replay->loaded.spec, session->plan, &gradient, &measured, replay->notes);
+    }
+    return check_event(replay, event, &measured, fault);
+}
+
+static enum status copy_cursor(const struct event *event, char **out, struct fault *fault)
+{
+    *out = event->cursor == NULL ? NULL : strndup(event->cursor, event->cursor_size);
+    return event->cursor == NULL || *out != NULL ? STATUS_OK : no_memory(fault);
+}
+
+static enum status misplaced(const struct replay *replay, const struct event *event,
+                             struct fault *fault)
+{
+    return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                     "the journal does not fit the state: step %llu follows step %llu",
+                     (unsigned long long)event->step,
+                     (unsigned long long)replay->loaded.state->current->step);
+}
+
+/* A member of the round that was open at the checkpoint, which knows all else of it. */
+static enum status replay_member(struct replay *replay, const struct event *event,
+                                 struct buffer *body, struct fault *fault)
+{
+    struct session *session = replay->session;
+    struct contribution *contribution;
+    enum status status = event_check_body(session->plan, event, body, fault);
+
+    if (status != STATUS_OK || BUG(forget_contribution))
+        return status;
+    if ((contribution = contribution_new(session->layout, event, body, 0)) == NULL)
+        return no_memory(fault);
+    round_add(&replay->loaded.state->round, contribution, event->created_us);
+    return STATUS_OK;
+}
+
+static enum status replay_contribution(struct replay *replay, const struct event *event,
+                                       struct buffer *body, struct fault *fault)
+{
+    struct session *session = replay->session;
+    struct state *state = replay->loaded.state;
+    struct contribution *contribution = NULL;
+    struct receipt receipt;
+    char *cursor = NULL;
+    enum status status;
+
+    if (event->step != state->current->step)
+        return misplaced(replay, event, fault);
+    if ((status = check_gradient(replay, event, body, fault)) != STATUS_OK ||
+        (status = copy_cursor(event, &cursor, fault)) != STATUS_OK)
+        return status;
+    if (BUG(forget_contribution)) {
+        free(cursor);
+        return STATUS_OK;
+    }
+    contribution = contribution_new(session->layout, event, body, 0);
+    if (contribution == NULL || !state_reserve(state, 1, state->round.count + 1)) {
+        contribution_free(contribution);
+        free(cursor);
+        return no_memory(fault);
+    }
+    state_contribute(state, &replay->loaded.spec, event, contribution, cursor, &receipt);
     return STATUS_OK;
 }
 
@@ -227,47 +148,35 @@ static enum status replay_step(struct replay *replay, const struct event *event,
 {
     struct session *session = replay->session;
     struct state *state = replay->loaded.state;
+    const struct spec *spec = &replay->loaded.spec;
     size_t count = session->layout->count;
     bool applies = event->kind == EVENT_GRADIENT;
-    struct revision *next;
+    struct gathering *gathering = NULL;
+    struct revision *next = NULL;
     struct step_line line;
-    struct event measured = *event;
-    enum status status;
     char *cursor = NULL;
+    enum status status;
 
-    if (event->step != state->current->step + 1 ||
-        body->size < event_body_size(session->plan, count, event) || !event_base_kept(state, event))
-        return fault_set(fault, STATUS_STORAGE_FAILED, "",
-                         "the journal does not fit the state: step %llu follows step %llu",
-                         (unsigned long long)event->step, (unsigned long long)state->current->step);
-    next =
-        revision_new(applies ? count * dtype_size(session->dtype) : 0, replay->loaded.spec.ema.on);
-    if (event->cursor != NULL)
-        cursor = strndup(event->cursor, event->cursor_size);
-    if (next == NULL || (event->cursor != NULL && cursor == NULL) || !state_reserve(state, 1)) {
-        revision_release(next);
-        free(cursor);
-        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    }
-    if (applies) {
-        struct wire_gradient gradient = {body->data, event->wire, count};
-        event_measure(&replay->loaded.spec, session->plan, &gradient, &measured, replay->notes);
-    }
-    status = check_event(replay, event, &measured, fault);
-    if (status != STATUS_OK) {
-        revision_release(next);
-        free(cursor);
+    if (event->step != state->current->step + 1 || !event_base_kept(state, event))
+        return misplaced(replay, event, fault);
+    if ((status = check_gradient(replay, event, body, fault)) != STATUS_OK ||
+        (status = copy_cursor(event, &cursor, fault)) != STATUS_OK)
         return status;
+    next = revision_new(applies ? count * dtype_size(session->dtype) : 0, spec->ema.on);
+    if (next == NULL || !state_reserve(state, 1, state->round.count + 1) ||
+        !event_gathering(state, session->plan, spec, event, 0, &gathering)) {
+        revision_release(next);
+        free(cursor);
+        return no_memory(fault);
     }
     notes_of_nonfinite(&event->nonfinite, session->layout, replay->notes);
-    if (BUG(replay_twice))
-        event_apply(state, session->plan, &replay->loaded.spec, event, body, 0, replay->notes, next,
+    for (int times = BUG(replay_twice) ? 2 : 1; times > 0; times--)
+        event_apply(state, session->plan, spec, event, gathering, body, 0, replay->notes, next,
                     &line);
-    event_apply(state, session->plan, &replay->loaded.spec, event, body, 0, replay->notes, next,
-                &line);
     if (BUG(wrong_hash) && next->weights != NULL)
         next->weights->data[0] ^= 1;
     state_publish(state, event, next, &line, cursor);
+    gathering_free(gathering);
     return STATUS_OK;
 }
 
@@ -310,17 +219,28 @@ enum status session_replay_event(struct replay *replay, const struct event_place
 
     if (place->kind == EVENT_QUARANTINE || place->kind == EVENT_REWIND)
         return STATUS_OK; /* the first changes nothing; a checkpoint follows the second at once */
+    bool known = place->lsn <= replay->sealed;
+    if (known && place->kind != EVENT_CONTRIBUTION)
+        return STATUS_OK;
     status = session_read_event(replay->session, place, head, replay->chunk, &event, &body, fault);
     if (status == STATUS_OK && event.kind != place->kind)
         status = fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",
                            (unsigned long long)place->lsn);
     if (status != STATUS_OK)
         goto done;
-    replay->loaded.replayed++;
-    replay->loaded.bytes += place->bytes;
+    replay->loaded.replayed += !known;
+    replay->loaded.bytes += known ? 0 : place->bytes;
     if (event.kind == EVENT_SPEC)
         status = BUG(forget_spec) ? STATUS_OK : replay_spec(replay, body, fault);
-    else if (event.kind != EVENT_RECEIPTS)
+    else if (event.kind == EVENT_CONTRIBUTION && known)
+        status = replay_member(replay, &event, body, fault);
+    else if (event.kind == EVENT_CONTRIBUTION)
+        status = replay_contribution(replay, &event, body, fault);
+    else if (event.kind == EVENT_DISMISS)
+        ledger_remove_worker(&replay->loaded.state->ledger, event.worker);
+    else if (snapshot_is_event(event.kind))
+        status = snapshot_replay(replay->loaded.state, replay->session->plan, &event, body, fault);
+    else if (event_steps(event.kind))
         status = replay_step(replay, &event, body, fault);
     else if (replay->receipts != NULL)
         status = replay->receipts(replay->context, body, fault);
@@ -334,15 +254,14 @@ done:
 enum status session_replay_start(struct session *session, const struct checkpoint_place *place,
                                  struct replay *out, struct fault *fault)
 {
-    struct stream stream = {.store = session->engine->store, .place = place};
     enum status status;
 
-    *out = (struct replay){.session = session};
-    out->chunk = stream.data = malloc(STORE_CHUNK_BYTES);
+    *out = (struct replay){.session = session, .sealed = place->lsn};
+    out->chunk = malloc(STORE_CHUNK_BYTES);
     if (out->chunk == NULL || !notes_new(session->layout, &out->notes))
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     else
-        status = load_checkpoint(session, &stream, out, fault);
+        status = checkpoint_read(out, place, fault);
     POINT(after_checkpoint_read);
     if (status != STATUS_OK || !out->hashed)
         return status;
@@ -383,12 +302,12 @@ static enum status list_reading(struct session *session, uint64_t until, struct 
         return fault_set(fault, STATUS_STORAGE_FAILED, "", "no checkpoint is stored");
     out->checkpoint = *place;
     for (const struct event_place *event = session->events; event != NULL; event = event->next)
-        capacity += event->lsn > place->lsn;
+        capacity += event->lsn > place->from;
     out->count = 0;
     if ((out->events = malloc((capacity + 1) * sizeof *out->events)) == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     for (const struct event_place *event = session->events; event != NULL; event = event->next) {
-        if (event->lsn <= place->lsn)
+        if (event->lsn <= place->from)
             continue;
         if (event->lsn <= until) {
             lineage = event->lineage;

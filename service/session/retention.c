@@ -6,6 +6,7 @@
 
 #include "service/core/log.h"
 #include "service/core/point.h"
+#include "service/session/checkpoint.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
@@ -232,7 +233,7 @@ static struct checkpoint_place *anchor_of(const struct session *session, uint64_
 
     for (struct checkpoint_place *older = anchor; older != NULL; older = older->next) {
         bytes += older == session->checkpoints ? 0 : older->bytes;
-        if (older->lsn + 1 < cut || bytes > session->engine->options.history_bytes_max)
+        if (older->from + 1 < cut || bytes > session->engine->options.history_bytes_max)
             break;
         anchor = older;
         if (older->lsn < promised)
@@ -333,7 +334,7 @@ static struct checkpoint_place *shorten(struct session *session, uint64_t cut,
         struct checkpoint_place *anchor = anchor_of(session, cut);
         dropped = anchor->next;
         anchor->next = NULL;
-        forget_events(session, BUG(trim_too_much) ? UINT64_MAX : anchor->lsn, cut, dropping);
+        forget_events(session, BUG(trim_too_much) ? UINT64_MAX : anchor->from, cut, dropping);
     }
     pthread_mutex_unlock(&session->mutex);
     return dropped;

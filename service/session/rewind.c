@@ -6,6 +6,9 @@
 
 #include "service/core/contract.h"
 #include "service/core/point.h"
+#include "service/session/checkpoint.h"
+#include "service/session/past.h"
+#include "service/session/replay.h"
 #include "service/session/session.h"
 
 /* What describes the session rather than the step stays as it is. */
@@ -21,21 +24,22 @@ static void keep_settings(struct spec *spec, const struct spec *now)
 
 /* The new state in place of the old one, which is freed, but for the memory of exactly once:
  * what was applied under a key is not applied again, though it was left behind. Mutex held. */
-static void put_state(struct session *session, struct loaded *loaded)
+static void put_state(struct session *session, struct loaded *loaded, struct ledger *take_ledger)
 {
     const struct revision *current = loaded->state->current;
 
-    struct ledger ledger = session->state->ledger;
-
-    session->state->ledger = loaded->state->ledger;
-    loaded->state->ledger = ledger;
+    ledger_close(&loaded->state->ledger);
+    loaded->state->ledger = *take_ledger;
+    *take_ledger = (struct ledger){.keys = NULL};
     state_free(session->state);
+    round_clear(&loaded->state->round); /* of the current revision: left behind as well */
     session->state = loaded->state;
     loaded->state = NULL;
     session->spec = loaded->spec;
     session->spec_version++;
     session->lineage = current->lineage;
     session->step = session->admitted_step = session->durable_step = current->step;
+    session_tell(session, false, NULL);
 }
 
 /* With the turn held. */
@@ -44,30 +48,42 @@ static enum status go_back(struct session *session, struct loaded *loaded, uint6
 {
     uint64_t lineage = session->lineage + !BUG(rewind_keeps_lineage);
     struct event event = event_make(EVENT_REWIND, step);
+    struct ledger ledger;
     struct checkpoint what = {.state = loaded->state,
                               .spec = &loaded->spec,
                               .lineage = lineage,
-                              .ledger = &session->state->ledger,
+                              .ledger = &ledger,
                               .record = !BUG(rewind_forgets_record)};
     enum status status;
 
+    if (!ledger_copy(&session->state->ledger, &ledger))
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    round_disown(&session->state->round, &ledger);
     event.lineage = lineage;
     event.origin = loaded->state->current->lineage;
     loaded->state->current->lineage = lineage;
+    loaded->state->snapshot.last = session->state->snapshot.last;
     keep_settings(&loaded->spec, &session->spec);
-    status = journal_entry_new(session, &event, NULL, 0, 0, &what.before, fault);
-    if (status != STATUS_OK)
+    if ((status = spec_check(&loaded->spec, fault)) != STATUS_OK) {
+        ledger_close(&ledger);
         return status;
+    }
+    status = journal_entry_new(session, &event, NULL, 0, 0, &what.before, fault);
+    if (status != STATUS_OK) {
+        ledger_close(&ledger);
+        return status;
+    }
     POINT(before_rewind);
     status = session_checkpoint(session, &what, fault);
     POINT(after_rewind);
     *failed = status != STATUS_OK;
     if (status == STATUS_OK) {
         pthread_mutex_lock(&session->mutex);
-        put_state(session, loaded);
+        put_state(session, loaded, &ledger);
         pthread_mutex_unlock(&session->mutex);
     }
     journal_entry_free(what.before);
+    ledger_close(&ledger);
     return status;
 }
 

@@ -92,17 +92,15 @@ void sample_forget(struct sample *sample)
 static const float *take(const struct tensor *tensor, const struct wire_gradient *gradient,
                          float scratch[SAMPLE_TENSOR])
 {
-    size_t size = dtype_size(gradient->wire);
-    const unsigned char *from = (const unsigned char *)gradient->data + tensor->offset * size;
-
-    if (tensor->count > SAMPLE_TENSOR)
-        for (size_t run = 0; run < RUNS; run++)
-            dtype_convert(DTYPE_F32, scratch + run * SAMPLE_RUN, gradient->wire,
-                          from + run_start(tensor->count, run) * size, SAMPLE_RUN);
-    else if (gradient->wire != DTYPE_F32)
-        dtype_convert(DTYPE_F32, scratch, gradient->wire, from, tensor->count);
-    else
-        return (const float *)(const void *)from;
+    if (tensor->count <= SAMPLE_TENSOR)
+        return gradient_block_f32(gradient, tensor->offset, tensor->count, scratch);
+    for (size_t run = 0; run < RUNS; run++) {
+        float *to = scratch + run * SAMPLE_RUN;
+        const float *from = gradient_block_f32(
+            gradient, tensor->offset + run_start(tensor->count, run), SAMPLE_RUN, to);
+        if (from != to)
+            memcpy(to, from, SAMPLE_RUN * sizeof *to);
+    }
     return scratch;
 }
 

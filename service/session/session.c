@@ -1,5 +1,6 @@
 /* A session's life: references, residence, turns, views. */
 #include "service/session/session.h"
+#include "service/session/replay.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@ struct session *session_new(struct engine *engine, int64_t key, const char *id,
                             const struct session_record *record, struct plan *plan)
 {
     struct session *session = calloc(1, sizeof *session);
+    pthread_condattr_t monotonic;
 
     if (session == NULL)
         return NULL;
@@ -41,6 +43,10 @@ struct session *session_new(struct engine *engine, int64_t key, const char *id,
     session->used_us = clock_monotonic_us();
     pthread_mutex_init(&session->mutex, NULL);
     pthread_cond_init(&session->turn, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&session->news, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     return session;
 }
 
@@ -69,6 +75,7 @@ void session_release(struct session *session)
     }
     pthread_mutex_destroy(&session->mutex);
     pthread_cond_destroy(&session->turn);
+    pthread_cond_destroy(&session->news);
     free(session);
 }
 
@@ -124,6 +131,7 @@ enum status session_pin(struct session *session, struct fault *fault)
             session->lineage = current->lineage;
             session->dirty = loaded.replayed;
             session->journal_since = loaded.bytes;
+            session_watch_round(session, 0);
         }
         pthread_cond_broadcast(&session->turn);
     }
@@ -213,6 +221,7 @@ void session_end_turn(struct session *session, bool exclusive, bool failed)
         session->exclusive = false;
     if (session->turns == session->tickets) {
         session->admitted_step = session->step;
+        session->closings = session->closed;
         if (session->failed) {
             session->failed = false;
             commit_order_mend(session->engine->committer, &session->order);
@@ -242,12 +251,17 @@ enum status session_view(struct session *session, bool brief, struct session_vie
     out->parent_moment = session->parent_moment;
     out->has_cursor = false;
     out->last = (struct receipt){.kind = RECEIPT_NONE};
+    out->round_received = 0;
+    out->snapshot = brief ? 0 : session->state->snapshot.number;
+    out->snapshot_ready = !brief && session->state->snapshot.ready;
     if (!brief) {
         const char *cursor = session->state->cursor;
         out->last = session->state->last;
         out->has_cursor = cursor != NULL;
         if (cursor != NULL)
             memcpy(out->cursor, cursor, strlen(cursor) + 1);
+        if (session->closings == session->closed)
+            out->round_received = session->state->round.count;
     }
     pthread_mutex_unlock(&session->mutex);
     if (!brief)

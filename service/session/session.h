@@ -22,7 +22,9 @@
 #include "service/session/plan.h"
 #include "service/session/receipts.h"
 #include "service/session/record.h"
+#include "service/session/round.h"
 #include "service/session/sample.h"
+#include "service/session/snapshot.h"
 #include "storage/store.h"
 
 /* A hash that a receipt told. The event of a later step carries it into the journal, so that
@@ -54,6 +56,9 @@ struct state {
     struct receipts receipts;   /* the ledger of steps since the newest checkpoint */
     size_t note_count;          /* of each of its lines: tensors, or 0 when there are too many */
     struct sample *sample;      /* of the last gradient; NULL: without notes */
+    struct round round;         /* that is open */
+    struct buffer *mean;        /* room for that of a round; NULL: none was needed yet */
+    struct snapshot snapshot;   /* the newest */
 };
 
 struct event_place {
@@ -70,6 +75,7 @@ struct event_place {
 struct checkpoint_place {
     struct checkpoint_place *next;
     uint64_t id, lsn, step, lineage;
+    uint64_t from; /* replay begins after this: lsn, or where the round that was open began */
     uint32_t chunks;
     uint64_t bytes;
 };
@@ -79,8 +85,20 @@ struct flight {
     struct flight *next;
     bool keyed;
     struct digest key;
-    const char *worker; /* NULL: none */
+    const char *worker; /* NULL: none with a seq */
     uint64_t seq;
+    const char *name; /* of the worker, with a seq or without; NULL: none */
+    uint64_t round;   /* session->closings when it was admitted */
+    bool waits;       /* a contribution to a round that it does not close */
+};
+
+/* Somebody who waits for the open round to close; on its thread's stack. */
+struct waiter {
+    struct waiter *next;
+    uint64_t lineage;
+    bool done;
+    struct receipt receipt;
+    struct revision *revision; /* retained */
 };
 
 struct session {
@@ -109,6 +127,15 @@ struct session {
     bool failed; /* a commit failed: nothing is admitted until those in flight are gone */
     bool deleted;
     struct flight *flights;
+    bool overdue;      /* when it was opened its round had all that it needs, or a deadline */
+    uint64_t closings; /* rounds that admitted events close */
+    uint64_t closed;   /* of them: closed */
+    struct waiter *waiters;
+    unsigned watchers;   /* threads in session_await_step */
+    pthread_cond_t news; /* on the monotonic clock: for waiters and watchers */
+    bool timed;          /* on the engine's list of rounds with a deadline; under its mutex */
+    uint64_t due_us;     /* monotonic; likewise */
+    struct session *next_timed;
     struct commit_order order;
     struct spec spec;      /* as of the last turn */
     uint64_t spec_version; /* counts its changes */
@@ -139,6 +166,12 @@ struct engine {
     uint64_t journal_lsn;     /* atomic: its end */
     uint64_t oldest_lsn;      /* when it was opened: nothing is stored before it */
     pthread_mutex_t past;     /* one state of the past in memory at a time */
+    bool draining;            /* atomic: nobody waits any more */
+    pthread_t timekeeper;     /* closes rounds at their deadline: timekeeper.c */
+    pthread_mutex_t time_mutex;
+    pthread_cond_t time;
+    struct session *timed; /* retained */
+    bool time_up;          /* the engine ends; under time_mutex */
     pthread_t housekeeper;
     pthread_mutex_t wake_mutex;
     pthread_cond_t wake;
@@ -175,7 +208,33 @@ enum status session_admit_alone(struct session *session, uint64_t *ticket, struc
 void session_await_turn(struct session *session, uint64_t ticket);
 void session_end_turn(struct session *session, bool exclusive, bool failed);
 
-/* --- state.c, and event.c: what an event makes of a state --- */
+/* --- wait.c --- */
+
+/* Tells those who wait: of a step that was published (closes: and was that of the round), of a
+ * rewind or a deletion (receipt NULL). Mutex held. */
+void session_tell(struct session *session, bool closes, const struct receipt *receipt);
+
+/* --- timekeeper.c --- */
+
+/* The open round may be due: at that time (monotonic) it is closed if it then may be. Mutex of the
+ * session held. */
+void session_close_at(struct session *session, uint64_t due_us);
+
+/* The same when it has members and a deadline, or as many as it needs: not sooner than in least_us.
+ * Mutex held. */
+void session_watch_round(struct session *session, uint64_t least_us);
+
+enum status timekeeper_start(struct engine *engine, struct fault *fault);
+void timekeeper_stop(struct engine *engine);
+
+/* --- step.c --- */
+
+/* Closes the open round without another contribution, if its time is up. */
+enum status session_close_round(struct session *session, struct fault *fault);
+/* The same where the state is in memory and there is a round to close. The caller has entered. */
+enum status session_close_due(struct session *session, struct fault *fault);
+
+/* --- state.c --- */
 
 /* A revision with one reference and room for `bytes` of weights (0: none yet), and for as much of
  * their average. NULL when memory is out. */
@@ -224,56 +283,19 @@ void state_fit(struct state *state, const struct plan *plan, const struct spec *
 /* The scalars as they start. */
 void state_start(struct state *state, const struct optimizer *rule);
 
-/* The hyperparameters of one step: the configured ones with the event's overrides, lr not yet
- * scheduled. */
-void event_overrides(const struct spec *spec, const struct event *event, double hyper[HYPERS_MAX]);
+/* Room for the lines and keys of so many events more, with so many members in all: false when
+ * memory is out. */
+bool state_reserve(struct state *state, size_t events, size_t members);
 
-/* Measures the gradient of an event under a configuration: sets its grad_norm and clip_scale, and
- * of the notes (NULL: not wanted) what is of the gradient. */
-struct measure event_measure(const struct spec *spec, const struct plan *plan,
-                             const struct wire_gradient *gradient, struct event *event,
-                             struct tensor_note *notes);
+/* What the worker of a contribution is told that is one of `received` so far. */
+struct receipt state_waiting(const struct state *state, const struct spec *spec,
+                             const struct event *event, uint64_t received);
 
-/* Whether an event that was read has the norm that its gradient was accepted with. A norm is
- * rounded, and another version may sum in another order; that of another gradient differs by
- * more. */
-bool event_norm_holds(const struct event *event, double norm);
-
-/* Notes for a step of the layout, with nothing counted. *out is NULL for too many tensors; false
- * when memory is out. */
-bool notes_new(const struct layout *layout, struct tensor_note **out);
-
-/* Numbers that are not finite: out of notes into an event, for the journal, and back. */
-void nonfinite_of_notes(const struct tensor_note *notes, const struct layout *layout,
-                        struct nonfinite_counts *out);
-void notes_of_nonfinite(const struct nonfinite_counts *counts, const struct layout *layout,
-                        struct tensor_note *notes);
-
-/* Bytes of an event's body, and where in it the rule's proposal lies (after the gradient). */
-size_t event_body_size(const struct plan *plan, size_t count, const struct event *event);
-size_t event_proposal_offset(size_t count, const struct event *event);
-
-/* Whether the state still has the weights that the gradient was computed at, if the rule asks for
- * them. */
-bool event_base_kept(const struct state *state, const struct event *event);
-
-/* What the rule proposes for an EVENT_GRADIENT whose body this is, into the body after the
- * gradient. The state does not change. */
-void event_propose(struct state *state, const struct plan *plan, const struct spec *spec,
-                   const struct event *event, struct buffer *body);
-
-/* What an event makes of a state: a pure function of state, configuration, head and body, for live
- * steps and replay alike. It cannot fail: *next was made by revision_new with room for the weights
- * (EVENT_GRADIENT) or without (EVENT_SKIP shares the old ones, EVENT_WEIGHTS takes the body). Slots
- * and scalars change in place; nothing else of the state changes before state_publish. Only for
- * events that step. notes: NULL, or as event_measure left them; they become those of the line,
- * which is complete but for its stages. */
-void event_apply(struct state *state, const struct plan *plan, const struct spec *spec,
-                 const struct event *event, struct buffer *body, size_t body_offset,
-                 struct tensor_note *notes, struct revision *next, struct step_line *line);
-
-/* Room for the lines and keys of so many steps more: false when memory is out. */
-bool state_reserve(struct state *state, size_t steps);
+/* What an EVENT_CONTRIBUTION makes of a state: the open round has one member more. state_reserve
+ * has made room. take_cursor: malloc'ed or NULL. *out: what its worker is told. */
+void state_contribute(struct state *state, const struct spec *spec, const struct event *event,
+                      struct contribution *take_contribution, char *take_cursor,
+                      struct receipt *out);
 
 /* Makes the result current. state_reserve has made room. take_cursor: malloc'ed, NULL when the
  * event has none. */
@@ -282,10 +304,18 @@ void state_publish(struct state *state, const struct event *event, struct revisi
 
 /* --- vectors.c: a state as vectors, for checkpoints and images --- */
 
-enum { VECTORS_MAX = 2 + BASES_MAX + SLOTS_MAX };
+enum { VECTORS_MAX = 4 + BASES_MAX + SLOTS_MAX };
 
 struct vector {
-    enum { VECTOR_WEIGHTS, VECTOR_AVERAGE, VECTOR_BASE, VECTOR_SLOT } kind;
+    enum {
+        VECTOR_WEIGHTS,
+        VECTOR_AVERAGE,
+        VECTOR_BASE,
+        VECTOR_SLOT,
+        VECTOR_SNAPSHOT, /* its weights */
+        VECTOR_SUM,      /* its shards', in f64 */
+        VECTOR_MEAN      /* or, when it is ready, their mean */
+    } kind;
     size_t index; /* of the base (0: the newest) or slot */
     struct buffer *data;
     size_t size; /* bytes */
@@ -309,122 +339,11 @@ struct checkpoint_head state_head(const struct state *state, const struct spec *
 enum status state_of_head(const struct plan *plan, struct checkpoint_head *take_head,
                           struct ledger *take_ledger, struct state **out, struct fault *fault);
 
-/* --- checkpoint.c, replay.c, retention.c --- */
-
-struct journal_entry;
-
-/* What a checkpoint stores. */
-struct checkpoint {
-    struct state *state;          /* the session's own, or the one it is about to get */
-    const struct spec *spec;      /* of the state */
-    uint64_t lineage;             /* the newest, for the record */
-    const struct ledger *ledger;  /* of keys and workers; NULL: the state's */
-    bool record;                  /* the session's record is stored in the same transaction */
-    struct journal_entry *before; /* an event that goes before it, or NULL */
-};
-
-/* Saves a state. The caller holds the turn exclusively, not the mutex: every event admitted so
- * far is applied and stands in the commit queue before this, so the journal's position at the seal
- * is the state's. The ledger's lines since the last checkpoint of the session's present state are
- * written with it. */
-enum status session_checkpoint(struct session *session, const struct checkpoint *what,
-                               struct fault *fault);
-/* The session's own state. */
-enum status session_checkpoint_own(struct session *session, bool record, struct fault *fault);
-
-/* Takes an exclusive turn and saves the state, if it is time (or `always`, when anything changed).
- * The caller has entered. */
-enum status session_save(struct session *session, bool always, struct fault *fault);
-
-/* A state read from what is stored, apart from the session's own. */
-struct loaded {
-    struct state *state;
-    struct spec spec;
-    uint64_t replayed, bytes; /* events after the checkpoint */
-};
-
-/* Brings the state after the event that ends at lsn `until` (UINT64_MAX: the newest) back: the
- * newest checkpoint that is not later, then the events after it. Nothing that is stored may go
- * meanwhile: `loading` or `readers` is set. HISTORY_MISMATCH when it does not lead to a hash that
- * is stored. */
-enum status session_load(struct session *session, uint64_t until, struct loaded *out,
-                         struct fault *fault);
-
-/* The pieces of it, for verify.c. A run over what is stored: session_replay_start reads a
- * checkpoint, session_replay_event takes the next event (EVENT_RECEIPTS hands its body to
- * `receipts`, when not NULL). */
-struct replay {
-    struct session *session;
-    struct loaded loaded;
-    unsigned char *chunk; /* STORE_CHUNK_BYTES */
-    struct tensor_note *notes;
-    bool hashed;
-    struct digest state_hash; /* of the checkpoint that it started from */
-    enum status (*receipts)(void *context, const struct buffer *body, struct fault *fault);
-    void *context;
-};
-enum status session_replay_start(struct session *session, const struct checkpoint_place *place,
-                                 struct replay *out, struct fault *fault);
-enum status session_replay_event(struct replay *replay, const struct event_place *place,
-                                 struct fault *fault);
-void session_replay_end(struct replay *replay); /* frees all but what was taken out of it */
-
-/* One event: its head into the caller's memory (event->cursor points there), its body into a
- * buffer; NULL on failure. */
-enum status session_read_event(struct session *session, const struct event_place *place,
-                               unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
-                               struct event *event, struct buffer **body, struct fault *fault);
-
-/* The same without the body; chunk 0 is read. */
-enum status session_read_head(struct session *session, const struct event_place *place,
-                              unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
-                              struct event *event, struct fault *fault);
-
-/* Writes the session's record into the open transaction. */
-enum status session_put_record(struct session *session, const struct spec *spec, uint64_t lineage,
-                               struct store *store, struct fault *fault);
-
-/* --- history.c --- */
-
-/* Where a moment is in the journal. */
-struct position {
-    uint64_t lsn; /* of the last chunk of the event that led to it, or of a checkpoint of it */
-    struct moment moment;
-};
-
-/* Finds a moment, with the turn held exclusively, after what is not on disk yet has been brought
- * there. The current revision (query NULL, or its name) is at UINT64_MAX. Mutex held on entry and
- * exit. */
-enum status session_settle(struct session *session, const struct moment_query *query,
-                           struct position *out, struct fault *fault);
-
-/* The rewinds of a session, copied, so that many steps can be placed without its list. */
-struct rewinds {
-    struct event_place *places; /* malloc'ed */
-    size_t count;
-};
-
-/* INTERNAL when memory is out. Mutex held. */
-enum status rewinds_list(const struct session *session, struct rewinds *out, struct fault *fault);
-
-/* The lineage whose step it is on the line that leads to (lineage, step). */
-uint64_t rewinds_line(const struct rewinds *rewinds, uint64_t lineage, uint64_t step);
-
-/* The state at a moment (query NULL: now), read from what is stored, with the engine's `past` held
- * until session_leave_past. */
-enum status session_enter_past(struct session *session, const struct moment_query *query,
-                               struct loaded *out, struct fault *fault);
-void session_leave_past(struct session *session, struct loaded *loaded);
-
-/* Readers of what is stored. With the mutex held; SESSION_NOT_FOUND when deleted, for then it
- * goes. */
-enum status session_start_reading(struct session *session, struct fault *fault);
-void session_end_reading(struct session *session);
-
-/* Mutex held on entry and exit: waits until nobody reads what is stored, for it goes. */
-void session_await_readers(struct session *session);
-
 /* --- journal.c --- */
+
+/* Where the round begins that is open after an event, by where the one before it did; UINT64_MAX:
+ * none is open. */
+uint64_t event_round(const struct event_place *place, uint64_t round_lsn);
 
 /* An event on its way to the journal. */
 struct journal_entry {

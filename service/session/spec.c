@@ -8,9 +8,10 @@
 #include "service/core/contract.h"
 #include "service/kernel/real.h"
 
-/* What format 3 has more stands at the end. A configuration that uses nothing of it is written as
- * format 2: so the digest of a request to create a session stays what it was. */
-enum { SPEC_FORMAT_FIRST = 2, SPEC_FORMAT = 3, NAME_BYTES = 64 };
+/* What formats 3 and 4 have more stands at the end. A configuration that uses nothing of it is
+ * written in the format before: so the digest of a request to create a session stays what it
+ * was. */
+enum { SPEC_FORMAT_FIRST = 2, SPEC_FORMAT = 4, NAME_BYTES = 64 };
 
 void spec_init(struct spec *spec)
 {
@@ -25,6 +26,12 @@ void spec_init(struct spec *spec)
     spec->keep_steps = 1000;
     spec->ema.decay = 0.999;
     spec->ema.eps = 1e-6;
+    spec->aggregation.max_staleness = UINT64_MAX;
+    spec->aggregation.timeout_s = (double)NAN;
+    spec->aggregation.staleness = 3;
+    spec->aggregation.lease_s = 60;
+    spec->aggregation.accumulate = 1;
+    spec->svrg.coefficient = 1;
     schedule_set(&spec->schedule, schedule_find("constant"));
 }
 
@@ -83,6 +90,82 @@ double spec_average_divisor(const struct spec *spec, uint64_t updates)
     return spec->ema.debias ? 1 - (1 - spec->ema.eps) * power(spec->ema.decay, updates) : 1;
 }
 
+uint64_t spec_round_size(const struct spec *spec)
+{
+    return spec->aggregation.mode == AGGREGATION_SYNC ? spec->aggregation.workers
+                                                      : spec->aggregation.accumulate;
+}
+
+bool spec_gathers(const struct spec *spec)
+{
+    return spec_round_size(spec) > 1 || spec->aggregation.vote;
+}
+
+static enum status check_sync(const struct spec *spec, struct fault *fault)
+{
+    unsigned long long workers = spec->aggregation.workers, quorum = spec->aggregation.quorum;
+
+    if (workers == 0)
+        return fault_set(fault, STATUS_INVALID_FIELD, "/aggregation/workers",
+                         "in mode \"sync\" a step takes one gradient of each worker; say how many "
+                         "there are, for instance \"workers\": 4");
+    if (quorum > workers)
+        return fault_set(fault, STATUS_INVALID_FIELD, "/aggregation/quorum",
+                         "quorum is %llu of %llu workers; it must be at most as many", quorum,
+                         workers);
+    if (quorum > 0 && isnan(spec->aggregation.timeout_s))
+        return fault_set(fault, STATUS_INVALID_FIELD, "/aggregation/timeout_s",
+                         "quorum is %llu of %llu workers; say after how many seconds it is enough, "
+                         "for instance \"timeout_s\": 10, or 0 for at once",
+                         quorum, workers);
+    if (spec->aggregation.vote && spec->aggregation.reduction == REDUCTION_SUM)
+        return fault_set(fault, STATUS_INVALID_FIELD, "/aggregation/reduction",
+                         "a vote has no sum; leave out reduction, or vote");
+    return STATUS_OK;
+}
+
+enum status spec_check(const struct spec *spec, struct fault *fault)
+{
+    bool rounds = spec_round_size(spec) > 1;
+
+    if (spec->aggregation.mode == AGGREGATION_SYNC) {
+        enum status status = check_sync(spec, fault);
+        if (status != STATUS_OK)
+            return status;
+    }
+    if (spec->durability.mode != DURABILITY_CHECKPOINT || (!rounds && !spec->svrg.on))
+        return STATUS_OK;
+    return fault_set(fault, STATUS_INVALID_FIELD, rounds ? "/aggregation" : "/svrg",
+                     "durability \"checkpoint\" keeps no gradients, and %s; use \"step\" or "
+                     "\"interval\"",
+                     rounds ? "rounds of several are put together from those that were kept"
+                            : "a snapshot is put together from those that were kept");
+}
+
+/* Whether nothing of it was ever set. */
+static bool aggregation_plain(const struct spec *spec)
+{
+    struct spec plain;
+
+    spec_init(&plain);
+    return spec->aggregation.mode == plain.aggregation.mode &&
+           spec->aggregation.max_staleness == plain.aggregation.max_staleness &&
+           spec->aggregation.stale == plain.aggregation.stale && spec->aggregation.workers == 0 &&
+           spec->aggregation.quorum == 0 && isnan(spec->aggregation.timeout_s) &&
+           spec->aggregation.reduction == plain.aggregation.reduction && !spec->aggregation.vote &&
+           spec->aggregation.staleness == plain.aggregation.staleness &&
+           spec->aggregation.lease_s == plain.aggregation.lease_s &&
+           spec->aggregation.accumulate == plain.aggregation.accumulate;
+}
+
+/* The oldest format that can say it. */
+static uint32_t format_of(const struct spec *spec)
+{
+    if (!aggregation_plain(spec) || spec->svrg.on)
+        return 4;
+    return spec->hash_every > 0 || !isnan(spec->gradient.max_norm_ratio) ? 3 : SPEC_FORMAT_FIRST;
+}
+
 /* Hyperparameters go by name: a rule may get new ones, which then take their defaults in old
  * records. */
 static void pack_values(struct packer *packer, const char *name, const struct hyper *hypers,
@@ -112,9 +195,9 @@ static void pack_groups(struct packer *packer, const struct spec *spec)
 void spec_pack(struct packer *packer, const struct spec *spec)
 {
     const struct schedule_setting *schedule = &spec->schedule;
-    bool plain = spec->hash_every == 0 && isnan(spec->gradient.max_norm_ratio);
+    uint32_t format = format_of(spec);
 
-    pack_u32(packer, plain ? SPEC_FORMAT_FIRST : SPEC_FORMAT);
+    pack_u32(packer, format);
     pack_u32(packer, (uint32_t)spec->dtype);
     pack_values(packer, spec->rule->name, spec->rule->hypers, spec->rule->hyper_count, spec->hyper);
     pack_values(packer, schedule->schedule->name, schedule->schedule->hypers,
@@ -137,10 +220,26 @@ void spec_pack(struct packer *packer, const struct spec *spec)
     pack_u32(packer, (uint32_t)spec->label_count);
     pack_bytes(packer, spec->labels, spec->label_bytes);
     pack_groups(packer, spec);
-    if (plain)
+    if (format == SPEC_FORMAT_FIRST)
         return;
     pack_u64(packer, spec->hash_every);
     pack_f64(packer, spec->gradient.max_norm_ratio);
+    if (format == 3)
+        return;
+    pack_u32(packer, (uint32_t)spec->aggregation.mode);
+    pack_u64(packer, spec->aggregation.max_staleness);
+    pack_u32(packer, (uint32_t)spec->aggregation.stale);
+    pack_u64(packer, spec->aggregation.workers);
+    pack_u64(packer, spec->aggregation.quorum);
+    pack_f64(packer, spec->aggregation.timeout_s);
+    pack_u32(packer, (uint32_t)spec->aggregation.reduction);
+    pack_u32(packer, spec->aggregation.vote);
+    pack_u64(packer, spec->aggregation.staleness);
+    pack_f64(packer, spec->aggregation.lease_s);
+    pack_u64(packer, spec->aggregation.accumulate);
+    pack_u32(packer, spec->svrg.on);
+    pack_u64(packer, spec->svrg.update_freq);
+    pack_f64(packer, spec->svrg.coefficient);
 }
 
 static enum status damaged(struct fault *fault)
@@ -256,6 +355,38 @@ static enum status unpack_groups(struct unpacker *unpacker, struct spec *spec, s
     return holds_texts(spec->groups.patterns, bytes.size, patterns) ? STATUS_OK : damaged(fault);
 }
 
+#define STEPS_MAX (UINT64_C(1) << 53)
+
+static void unpack_aggregation(struct unpacker *unpacker, struct spec *spec)
+{
+    spec->aggregation.mode = (int)unpack_u32(unpacker);
+    spec->aggregation.max_staleness = unpack_u64(unpacker);
+    spec->aggregation.stale = (int)unpack_u32(unpacker);
+    spec->aggregation.workers = unpack_u64(unpacker);
+    spec->aggregation.quorum = unpack_u64(unpacker);
+    spec->aggregation.timeout_s = unpack_f64(unpacker);
+    spec->aggregation.reduction = (int)unpack_u32(unpacker);
+    spec->aggregation.vote = unpack_u32(unpacker) != 0;
+    spec->aggregation.staleness = unpack_u64(unpacker);
+    spec->aggregation.lease_s = unpack_f64(unpacker);
+    spec->aggregation.accumulate = unpack_u64(unpacker);
+    spec->svrg.on = unpack_u32(unpacker) != 0;
+    spec->svrg.update_freq = unpack_u64(unpacker);
+    spec->svrg.coefficient = unpack_f64(unpacker);
+    bool counts = spec_round_size(spec) > 0 && spec_round_size(spec) <= ROUND_MAX &&
+                  spec->aggregation.staleness <= STEPS_MAX &&
+                  (spec->aggregation.max_staleness <= STEPS_MAX ||
+                   spec->aggregation.max_staleness == UINT64_MAX) &&
+                  spec->svrg.update_freq <= STEPS_MAX;
+    bool seconds =
+        fits(spec->aggregation.lease_s, 0, 1e9) &&
+        (isnan(spec->aggregation.timeout_s) || fits(spec->aggregation.timeout_s, 0, 1e9));
+    unpacker->failed |= !counts || !seconds || (unsigned)spec->aggregation.mode > AGGREGATION_SSP ||
+                        (unsigned)spec->aggregation.stale > STALE_SCALE ||
+                        (unsigned)spec->aggregation.reduction > REDUCTION_SUM ||
+                        !fits(spec->svrg.coefficient, 0, 1e9);
+}
+
 enum status spec_unpack(struct unpacker *unpacker, struct spec *out, struct fault *fault)
 {
     struct spec spec;
@@ -301,6 +432,11 @@ enum status spec_unpack(struct unpacker *unpacker, struct spec *out, struct faul
         spec.hash_every = unpack_u64(unpacker);
         spec.gradient.max_norm_ratio = unpack_f64(unpacker);
         if (unpacker->failed || spec.gradient.max_norm_ratio <= 1)
+            return damaged(fault);
+    }
+    if (format >= 4) {
+        unpack_aggregation(unpacker, &spec);
+        if (unpacker->failed || spec_check(&spec, fault) != STATUS_OK)
             return damaged(fault);
     }
     *out = spec;

@@ -15,8 +15,14 @@
 
 enum nonfinite { NONFINITE_REJECT, NONFINITE_SKIP, NONFINITE_ZERO };
 enum durability { DURABILITY_STEP, DURABILITY_INTERVAL, DURABILITY_CHECKPOINT };
+enum aggregation { AGGREGATION_ASYNC, AGGREGATION_SYNC, AGGREGATION_SSP };
+enum stale { STALE_REJECT, STALE_SCALE };
+enum reduction { REDUCTION_MEAN, REDUCTION_SUM };
 
 enum { LABELS_MAX = 32, LABEL_BYTES_MAX = 2048, GROUPS_MAX = 32, PATTERN_BYTES_MAX = 2048 };
+
+/* Contributions of one round: all are in memory until it closes. */
+enum { ROUND_MAX = 4096 };
 
 /* What the average is divided by at step 0 must be more than 0 when rounded to either dtype. */
 #define EMA_EPS_MIN 1e-12
@@ -39,6 +45,24 @@ struct spec {
         double max_norm_ratio; /* to the moving average of norms; more is refused. NaN: none */
         int nonfinite;         /* enum nonfinite */
     } gradient;
+    struct {
+        int mode;               /* enum aggregation */
+        uint64_t max_staleness; /* async: steps; UINT64_MAX: any */
+        int stale;              /* async: enum stale, of what is older */
+        uint64_t workers;       /* sync: contributions of a round; > 0 in that mode */
+        uint64_t quorum;        /* sync: enough of them after timeout_s; 0: workers */
+        double timeout_s;       /* sync: from a round's first contribution; NaN: none */
+        int reduction;          /* enum reduction */
+        bool vote;              /* sync: the sign that most of them have */
+        uint64_t staleness;     /* ssp: how many rounds a worker may be ahead */
+        double lease_s;         /* a worker not heard of for so long holds up nobody */
+        uint64_t accumulate;    /* async, ssp: contributions of a step; > 0 */
+    } aggregation;
+    struct {
+        bool on;
+        uint64_t update_freq; /* receipts tell when a snapshot is due; 0: never */
+        double coefficient;
+    } svrg;
     struct {
         int mode;       /* enum durability */
         double seconds; /* interval: at most so much is lost in a crash */
@@ -77,6 +101,16 @@ enum status spec_add_label(struct spec *spec, const char *name, const char *valu
  * PATTERN_BYTES_MAX, where = "/groups". */
 enum status spec_add_group(struct spec *spec, const struct group *group, struct fault *fault);
 enum status spec_add_pattern(struct spec *spec, const char *pattern, struct fault *fault);
+
+/* How many contributions make a step: 1 where each is one. */
+uint64_t spec_round_size(const struct spec *spec);
+
+/* INVALID_FIELD naming what does not go together: a quorum without all it needs, rounds or
+ * snapshots without a journal. */
+enum status spec_check(const struct spec *spec, struct fault *fault);
+
+/* Whether a step may be of several contributions, or is not what its contribution says. */
+bool spec_gathers(const struct spec *spec);
 
 /* What the moving average is divided by to be served after so many updates: 1, or, with debias,
  * 1 - (1 - eps) decay^updates. More than 0. */

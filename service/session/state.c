@@ -6,6 +6,7 @@
 
 #include "service/core/contract.h"
 #include "service/session/advance.h"
+#include "service/session/event.h"
 #include "service/session/session.h"
 
 /* The moving average of the norms is the plain mean at first, then forgets one part in so many a
@@ -64,7 +65,7 @@ enum status check_finite(const struct layout *layout, const char *member, size_t
 enum status check_weights(const struct layout *layout, enum dtype dtype,
                           const struct buffer *weights, struct fault *fault)
 {
-    struct wire_gradient vector = {weights->data, dtype, layout->count};
+    struct wire_gradient vector = dense_gradient(weights->data, dtype, layout->count);
     struct measure measure = {.rescale = 1, .clip_value = HUGE_VAL};
 
     advances(dtype)->measure(&vector, &measure);
@@ -104,8 +105,10 @@ void state_free(struct state *state)
     free(state->cursor);
     ledger_close(&state->ledger);
     receipts_close(&state->receipts);
-
+    round_clear(&state->round);
+    buffer_release(state->mean);
     sample_free(state->sample);
+    snapshot_drop(&state->snapshot);
     free(state);
 }
 
@@ -129,7 +132,8 @@ uint64_t state_bytes(const struct layout *layout, const struct plan *plan, const
         if (slot_exists(plan, spec, k))
             numbers += plan->slot_count[k];
     uint64_t sample = layout->tensor_count > NOTES_MAX ? 0 : sample_bytes(layout);
-    return numbers * dtype_size(spec->dtype) + plan->workspace + sample;
+    return numbers * dtype_size(spec->dtype) + plan->workspace + sample +
+           snapshot_bytes(spec, layout->count);
 }
 
 /* A slot as it starts: zeros, the weights, or all at the value of a hyperparameter. */
@@ -209,10 +213,71 @@ static void note_norm(struct state *state, double norm)
     state->norm_average += (norm - state->norm_average) / (double)state->norm_count;
 }
 
-bool state_reserve(struct state *state, size_t steps)
+bool state_reserve(struct state *state, size_t events, size_t members)
 {
-    return ledger_reserve(&state->ledger, steps) &&
-           receipts_reserve(&state->receipts, steps, state->note_count);
+    return ledger_reserve(&state->ledger, events) &&
+           receipts_reserve(&state->receipts, events, state->note_count, members);
+}
+
+static void take_cursor_of(struct state *state, char *take_cursor)
+{
+    if (take_cursor == NULL)
+        return;
+    free(state->cursor);
+    state->cursor = take_cursor;
+}
+
+/* What makes the event's repeat known. */
+static void note_sender(struct state *state, const struct event *event,
+                        const struct receipt *receipt)
+{
+    struct ledger_worker worker = {.seq = event->seq,
+                                   .payload = event->payload,
+                                   .receipt = *receipt,
+                                   .clock = event->clock,
+                                   .base_step = event->base_step,
+                                   .step = receipt->step,
+                                   .seen_us = event->created_us};
+
+    if (event->keyed)
+        ledger_add_key(&state->ledger, &event->key, &event->payload, receipt);
+    if (event->worker[0] == '\0' || (event->seq == 0 && event->clock == 0))
+        return;
+    memcpy(worker.name, event->worker, sizeof worker.name);
+    ledger_add_worker(&state->ledger, &worker);
+}
+
+struct receipt state_waiting(const struct state *state, const struct spec *spec,
+                             const struct event *event, uint64_t received)
+{
+    const struct revision *current = state->current;
+    double nothing = (double)NAN;
+
+    return (struct receipt){.kind = RECEIPT_WAITING,
+                            .step = current->step + 1,
+                            .lineage = current->lineage,
+                            .durable_step = current->step,
+                            .base_step = event->base_step,
+                            .staleness = current->step - event->base_step,
+                            .lr = nothing,
+                            .grad_norm = event->grad_norm,
+                            .clip_scale = nothing,
+                            .update_norm = nothing,
+                            .param_norm = nothing,
+                            .loss = event->loss,
+                            .received = received,
+                            .expected = spec_round_size(spec),
+                            .snapshot = event->snapshot};
+}
+
+void state_contribute(struct state *state, const struct spec *spec, const struct event *event,
+                      struct contribution *take_contribution, char *take_cursor,
+                      struct receipt *out)
+{
+    round_add(&state->round, take_contribution, event->created_us);
+    *out = state_waiting(state, spec, event, state->round.count);
+    take_cursor_of(state, take_cursor);
+    note_sender(state, event, out);
 }
 
 void state_publish(struct state *state, const struct event *event, struct revision *take_next,
@@ -225,8 +290,11 @@ void state_publish(struct state *state, const struct event *event, struct revisi
         state->told_step = receipt->step;
         state->told[receipt->step % TOLD_MAX] = (struct told){receipt->step, receipt->state_hash};
     }
-    if (event->kind == EVENT_GRADIENT)
-        note_norm(state, event->grad_norm); /* admission looks at it */
+    /* Admission looks at it. */
+    if (event->kind == EVENT_GRADIENT && line->member_count == 0)
+        note_norm(state, event->grad_norm);
+    for (size_t i = 0; i < line->member_count; i++)
+        note_norm(state, line->members[i].grad_norm);
     if (state->bases_max > 0) {
         keep_bases(state, state->bases_max - 1);
         memmove(state->base + 1, state->base, state->base_count * sizeof *state->base);
@@ -237,12 +305,8 @@ void state_publish(struct state *state, const struct event *event, struct revisi
     }
     state->current = take_next;
     state->last = *receipt;
-    if (take_cursor != NULL) {
-        free(state->cursor);
-        state->cursor = take_cursor;
-    }
-    if (event->keyed)
-        ledger_add_key(&state->ledger, &event->key, &event->payload, receipt);
-    if (event->seq > 0)
-        ledger_add_worker(&state->ledger, event->worker, event->seq, &event->payload, receipt);
+    take_cursor_of(state, take_cursor);
+    note_sender(state, event, receipt);
+    if (event_closes(event->kind))
+        round_settle(&state->round, &state->ledger, receipt);
 }

@@ -7,133 +7,10 @@
 #include "service/core/contract.h"
 #include "service/core/log.h"
 #include "service/core/point.h"
-#include "service/session/advance.h"
+#include "service/session/checkpoint.h"
+#include "service/session/event.h"
 #include "service/session/session.h"
 #include "service/session/step.h"
-
-/* --- before the journal: everything that can be wrong --- */
-
-static enum status check_overrides(const struct step *step, struct fault *fault)
-{
-    const struct submission *s = step->submission;
-    const struct {
-        const char *name;
-        double value;
-    } overrides[] = {
-        {"lr", s->lr}, {"momentum", s->momentum}, {"beta1", s->beta1}, {"beta2", s->beta2}};
-    const struct optimizer *rule = step->spec.rule;
-    double hyper[HYPERS_MAX];
-    char where[32] = "/", why[160];
-
-    for (size_t i = 0; i < sizeof overrides / sizeof *overrides; i++) {
-        if (isnan(overrides[i].value))
-            continue;
-        strcpy(where + 1, overrides[i].name);
-        size_t index = optimizer_hyper(rule, overrides[i].name);
-        if (index == rule->hyper_count)
-            return fault_set(fault, STATUS_INVALID_FIELD, where,
-                             "%s has no %s to override; leave it out", rule->name,
-                             overrides[i].name);
-        if (!hyper_allows(&rule->hypers[index], overrides[i].value, why, sizeof why))
-            return fault_set(fault, STATUS_INVALID_FIELD, where, "%s", why);
-    }
-    event_overrides(&step->spec, &step->event, hyper);
-    for (size_t k = 0; k < rule->slot_count; k++)
-        if (slot_needed(&rule->slots[k], hyper) && !slot_needed(&rule->slots[k], step->spec.hyper))
-            return fault_set(fault, STATUS_INVALID_FIELD, "/momentum",
-                             "this session keeps no state \"%s\" (%s); PATCH the optimizer instead "
-                             "of overriding one step",
-                             rule->slots[k].name, rule->slots[k].meaning);
-    return STATUS_OK;
-}
-
-/* Measures the gradient and settles what kind of event it is. */
-static enum status measure_gradient(struct step *step, struct fault *fault)
-{
-    const struct submission *s = step->submission;
-    const struct spec *spec = &step->spec;
-    struct wire_gradient gradient = {s->buffer->data + s->offset, s->dtype,
-                                     step->session->layout->count};
-    struct measure measure =
-        event_measure(spec, step->session->plan, &gradient, &step->event, step->notes);
-
-    step->event.kind = EVENT_GRADIENT;
-    if (measure.bad_count > 0) {
-        step->bad_count = measure.bad_count;
-        step->bad_index = measure.bad_index;
-    }
-    if (step->bad_count == 0)
-        return STATUS_OK;
-    /* Now or at an attempt before this one, which has replaced them. */
-    if (spec->gradient.nonfinite == NONFINITE_REJECT)
-        return check_finite(step->session->layout, "gradients", step->bad_count, step->bad_index,
-                            STATUS_NONFINITE_GRADIENT, fault);
-    nonfinite_of_notes(step->notes, step->session->layout, &step->event.nonfinite);
-    if (spec->gradient.nonfinite == NONFINITE_SKIP) {
-        step->event.kind = EVENT_SKIP;
-        step->event.grad_norm = (double)NAN;
-        step->event.clip_scale = 1;
-    } else if (measure.bad_count > 0) {
-        advances(spec->dtype)->zero_nonfinite(&gradient);
-        event_measure(spec, step->session->plan, &gradient, &step->event, step->notes);
-    }
-    return STATUS_OK;
-}
-
-/* The event as far as it is known before admission, and everything that must not fail after the
- * journal. */
-static enum status prepare_gradient(struct step *step, struct fault *fault)
-{
-    const struct submission *s = step->submission;
-    struct session *session = step->session;
-    enum status status;
-
-    step->event = (struct event){.created_us = clock_unix_us(),
-                                 .wire = s->dtype,
-                                 .loss = s->loss,
-                                 .examples = s->examples,
-                                 .keyed = step->flight.keyed,
-                                 .key = step->flight.key,
-                                 .payload = s->payload,
-                                 .lr = s->lr,
-                                 .momentum = s->momentum,
-                                 .beta1 = s->beta1,
-                                 .beta2 = s->beta2,
-                                 .seq = s->seq,
-                                 .cursor = s->cursor,
-                                 .cursor_size = s->cursor == NULL ? 0 : strlen(s->cursor)};
-    if (s->worker != NULL)
-        strcpy(step->event.worker, s->worker);
-    if ((status = check_overrides(step, fault)) != STATUS_OK ||
-        (status = measure_gradient(step, fault)) != STATUS_OK)
-        return status;
-    bool applies = step->event.kind == EVENT_GRADIENT;
-    step->body = applies ? s->buffer : NULL;
-    step->offset = s->offset;
-    step->size = applies ? session->layout->count * dtype_size(s->dtype) : 0;
-    step->next = revision_new(applies ? session->layout->count * dtype_size(session->dtype) : 0,
-                              step->spec.ema.on);
-    if (s->cursor != NULL)
-        step->cursor = strdup(s->cursor);
-    if (step->next == NULL || (s->cursor != NULL && step->cursor == NULL))
-        return fault_set(fault, STATUS_INTERNAL, "", "out of memory for the next weights");
-    return STATUS_OK;
-}
-
-static enum status prepare_weights(struct step *step, struct fault *fault)
-{
-    enum status status =
-        check_weights(step->session->layout, step->session->dtype, step->body, fault);
-
-    if (status != STATUS_OK)
-        return status;
-    step->event = event_make(EVENT_WEIGHTS, 0);
-    step->event.wire = step->session->dtype;
-    step->next = revision_new(0, false);
-    return step->next != NULL ? STATUS_OK : fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-}
-
-/* --- after the journal --- */
 
 /* Milliseconds since *mark_us, which becomes now. */
 static float lap_ms(uint64_t *mark_us)
@@ -142,6 +19,25 @@ static float lap_ms(uint64_t *mark_us)
 
     *mark_us = clock_monotonic_us();
     return (float)(*mark_us - began) / 1000;
+}
+
+/* In this thread's turn: the round has one member more. Mutex held. */
+static void join(struct step *step, struct outcome *out)
+{
+    struct session *session = step->session;
+
+    state_contribute(session->state, &session->spec, &step->event, step->contribution, step->cursor,
+                     &out->receipt);
+    step->contribution = NULL;
+    step->cursor = NULL;
+    out->receipt.durable_step = session->durable_step;
+    out->revision = revision_retain(session->state->current);
+    out->replayed = false;
+    session->dirty++;
+    session->journal_since += step->size;
+    POINT(after_join);
+    step_start_waiting(step, &out->receipt);
+    session_watch_round(session, 0);
 }
 
 /* In this thread's turn: applies and publishes. Mutex held on entry and exit. */
@@ -153,8 +49,8 @@ static void apply(struct step *step, struct outcome *out)
     uint64_t started = clock_monotonic_us();
 
     pthread_mutex_unlock(&session->mutex);
-    event_apply(session->state, session->plan, &session->spec, &step->event, step->body,
-                step->offset, step->notes, step->next, &line);
+    event_apply(session->state, session->plan, &session->spec, &step->event, step->gathering,
+                step->body, step->offset, step->notes, step->next, &line);
     POINT(in_apply);
     line.stages = step->stages;
     line.stages.apply_ms = lap_ms(&started);
@@ -167,18 +63,26 @@ static void apply(struct step *step, struct outcome *out)
     session->journal_since += step->size;
     out->revision = revision_retain(step->next);
     out->replayed = false;
+    bool closes = event_closes(step->event.kind);
+    session->closed += closes;
     state_publish(session->state, &step->event, step->next, &line, step->cursor);
     step->next = NULL;
     step->cursor = NULL;
     out->receipt = receipt;
+    session_tell(session, closes, &receipt);
 }
 
 static void close_step(struct step *step)
 {
+    step_uncorrect(step);
     journal_entry_free(step->entry);
     buffer_release(step->joined);
     revision_release(step->next);
+    gathering_free(step->gathering);
+    contribution_free(step->contribution);
     free(step->cursor);
+    step->gathering = NULL;
+    step->contribution = NULL;
     step->joined = NULL;
     step->entry = NULL;
     step->next = NULL;
@@ -199,8 +103,10 @@ static enum status take(struct step *step, bool *again, struct outcome *out, str
     uint64_t mark = step->started_us;
 
     POINT(before_admission);
-    step->exclusive =
-        (step->event.kind == EVENT_GRADIENT && session->plan->proposal_count > 0) || dry_run(step);
+    /* One of several contributions to a rule that proposes is not known yet to be the last. */
+    step->exclusive = dry_run(step) || step->proposes ||
+                      (step->event.kind == EVENT_GRADIENT && session->plan->proposal_count > 0 &&
+                       !spec_gathers(&step->spec));
     pthread_mutex_lock(&session->mutex);
     status = step_admit(step, &going, again, &seen, out, fault);
     pthread_mutex_unlock(&session->mutex);
@@ -215,7 +121,9 @@ static enum status take(struct step *step, bool *again, struct outcome *out, str
         step->stages.commit_ms = lap_ms(&mark);
     pthread_mutex_lock(&session->mutex);
     session_await_turn(session, step->ticket);
-    if (status == STATUS_OK)
+    if (status == STATUS_OK && step->event.kind == EVENT_CONTRIBUTION)
+        join(step, out);
+    else if (status == STATUS_OK)
         apply(step, out);
     POINT(after_publish);
     step_land(step);
@@ -251,8 +159,12 @@ static enum status run(struct step *step, enum status (*prepare)(struct step *, 
 
     if (status != STATUS_OK)
         return status;
+    *out = (struct outcome){.replayed = false};
     step->started_us = clock_monotonic_us();
     while (status == STATUS_OK && again) {
+        /* A round whose time was up before this step came is closed without it. */
+        if (!step->closing && (status = session_close_due(session, fault)) != STATUS_OK)
+            break;
         pthread_mutex_lock(&session->mutex);
         step->spec = session->spec;
         step->spec_version = session->spec_version;
@@ -266,12 +178,17 @@ static enum status run(struct step *step, enum status (*prepare)(struct step *, 
                 break;
             commit_await_space(session->engine->committer);
         }
-        if ((status = prepare(step, fault)) == STATUS_OK)
+        if ((status = step_correct(step, fault)) == STATUS_OK &&
+            (status = prepare(step, fault)) == STATUS_OK)
             status = take(step, &again, out, fault);
         close_step(step);
     }
-    if (status == STATUS_OK && !out->replayed && !dry_run(step))
+    bool waiting = out->receipt.kind == RECEIPT_WAITING;
+    if (status == STATUS_OK && !out->replayed && !waiting && !step->closing && !dry_run(step) &&
+        out->revision != NULL)
         save_if_due(session, &out->receipt);
+    if (status == STATUS_OK && waiting && !dry_run(step))
+        status = step_wait(step, out, fault);
     session_leave(session);
     return status;
 }
@@ -281,12 +198,15 @@ enum status session_submit(struct session *session, const struct submission *sub
 {
     struct step step = {.session = session, .submission = submission, .match = &submission->match};
 
-    PRE(submission->offset + session->layout->count * dtype_size(submission->dtype) <=
+    PRE(submission->offset + (submission->form == FORM_DENSE
+                                  ? session->layout->count * dtype_size(submission->dtype)
+                                  : submission->size) <=
         submission->buffer->size);
     PRE(submission->seq == 0 || submission->worker != NULL);
     PRE(submission->worker == NULL || strlen(submission->worker) <= WORKER_BYTES);
     step.flight.worker = submission->seq > 0 ? submission->worker : NULL;
     step.flight.seq = submission->seq;
+    step.flight.name = submission->worker;
     step.stages.receive_ms = (float)submission->receive_ms;
     step.stages.decode_ms = (float)submission->decode_ms;
     if (submission->key != NULL) {
@@ -295,9 +215,35 @@ enum status session_submit(struct session *session, const struct submission *sub
     }
     if (!notes_new(session->layout, &step.notes))
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    enum status status = run(&step, prepare_gradient, out, fault);
+    enum status status = run(&step, step_prepare_gradient, out, fault);
     free(step.notes);
     return status;
+}
+
+enum status session_close_round(struct session *session, struct fault *fault)
+{
+    static const struct precondition none;
+    struct step step = {.session = session,
+                        .match = &none,
+                        .closing = true,
+                        .stages = {.receive_ms = (float)NAN, .decode_ms = (float)NAN}};
+    struct outcome outcome;
+
+    if (!notes_new(session->layout, &step.notes))
+        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    enum status status = run(&step, step_prepare_close, &outcome, fault);
+    if (status == STATUS_OK)
+        revision_release(outcome.revision);
+    free(step.notes);
+    return status;
+}
+
+enum status session_close_due(struct session *session, struct fault *fault)
+{
+    pthread_mutex_lock(&session->mutex);
+    bool due = step_may_close(session);
+    pthread_mutex_unlock(&session->mutex);
+    return due ? session_close_round(session, fault) : STATUS_OK;
 }
 
 enum status session_replace(struct session *session, struct buffer *weights,
@@ -311,5 +257,5 @@ enum status session_replace(struct session *session, struct buffer *weights,
 
     step.size = session->layout->count * dtype_size(session->dtype);
     PRE(weights->size >= step.size);
-    return run(&step, prepare_weights, out, fault);
+    return run(&step, step_prepare_weights, out, fault);
 }

@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/session/past.h"
+#include "service/session/replay.h"
 #include "service/session/session.h"
 
 /* Where lineages part, copied so that reading needs no lock. */

@@ -35,6 +35,15 @@ size_t state_vectors(const struct state *state, const struct plan *plan, uint32_
         if (slots >> k & 1)
             out[count++] =
                 (struct vector){VECTOR_SLOT, k, state->slot[k], plan->slot_count[k] * element};
+    if (state->snapshot.number == 0)
+        return count;
+    const struct snapshot *snapshot = &state->snapshot;
+    out[count++] = (struct vector){VECTOR_SNAPSHOT, 0, snapshot->weights->weights, size};
+    if (snapshot->ready)
+        out[count++] = (struct vector){VECTOR_MEAN, 0, snapshot->mean, size};
+    else
+        out[count++] =
+            (struct vector){VECTOR_SUM, 0, snapshot->sum, plan->layout->count * sizeof(double)};
     return count;
 }
 
@@ -51,7 +60,8 @@ struct checkpoint_head state_head(const struct state *state, const struct spec *
                                    .slots = state_stored_slots(state, plan),
                                    .hashed = true,
                                    .norm_average = state->norm_average,
-                                   .norm_count = state->norm_count};
+                                   .norm_count = state->norm_count,
+                                   .snapshot = state->snapshot};
 
     memcpy(head.scalar, state->scalar, sizeof head.scalar);
     head.state_hash = state_hash(state, state->current, plan);
@@ -101,6 +111,7 @@ enum status state_of_head(const struct plan *plan, struct checkpoint_head *take_
 
     if (state == NULL) {
         free(take_head->cursor);
+        snapshot_drop(&take_head->snapshot);
         ledger_close(take_ledger);
         return no_memory(fault);
     }
@@ -110,9 +121,13 @@ enum status state_of_head(const struct plan *plan, struct checkpoint_head *take_
     state->updates = head->updates;
     state->norm_average = head->norm_average;
     state->norm_count = head->norm_count;
+    state->snapshot = head->snapshot;
     memcpy(state->scalar, head->scalar, sizeof state->scalar);
     status =
         make_revisions(state, head, plan->layout->count * dtype_size(plan->rule->dtype), fault);
+    if (status == STATUS_OK)
+        status =
+            snapshot_make_room(&state->snapshot, plan->rule->dtype, plan->layout->count, fault);
     if (status == STATUS_OK)
         status = state_lacks(state, plan, &head->spec, &added, fault);
     if (status != STATUS_OK)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "service/core/crew.h"
+#include "service/session/replay.h"
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
 
@@ -107,7 +108,7 @@ static enum status replay_until(struct proof *proof, const struct checkpoint_pla
 
     for (const struct event_place *event = proof->session->events;
          event != NULL && event->lsn <= until && status == STATUS_OK; event = event->next) {
-        if (event->lsn <= place->lsn)
+        if (event->lsn <= place->from)
             continue;
         status = session_replay_event(&proof->replay, event, fault);
         proof->report->steps += event_steps(event->kind);

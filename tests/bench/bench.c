@@ -14,9 +14,10 @@ static const struct {
     const char *name;
     void (*run)(const struct bench *bench);
 } benches[] = {
-    {"kernel", bench_kernel}, {"rules", bench_rules},   {"muon", bench_muon},
-    {"json", bench_json},     {"step", bench_step},     {"durable", bench_durable},
-    {"many", bench_many},     {"memory", bench_memory}, {"history", bench_history},
+    {"kernel", bench_kernel},   {"rules", bench_rules},   {"muon", bench_muon},
+    {"json", bench_json},       {"step", bench_step},     {"durable", bench_durable},
+    {"many", bench_many},       {"memory", bench_memory}, {"history", bench_history},
+    {"workers", bench_workers},
 };
 enum { BENCHES = sizeof benches / sizeof *benches };
 

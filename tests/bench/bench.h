@@ -26,6 +26,9 @@ void bench_many(const struct bench *bench);
 void bench_memory(const struct bench *bench);
 void bench_history(const struct bench *bench); /* bench_past is a part of it */
 void bench_past(const struct bench *bench);
+void bench_workers(const struct bench *bench); /* bench_mean and bench_pairs are parts of it */
+void bench_mean(const struct bench *bench);
+void bench_pairs(const struct bench *bench);
 
 /* --- rows --- */
 
@@ -89,6 +92,13 @@ struct request_bytes {
     char *data;
     size_t size;
 };
+
+/* A request with this body, copied. headers: lines, each with its end. */
+struct request_bytes load_request(const char *method, const char *path, const char *headers,
+                                  const void *body, size_t body_size);
+
+/* Sends JSON and waits for the answer, which must be 2xx. */
+void load_once(unsigned port, const char *method, const char *path, const char *body);
 
 struct load;
 

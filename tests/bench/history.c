@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "service/session/replay.h"
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
 #include "tests/bench/bench.h"

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "service/session/event.h"
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
 #include "tests/bench/bench.h"
@@ -273,7 +274,7 @@ static double apply_some(struct session *session, struct buffer *gradient,
 {
     struct state *state = session->state;
     struct sample *sample = state->sample;
-    struct wire_gradient vector = {gradient->data, DTYPE_F32, session->layout->count};
+    struct wire_gradient vector = dense_gradient(gradient->data, DTYPE_F32, session->layout->count);
     struct step_line line;
     double began = bench_now();
 
@@ -282,11 +283,12 @@ static double apply_some(struct session *session, struct buffer *gradient,
     for (size_t i = 0; i < times; i++) {
         struct event event = event_make(EVENT_GRADIENT, state->current->step + 1);
         struct revision *next = revision_new(vector.count * sizeof(float), false);
-        if (next == NULL || !state_reserve(state, 1))
+        if (next == NULL || !state_reserve(state, 1, 0))
             bench_fail("memory");
         event.base_step = state->current->step;
         event_measure(&session->spec, session->plan, &vector, &event, notes);
-        event_apply(state, session->plan, &session->spec, &event, gradient, 0, notes, next, &line);
+        event_apply(state, session->plan, &session->spec, &event, NULL, gradient, 0, notes, next,
+                    &line);
         state_publish(state, &event, next, &line, NULL);
     }
     state->sample = sample;

@@ -40,8 +40,8 @@ struct load {
     size_t started, finished;
 };
 
-static struct request_bytes request_build(const char *method, const char *path, const char *headers,
-                                          const void *body, size_t body_size)
+struct request_bytes load_request(const char *method, const char *path, const char *headers,
+                                  const void *body, size_t body_size)
 {
     size_t head = strlen(method) + strlen(path) + strlen(headers) + 128;
     struct request_bytes request = {.data = malloc(head + body_size)};
@@ -227,10 +227,10 @@ struct load_result load_run(struct load *load, double seconds, size_t count_max)
                                 .median = bench_median(load->latencies, load->latency_count)};
 }
 
-static void load_once(unsigned port, const char *method, const char *path, const char *body)
+void load_once(unsigned port, const char *method, const char *path, const char *body)
 {
     struct request_bytes request =
-        request_build(method, path, "Content-Type: application/json\r\n", body, strlen(body));
+        load_request(method, path, "Content-Type: application/json\r\n", body, strlen(body));
     struct load *load = load_open(port, &request, 1);
 
     load_run(load, 0, 1);
@@ -254,9 +254,9 @@ struct request_bytes load_step_request(const char *id, size_t count, const char 
         bench_fail("memory");
     bench_fill(gradient, count, 1);
     struct request_bytes request =
-        request_build("POST", bench_text("/v1/sessions/%s/gradients", id),
-                      bench_text("Content-Type: application/octet-stream\r\n%s", headers), gradient,
-                      count * sizeof *gradient);
+        load_request("POST", bench_text("/v1/sessions/%s/gradients", id),
+                     bench_text("Content-Type: application/octet-stream\r\n%s", headers), gradient,
+                     count * sizeof *gradient);
     free(gradient);
     return request;
 }

@@ -3,7 +3,7 @@
 #   BENCH_SECONDS=60   of the figure with fsync; the others scale with it (default 20)
 #   BENCH_FOLDER=DIR   where the database lies meanwhile (default: under build/bench)
 #   BENCH_SERVER, BENCH_PROGRAM, PYTHON   what is run
-# Arguments name benchmarks: kernel rules muon json step durable many memory history (default: all).
+# Arguments name benchmarks: kernel rules muon json step durable many memory history workers (default: all).
 set -euo pipefail
 
 results=build/bench/results.md

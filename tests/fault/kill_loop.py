@@ -141,6 +141,9 @@ def report(world, plan):
           f"{world.random_kills} times at random moments; "
           f"{sum(reader.count for reader in world.readers)} reads; {replayed} requests were "
           "repeated because their answer was lost with the server")
+    for actor in world.actors:
+        if hasattr(actor, "summary"):
+            print(f"  {actor.summary()}")
     for session in world.sessions:
         if session.lost_s:
             print(f"  {session.name}: what was lost was told at most {session.lost_s:.3f} s before")

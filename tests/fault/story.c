@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "service/core/log.h"
+#include "service/session/checkpoint.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 #include "tests/lib/shim_vfs.h"

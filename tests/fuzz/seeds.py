@@ -18,6 +18,27 @@ SAFETENSORS = [
     '{"w":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},"b":{"dtype":"F32","shape":[2],"data_offsets":[16,24]}}',
     '{"b":{"dtype":"F64","shape":[2],"data_offsets":[8,24]},"w":{"dtype":"BF16","shape":[2,2],"data_offsets":[0,8]},"__metadata__":{"k":"v"}}',
 ]
+
+def compressed(codec, parts):
+    """A header of these (name, dtype, shape, bytes), with a codec, on the layout w[2,3] b[17] s[]."""
+    entries, end = ['"__metadata__":{"codec":"%s"}' % codec], 0
+    for name, dtype, shape, size in parts:
+        entries.append('"%s":{"dtype":"%s","shape":%s,"data_offsets":[%d,%d]}' % (name, dtype, shape, end, end + size))
+        end += size
+    return "{%s}" % ",".join(entries)
+
+
+COMPRESSED = [
+    compressed("int8", [("w", "I8", [2, 3], 6), ("w.scale", "F32", [], 4), ("b", "I8", [17], 17), ("b.scale", "F16", [1], 2),
+                        ("s", "I8", [], 1), ("s.scale", "F64", [], 8)]),
+    compressed("sign", [("w.sign", "U8", [1], 1), ("w.scale", "F32", [], 4), ("b.sign", "U8", [3], 3), ("b.scale", "BF16", [1], 2),
+                        ("s.sign", "U8", [1], 1), ("s.scale", "F32", [], 4)]),
+    compressed("topk", [("w.indices", "U32", [1], 4), ("w.values", "F32", [1], 4), ("b.indices", "I64", [0], 0),
+                        ("b.values", "F16", [0], 0), ("s.indices", "I32", [0], 0), ("s.values", "F64", [0], 0)]),
+    compressed('2bit","threshold":"0.25', [("w", "U8", [4], 4), ("b", "U8", [8], 8), ("s", "U8", [4], 4), ("s.threshold", "F32", [], 4)]),
+    compressed("1bit", [("w", "U8", [4], 4), ("b", "U8", [4], 4), ("s", "U8", [4], 4)]),
+    compressed("rows", [("w.rows", "U32", [0], 0), ("w.values", "F32", [0, 3], 0), ("b", "F32", [17], 68), ("s", "F16", [], 2)]),
+]
 NPY = [
     "{'descr': '<f4', 'fortran_order': False, 'shape': (6,), }",
     "{'descr': '<f8', 'fortran_order': True, 'shape': (6,), }",
@@ -38,9 +59,11 @@ def write(target, seeds):
         (folder / f"seed{number}").write_bytes(seed)
 
 
-def safetensors(header):
+def safetensors(header, sparse=False):
+    """Data 0, 1, 2 ..., or, sparse, zeros with a one here and there: small whole numbers."""
     size = max(int(end) for end in header.replace("]", ",").split(",") if end.isdigit())
-    return struct.pack("<Q", len(header)) + header.encode() + bytes(range(size))
+    data = bytes(range(size)) if not sparse else bytes((i // 8) % 2 * (i % 8 == 0) for i in range(size))
+    return struct.pack("<Q", len(header)) + header.encode() + data
 
 
 def npy(header):
@@ -52,6 +75,7 @@ def npy(header):
 
 write("json", [text.encode() for text in JSON])
 write("safetensors", [safetensors(header) for header in SAFETENSORS])
+write("compressed", [safetensors(header, sparse=True) for header in COMPRESSED])
 write("npy", [npy(header) for header in NPY])
 write("negotiate", [text.encode() for text in NEGOTIATE])
 for name in ("all.f32.safetensors", "some.bf16.safetensors"):

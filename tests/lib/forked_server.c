@@ -15,6 +15,7 @@
 #include "api/server.h"
 #include "service/core/arena.h"
 #include "service/core/log.h"
+#include "service/session/checkpoint.h"
 #include "service/session/session.h"
 #include "tests/lib/engines.h"
 #include "tests/lib/oom.h"

@@ -24,10 +24,19 @@
 #define STEP OOM_STEP
 #define HASHED SESSION(", \"hash_every\": 1")
 #define WARY SESSION(", \"gradient\": {\"max_norm_ratio\": 2}")
+/* Of which the first gradient is a part. */
+#define ROUND(workers) SESSION(", \"aggregation\": {\"mode\": \"sync\", \"workers\": " workers "}")
+#define AHEAD SESSION(", \"aggregation\": {\"mode\": \"ssp\", \"accumulate\": 2}")
+#define OF(worker) "{\"worker\": \"" worker "\", \"gradients\": " TENSORS "}"
 enum {
     COUNT = 8,     /* numbers in the tensors */
     WARY_AFTER = 9 /* steps after the first: then there is an average of norms */
 };
+
+#define SVRG OOM_SVRG
+#define ONE_WORKER "{\"workers\": 1}" /* ready */
+#define TWO_WORKERS "{\"workers\": 2}"
+#define PAIR "{\"snapshot\": 1, \"snapshot_gradients\": " TENSORS ", \"gradients\": " TENSORS "}"
 
 #define NDJSON ACCEPT("application/x-ndjson")
 
@@ -56,6 +65,25 @@ static struct buffer *with_numbers(struct buffer *body)
 static struct buffer *raw(void)
 {
     return with_numbers(buffer_new_zeroed(COUNT * sizeof(float)));
+}
+
+/* A pair. */
+static struct buffer *raw_twice(void)
+{
+    return with_numbers(buffer_new_zeroed(2 * COUNT * sizeof(float)));
+}
+
+static struct buffer *safetensors_twice(void)
+{
+    static const char header[] =
+        "{\"w\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[0,16]},"
+        "\"a/b\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[16,28]},"
+        "\"s\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[28,32]},"
+        "\"snapshot/w\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[32,48]},"
+        "\"snapshot/s\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[48,52]},"
+        "\"snapshot/a/b\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[52,64]}}";
+
+    return with_numbers(tensors_safetensors(header, 2 * COUNT * sizeof(float)));
 }
 
 static struct buffer *npy(void)
@@ -117,6 +145,22 @@ const struct oom_request oom_requests[] = {
      .idle = true},
     {"gradients_submit", S "/gradients", JSON, .text = ABNORMAL, .session = WARY,
      .steps = WARY_AFTER, .refused = 422},
+    {"gradients_submit", S "/gradients", JSON KEY, .text = OF("a"), .session = ROUND("3"),
+     .disk = true},
+    {"gradients_submit", S "/gradients", JSON "Prefer: wait=30\r\n", .text = OF("a"),
+     .session = ROUND("2"), .idle = true},
+    {"gradients_submit", S "/gradients?worker=a&kind=delta", RAW KEY WEIGHTS_TOO, .build = raw,
+     .session = ROUND("2"), .disk = true},
+    {"gradients_submit", S "/gradients?dry_run=true", JSON, .text = OF("a"), .session = ROUND("3")},
+    {"gradients_submit", S "/gradients?dry_run=true", JSON WEIGHTS_TOO, .text = OF("a"),
+     .session = ROUND("2")},
+    {"gradients_submit", S "/gradients?worker=a", RAW KEY, .build = raw, .session = AHEAD},
+    {"workers_list", S "/workers", .headers = "", .session = ROUND("2")},
+    {"workers_list", S "/workers", .headers = "", .idle = true},
+    {"workers_dismiss", S "/workers/first", .headers = "", .disk = true},
+    {"workers_dismiss", S "/workers/first", .headers = "", .session = ROUND("2"), .idle = true},
+    {"workers_dismiss", S "/workers/first", .headers = "", .session = CHECKPOINT},
+    {"parameters_fetch", S "/parameters?after=0&wait=0.001", .headers = ""},
     {"parameters_fetch", S "/parameters", .headers = ""},
     {"parameters_fetch", S "/parameters", .headers = ACCEPT("application/vnd.safetensors")},
     {"parameters_fetch", S "/parameters?tensors=w,s&dtype=bf16", ACCEPT("application/octet-stream"),
@@ -157,6 +201,39 @@ const struct oom_request oom_requests[] = {
     {"checkpoints_create", S "/checkpoints", .headers = "", .disk = true},
     {"checkpoints_create", S "/checkpoints", .headers = "", .session = CHECKPOINT, .steps = 2},
     {"checkpoints_list", S "/checkpoints", .headers = ""},
+    {"gradients_submit", S "/gradients", JSON KEY, .text = PAIR, .session = SVRG,
+     .snapshot = ONE_WORKER, .disk = true},
+    {"gradients_submit", S "/gradients?snapshot=1", RAW KEY, .build = raw_twice, .session = SVRG,
+     .snapshot = ONE_WORKER, .idle = true},
+    {"gradients_submit", S "/gradients?snapshot=1", SAFETENSORS KEY WEIGHTS_TOO,
+     .build = safetensors_twice, .session = SVRG, .snapshot = ONE_WORKER},
+    {"gradients_submit", S "/gradients", JSON, .text = PAIR, .session = SVRG,
+     .snapshot = TWO_WORKERS, .refused = 409},
+    {"snapshots_create", S "/snapshots", JSON, .text = TWO_WORKERS, .session = SVRG, .disk = true},
+    {"snapshots_create", S "/snapshots", JSON, .text = "{\"examples\": 7}", .session = SVRG,
+     .snapshot = ONE_WORKER, .idle = true},
+    {"snapshots_list", S "/snapshots", .headers = "", .session = SVRG, .snapshot = TWO_WORKERS,
+     .idle = true},
+    {"snapshots_get", S "/snapshots/1", .headers = "", .session = SVRG, .snapshot = ONE_WORKER},
+    {"snapshots_parameters", S "/snapshots/1/parameters", .headers = "", .session = SVRG,
+     .snapshot = ONE_WORKER, .steps = 1},
+    {"snapshots_parameters", S "/snapshots/1/parameters?tensors=s",
+     ACCEPT("application/vnd.safetensors"), .session = SVRG, .snapshot = TWO_WORKERS},
+    {"snapshots_gradients", S "/snapshots/1/gradients", JSON,
+     .text = "{\"examples\": 2, \"worker\": \"second\", \"gradients\": " TENSORS "}",
+     .session = SVRG, .snapshot = TWO_WORKERS, .disk = true},
+    {"snapshots_gradients", S "/snapshots/1/gradients?examples=3&part=b", RAW, .build = raw,
+     .session = SVRG, .snapshot = TWO_WORKERS, .idle = true},
+    {"snapshots_close", S "/snapshots/1/close", .headers = "", .session = SVRG,
+     .snapshot = TWO_WORKERS, .disk = true},
+    {"snapshots_gradient", S "/snapshots/1/gradient", .headers = "", .session = SVRG,
+     .snapshot = ONE_WORKER},
+    {"snapshots_gradient", S "/snapshots/1/gradient", ACCEPT("application/octet-stream"),
+     .session = SVRG, .snapshot = ONE_WORKER, .idle = true},
+    {"sessions_fork", S "/forks", JSON, .text = "{" OTHER "}", .session = SVRG,
+     .snapshot = TWO_WORKERS},
+    {"sessions_patch", S, JSON, .text = "{\"svrg\": null}", .session = SVRG,
+     .snapshot = TWO_WORKERS},
     {"quarantine_list", S "/quarantine", .headers = "", .session = WARY, .steps = WARY_AFTER,
      .abnormal = true},
     {"quarantine_fetch", S "/quarantine/", .headers = "", .session = WARY, .steps = WARY_AFTER,

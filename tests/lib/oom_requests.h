@@ -22,6 +22,9 @@
     "{\"optimizer\": {\"name\": \"adam\", \"lr\": 0.1}" more ", \"parameters\": " OOM_TENSORS "}"
 #define OOM_STEP OOM_NEW(", \"durability\": {\"mode\": \"step\"}")
 
+#define OOM_SVRG OOM_NEW(", \"svrg\": {\"update_freq\": 3}")
+#define OOM_SHARD "{\"examples\": 4, \"worker\": \"first\", \"gradients\": " OOM_TENSORS "}"
+
 struct oom_request {
     const char *operation; /* of routes.def */
     const char *path, *headers;
@@ -31,9 +34,10 @@ struct oom_request {
     const char *session; /* with which an attempt begins, as it is PUT; NULL: OOM_STEP */
     unsigned steps;      /* that it has taken after the first */
     bool abnormal; /* there is a gradient in quarantine: a path that ends with / gets its number */
-    bool idle;     /* the session's state is not in memory */
-    unsigned refused; /* the status of an answer that is no success */
-    bool disk;        /* swept on disk, too, in the short form */
+    const char *snapshot; /* with which a snapshot is made, of which one shard is there; or NULL */
+    bool idle;            /* the session's state is not in memory */
+    unsigned refused;     /* the status of an answer that is no success */
+    bool disk;            /* swept on disk, too, in the short form */
 };
 
 extern const struct oom_request oom_requests[];

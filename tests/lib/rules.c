@@ -187,7 +187,7 @@ void trial_open(struct trial *trial, const struct spec *spec, struct layout *lay
         .plan = trial->plan,
         .hyper = trial->hyper,
         .seed = spec->seed,
-        .gradient = {trial->vector[TRIAL_GRADIENT].data, rule->dtype, trial->count},
+        .gradient = dense_gradient(trial->vector[TRIAL_GRADIENT].data, rule->dtype, trial->count),
         .rescale = 1,
         .clip_value = HUGE_VAL,
         .clip_scale = 1,

@@ -14,10 +14,11 @@ enum { WAIT_S = 20 };
 
 /* Members of answers that differ from one time to the next; durable_step only where steps are not
  * journaled before the answer. */
-static const char *const fleeting[] = {"created_at", "request_id", "stages", "number",
-                                       "durable_step"};
+static const char *const fleeting[] = {"created_at", "request_id", "stages",
+                                       "number",     "last_seen",  "durable_step"};
 /* The hash is of the weights and all other state. The last only where something may be in it. */
-static const char *const parts[] = {"", "/hash", "/steps?tensors=false", "/quarantine"};
+static const char *const parts[] = {"",         "/hash",      "/steps?tensors=false",
+                                    "/workers", "/snapshots", "/quarantine"};
 static size_t part_count;
 static size_t fleeting_count;
 

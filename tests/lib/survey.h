@@ -9,7 +9,7 @@
 #include "service/core/buffer.h"
 #include "tests/lib/http_client.h"
 
-enum { SURVEY_BYTES = 1 << 17 };
+enum { SURVEY_BYTES = 1 << 18 };
 
 struct survey {
     size_t used;

@@ -66,6 +66,10 @@ run rules_table "$root/clients/examples/with_server.sh" "$PYTHON" "$root/tests/b
 run readme "$root/clients/examples/with_server.sh" "$PYTHON" "$root/tests/readme.py"
 run gallery "$root/clients/examples/with_server.sh" "$PYTHON" "$root/clients/examples/gallery.py" \
     --only sgd muon --picture "$folder/gallery.png"
+for demo in svrg staleness federated; do
+    run "$demo" "$root/clients/examples/with_server.sh" "$PYTHON" "$root/clients/examples/$demo.py" \
+        --quick --picture "$folder/$demo.png"
+done
 for script in "$root"/tests/scenario/*.py; do
     run "$(basename "$script" .py)" "$PYTHON" "$script"
 done

@@ -95,6 +95,14 @@ static void post(const char *text, unsigned count, unsigned status)
     buffer_release(body);
 }
 
+static void demand(const char *path, const char *text)
+{
+    struct buffer *body = text_body(text);
+
+    survey_demand("POST", path, JSON_TYPE, body);
+    buffer_release(body);
+}
+
 /* Of the one gradient that is kept. */
 static unsigned long long quarantined(void)
 {
@@ -110,6 +118,12 @@ static unsigned long long quarantined(void)
     return number;
 }
 
+/* Whether several gradients make a step, of which the first is one. */
+static bool is_round(const struct oom_request *line)
+{
+    return line->session != NULL && strstr(line->session, "aggregation") != NULL;
+}
+
 /* The sessions with which every attempt begins; the path of the request. */
 static void prepare(const struct oom_request *line, char path[PATH_BYTES])
 {
@@ -117,10 +131,14 @@ static void prepare(const struct oom_request *line, char path[PATH_BYTES])
 
     survey_delete();
     survey_demand("PUT", OOM_SESSION, JSON_TYPE, session);
-    post(OOM_FIRST, 1, 200);
+    post(OOM_FIRST, 1, is_round(line) ? 202 : 200);
     post(OOM_MORE, line->steps, 200);
     if (line->abnormal)
         post(OOM_ABNORMAL, 1, 422);
+    if (line->snapshot != NULL) {
+        demand(OOM_SESSION "/snapshots", line->snapshot);
+        demand(OOM_SESSION "/snapshots/1/gradients", OOM_SHARD);
+    }
     size_t length = (size_t)snprintf(path, PATH_BYTES, "%s", line->path);
     if (path[length - 1] == '/')
         snprintf(path + length, PATH_BYTES - length, "%llu", quarantined());

@@ -11,6 +11,7 @@
 
 #include "api/config.h"
 #include "api/server.h"
+#include "service/session/checkpoint.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 #include "tests/lib/engines.h"

@@ -147,8 +147,8 @@ START_TEST(a_past_revision_has_its_own_tag_and_forms)
     remote_refused(&remote, "GET", "/parameters?step=1&lineage=7", NULL, 404, "not_found");
     remote_refused(&remote, "GET", "/parameters?lineage=0", NULL, 422, "invalid_field");
     remote_refused(&remote, "GET", "/parameters?step=-1", NULL, 422, "invalid_field");
-    remote_refused(&remote, "GET", "/parameters?step=1&after=1", NULL, 400, "invalid_request");
-    remote_refused(&remote, "GET", "/parameters?step=1&wait=1", NULL, 400, "invalid_request");
+    remote_refused(&remote, "GET", "/parameters?step=1&after=1", NULL, 422, "invalid_field");
+    remote_refused(&remote, "GET", "/parameters?step=1&wait=1", NULL, 422, "invalid_field");
     stop();
 }
 END_TEST

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A folder that the first released schema left behind is opened by the present program: the same
+"""A folder that an earlier program left behind is opened by the present one: the same
 configuration, steps and bits, repeats known, and the next step gives what it gave then. A folder of
 a newer program is refused with a sentence, and left as it is."""
 import gzip
@@ -16,6 +16,8 @@ import time
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden", "upgrade")
 sys.path.insert(0, GOLDEN)
 from generate import Server, describe  # noqa: E402  (the same words on the wire as then)
+
+EARLIER = ("first", "third")  # by generate.py: records of format 2 and 3
 
 failures = []
 
@@ -113,20 +115,23 @@ def refuses_newer(binary, folder):
 
 def main():
     binary = os.path.abspath(os.environ.get("DESCENT_BINARY", "build/descent"))
-    with open(os.path.join(GOLDEN, "first.json")) as file:
-        golden = json.load(file)
-    with gzip.open(os.path.join(GOLDEN, "first.db.gz")) as file:
-        image = file.read()
     base, begun = tempfile.mkdtemp(prefix="descent-upgrade-"), time.monotonic()
+    sessions = 0
     try:
-        opens(binary, lay_out(os.path.join(base, "first"), image), golden)
+        for name in EARLIER:
+            with open(os.path.join(GOLDEN, name + ".json")) as file:
+                golden = json.load(file)
+            with gzip.open(os.path.join(GOLDEN, name + ".db.gz")) as file:
+                image = file.read()
+            opens(binary, lay_out(os.path.join(base, name), image), golden)
+            sessions += len(golden["stands"])
         refuses_newer(binary, lay_out(os.path.join(base, "newer"), image))
     except (RuntimeError, OSError, subprocess.TimeoutExpired) as error:
         check(False, str(error))
     finally:
         shutil.rmtree(base, ignore_errors=True)
-    print(f"upgrade: {'FAILED' if failures else 'passed'}: {len(golden['stands'])} sessions of the "
-          f"first schema, in {time.monotonic() - begun:.1f} s")
+    print(f"upgrade: {'FAILED' if failures else 'passed'}: {sessions} sessions of "
+          f"{len(EARLIER)} earlier programs, in {time.monotonic() - begun:.1f} s")
     return 1 if failures else 0
 
 

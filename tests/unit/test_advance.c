@@ -35,7 +35,7 @@ static void setup(void)
 static struct wire_gradient on_wire(enum dtype wire, size_t count)
 {
     dtype_convert(wire, wire_bytes, DTYPE_F64, values, count);
-    return (struct wire_gradient){wire_bytes, wire, count};
+    return dense_gradient(wire_bytes, wire, count);
 }
 
 /* The norm of rescale * g as the wire carries g, elements bounded. */

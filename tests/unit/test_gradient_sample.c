@@ -37,7 +37,7 @@ static void turn(struct sample *sample, const struct layout *layout, enum dtype 
                  const double *values, struct tensor_note *notes)
 {
     void *bytes = doubles(layout->count);
-    struct wire_gradient gradient = {bytes, wire, layout->count};
+    struct wire_gradient gradient = dense_gradient(bytes, wire, layout->count);
 
     dtype_convert(wire, bytes, DTYPE_F64, values, layout->count);
     sample_turn(sample, layout, &gradient, notes);
@@ -164,7 +164,7 @@ START_TEST(the_sample_has_the_numbers_it_says)
     struct sample *sample = sample_new(layout);
     float *values = calloc(count, sizeof *values);
     unsigned char *in = calloc(count, 1);
-    struct wire_gradient gradient = {values, DTYPE_F32, count};
+    struct wire_gradient gradient = dense_gradient(values, DTYPE_F32, count);
 
     ck_assert(sample != NULL && values != NULL && in != NULL);
     ck_assert_uint_ge(sample_bytes(layout), size * sizeof(float));

@@ -130,7 +130,7 @@ START_TEST(an_image_that_nobody_exported_is_refused)
     image_free(made);
     unsigned char *head = malloc(image->head.size);
     memcpy(head, image->head.data, image->head.size);
-    head[28] = RECEIPT_REPLACED + 1;
+    head[28] = RECEIPT_WAITING + 1;
     struct span bytes = span_of(head, image->head.size);
     ck_assert_int_eq(engine_image(engine, image->record, bytes, &made, &fault),
                      STATUS_INVALID_FIELD);

@@ -67,7 +67,10 @@ static void add_worker(const char *name, uint64_t seq)
     struct receipt receipt = receipt_of(seq);
 
     ck_assert(ledger_reserve(&ledger, 1));
-    ledger_add_worker(&ledger, name, seq, &payload, &receipt);
+    struct ledger_worker worker = {
+        .seq = seq, .payload = payload, .receipt = receipt, .step = receipt.step};
+    strcpy(worker.name, name);
+    ledger_add_worker(&ledger, &worker);
 }
 
 static const struct ledger_key *find(const struct ledger *in, uint64_t number, uint64_t step)
@@ -159,7 +162,10 @@ START_TEST(what_was_reserved_fits_without_growing)
         char name[16];
         snprintf(name, sizeof name, "w%d", (int)i);
         ledger_add_key(&ledger, &key, &key, &receipt);
-        ledger_add_worker(&ledger, name, i, &key, &receipt);
+        struct ledger_worker worker = {
+            .seq = i, .payload = key, .receipt = receipt, .step = receipt.step};
+        strcpy(worker.name, name);
+        ledger_add_worker(&ledger, &worker);
     }
     ck_assert(ledger.keys == keys && ledger.workers == workers);
     for (uint64_t i = 1; i <= 100; i++)
@@ -175,7 +181,7 @@ static void check_round_trip(uint64_t step)
 
     ledger_pack(&packer, &ledger);
     ck_assert(!packer.failed);
-    struct unpacker unpacker = {.format = 3, .data = packer.data, .size = packer.used};
+    struct unpacker unpacker = {.format = 4, .data = packer.data, .size = packer.used};
     ck_assert(ledger_unpack(&unpacker, &read));
     ck_assert_uint_eq(unpacker.used, packer.used);
     ledger_pack(&again, &read);
@@ -214,7 +220,7 @@ START_TEST(a_ledger_read_back_goes_on_forgetting_the_oldest)
         add_key(step);
     ledger_pack(&packer, &ledger);
     ledger_close(&ledger);
-    struct unpacker unpacker = {.format = 3, .data = packer.data, .size = packer.used};
+    struct unpacker unpacker = {.format = 4, .data = packer.data, .size = packer.used};
     ck_assert(ledger_unpack(&unpacker, &ledger));
     for (uint64_t step = 1532; step <= 1600; step++)
         add_key(step);
@@ -234,7 +240,7 @@ START_TEST(a_record_cut_at_any_byte_is_refused)
     add_worker("two", 2);
     ledger_pack(&packer, &ledger);
     for (size_t size = 0; size < packer.used; size++) {
-        struct unpacker unpacker = {.format = 3, .data = packer.data, .size = size};
+        struct unpacker unpacker = {.format = 4, .data = packer.data, .size = size};
         struct ledger read = {0};
         ck_assert_msg(!ledger_unpack(&unpacker, &read), "%zu bytes are enough", size);
         ck_assert_ptr_null(read.keys);
@@ -250,7 +256,7 @@ START_TEST(a_receipt_with_nan_comes_back)
 
     receipt.loss = (double)NAN;
     receipt_pack(&packer, &receipt);
-    struct unpacker unpacker = {.format = 3, .data = packer.data, .size = packer.used};
+    struct unpacker unpacker = {.format = 4, .data = packer.data, .size = packer.used};
     receipt_unpack(&unpacker, &read);
     ck_assert(!unpacker.failed && unpacker.used == unpacker.size);
     same_receipt(&read, &receipt);

@@ -364,7 +364,9 @@ START_TEST(a_checkpoint_head_comes_back_with_its_ledger)
     cursor[CURSOR_BYTES] = '\0';
     ck_assert(ledger_reserve(&ledger, 1));
     ledger_add_key(&ledger, &key, &key, &head.last);
-    ledger_add_worker(&ledger, "worker", 1, &key, &head.last);
+    ledger_add_worker(
+        &ledger, &(struct ledger_worker){
+                     .name = "worker", .seq = 1, .payload = key, .receipt = head.last, .clock = 1});
     checkpoint_head_pack(&packer, &head, &ledger);
     ck_assert_int_eq(checkpoint_head_unpack(packer_span(&packer), &read, &read_ledger, &fault),
                      STATUS_OK);

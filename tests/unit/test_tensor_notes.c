@@ -300,7 +300,7 @@ START_TEST(tensors_say_how_many_numbers_are_not_finite)
     for (size_t w = 0; w < sizeof wires / sizeof *wires; w++)
         for (size_t d = 0; d < 2; d++) {
             const struct advance_functions *functions = advances(d == 0 ? DTYPE_F32 : DTYPE_F64);
-            struct wire_gradient gradient = {bytes, wires[w], layout->count};
+            struct wire_gradient gradient = dense_gradient(bytes, wires[w], layout->count);
             struct measure measure = {
                 .rescale = 1, .clip_value = HUGE_VAL, .layout = layout, .notes = notes};
             dtype_convert(wires[w], bytes, DTYPE_F64, values, layout->count);
@@ -338,7 +338,7 @@ START_TEST(norms_of_huge_and_tiny_doubles_hold)
 
     for (size_t i = 0; i + 4 < layout->count; i++)
         values[i] = scales[_i] * testing_normal(&random);
-    struct wire_gradient gradient = {values, DTYPE_F64, layout->count};
+    struct wire_gradient gradient = dense_gradient(values, DTYPE_F64, layout->count);
     struct measure measure = {
         .rescale = 1 / scales[_i], .clip_value = HUGE_VAL, .layout = layout, .notes = notes};
     advance_f64.measure(&gradient, &measure);

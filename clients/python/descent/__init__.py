@@ -13,8 +13,22 @@ Only the standard library is needed. Where numpy is installed, tensors come back
 """
 
 from .client import Client
+from .compression import Int8, Rows, Sign, SparseRows, TopK, TwoBit
 from .errors import ConnectionFailed, Error
 from .session import Parameters, Receipt, Session
 
 __version__ = "0.1.0"
-__all__ = ["Client", "ConnectionFailed", "Error", "Parameters", "Receipt", "Session"]
+__all__ = [
+    "Client",
+    "ConnectionFailed",
+    "Error",
+    "Int8",
+    "Parameters",
+    "Receipt",
+    "Rows",
+    "Session",
+    "Sign",
+    "SparseRows",
+    "TopK",
+    "TwoBit",
+]

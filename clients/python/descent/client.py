@@ -133,9 +133,12 @@ class Client:
     def __exit__(self, *_):
         self.close()
 
-    def _send(self, method, path, query=None, headers=None, body=None, good=(), repeat=True):
-        """The answer to a request; raises Error unless its status is 2xx or one of `good`."""
-        answer = self._transport.request(method, path, query, headers, body, repeat)
+    def _send(
+        self, method, path, query=None, headers=None, body=None, good=(), repeat=True, wait=0
+    ):
+        """The answer to a request, which the server was asked to hold back for up to `wait`
+        seconds; raises Error unless its status is 2xx or one of `good`."""
+        answer = self._transport.request(method, path, query, headers, body, repeat, wait)
         if not 200 <= answer.status < 300 and answer.status not in good:
             raise Error.from_answer(answer.status, answer.body)
         return answer

@@ -11,6 +11,7 @@ mapping, which becomes the layout order of a session created from them.
 
 import json
 import struct
+from typing import NamedTuple
 
 from . import tensors
 
@@ -23,23 +24,33 @@ class FormatError(ValueError):
     """The bytes are not a safetensors file; the message says where."""
 
 
+class Raw(NamedTuple):
+    """An entry of any type, as it is to stand in the file: compressed gradients have some."""
+
+    dtype: str  # "I8"
+    shape: tuple
+    data: object  # bytes-like
+
+
 def dumps(mapping, metadata=None, dtype=None):
-    """bytes of a file with the tensors of `mapping`; metadata is {str: str}; dtype converts, None
-    keeps."""
+    """bytes of a file with the tensors of `mapping`, arrays or Raw; metadata is {str: str}; dtype
+    converts, None keeps."""
     header, chunks, offset = {}, [], 0
     if metadata:
         header["__metadata__"] = dict(metadata)
     for name, value in mapping.items():
         if name == "__metadata__":
             raise FormatError("__metadata__ cannot be the name of a tensor")
-        tensor = tensors.encode(value, dtype)
-        size = tensors.count(tensor.shape) * tensors.SIZES[tensor.dtype]
+        if not isinstance(value, Raw):
+            tensor = tensors.encode(value, dtype)
+            value = Raw(_WIRE[tensor.dtype], tensor.shape, tensor.data)
+        size = len(value.data)
         header[name] = {
-            "dtype": _WIRE[tensor.dtype],
-            "shape": list(tensor.shape),
+            "dtype": value.dtype,
+            "shape": list(value.shape),
             "data_offsets": [offset, offset + size],
         }
-        chunks.append(tensor.data)
+        chunks.append(value.data)
         offset += size
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % 8)  # so that the data is aligned

@@ -2,12 +2,15 @@
 
 import json
 import threading
+import time
 import urllib.parse
 import uuid
 
 from . import safetensors, tensors, wire
 from .errors import ConnectionFailed, Error
 from .history import History, moment
+from .snapshots import Snapshots, number_of
+from .workers import WAIT_MAX_S, Workers, step_of
 
 _SEQ_NEVER = 2**53 - 1  # no worker gets there; see Session.step
 
@@ -18,11 +21,17 @@ class Receipt(dict):
     replayed     True when this is the stored receipt of an earlier attempt: nothing was applied now
     etag         names the revision after the step, for `if_newer` and `if_match`
     parameters   the new weights (Parameters) when the step asked for them, else None
+    waiting      True: a contribution to a round that is open still. It has .round, the step that it
+                 will become, .received and .expected, and neither step nor etag
     """
 
     replayed = False
     etag = None
     parameters = None
+
+    @property
+    def waiting(self):
+        return self.get("status") == "waiting"
 
     def __getattr__(self, name):
         try:
@@ -39,7 +48,7 @@ class Parameters(dict):
     etag = None
 
 
-class Session(History):
+class Session(History, Workers, Snapshots):
     """A handle of one session: `id`, and what can be done with it.
 
     forked   of a handle that `fork` returned: what became of the parent's state, a dict with
@@ -78,11 +87,17 @@ class Session(History):
         key=None,
         if_match=None,
         dry_run=False,
+        worker=None,
+        kind=None,
+        wait=None,
+        compression=None,
+        snapshot=None,
+        snapshot_gradients=None,
         **hyperparameters,
     ):
         """Applies a gradient, {name: array} with every tensor of the session. Returns a Receipt.
 
-        loss, examples       recorded; examples also weighs the average among workers
+        loss, examples       recorded; examples also weighs the mean of a round of workers
         base_step            the step of the weights the gradient was computed at
         cursor               text up to 4096 bytes that is committed with the step: your own
                              position (epoch, batch, generator state). After a crash
@@ -94,6 +109,19 @@ class Session(History):
                              the revision, else Error with code step_conflict
         dry_run              True: tells what the step would do (receipt.dry_run is True) and takes
                              none; no key and no worker go with it
+        worker               who sends it, in place of the handle's worker and without a number of
+                             its own: mode "sync" wants a name
+        kind                 "delta": what is sent is w_client - w_fetched
+        snapshot, snapshot_gradients   SVRG: a Snapshot or its number, and the gradient of the same
+                             batch at its weights
+        wait                 seconds to wait until the round of this contribution is closed (or, in
+                             mode "ssp", until the others have caught up; or until the snapshot has
+                             all of its shards); without it, or when they
+                             are over, receipt.waiting may be True: the contribution is kept, and
+                             `parameters(after=receipt, wait=...)` gets the weights it leads to
+        compression          descent.Int8(), Sign(), TopK(fraction), TwoBit(threshold) or Rows():
+                             sends fewer bytes; what they leave out is added to the next gradient.
+                             Keep one object for all steps of a worker
         key                  an Idempotency-Key of your own, kept across a restart of your program;
                              by default every call draws a new one
 
@@ -108,9 +136,17 @@ class Session(History):
         thereby settled; which of your batches it was, `cursor` tells.
         """
         fields = dict(hyperparameters, base_step=base_step, loss=loss, examples=examples, lr=lr)
-        fields["cursor"] = cursor
+        fields.update(cursor=cursor, kind=kind, snapshot=number_of(snapshot))
+        numbered = worker is None and key is None and self.worker is not None and not dry_run
+        fields["worker"] = None if numbered else worker or self.worker
         fields = {name: wire.plain(value) for name, value in fields.items() if value is not None}
-        request = self._step_request(gradients, dtype, fields)
+        encoded = None if compression is None else compression.encode(gradients)
+        if snapshot_gradients is None:
+            request = self._step_request(gradients, dtype, fields, encoded)
+        elif compression is None:
+            request = self._pair_request(gradients, snapshot_gradients, dtype, fields)
+        else:
+            raise ValueError("a pair of gradients is sent plain: leave compression out")
         if return_parameters:
             request["headers"]["Prefer"] = "return=representation"
             media = wire.JSON if self.client.format == "json" else wire.SAFETENSORS
@@ -120,13 +156,25 @@ class Session(History):
         if dry_run:
             request["query"]["dry_run"] = "true"
             return self._submit(request)
-        if self.worker is None or key is not None:
-            return self._step_by_key(request, key or uuid.uuid4().hex)
-        with self._lock:
-            return self._step_by_sequence(request)
+        if numbered:
+            with self._lock:
+                receipt = self._step_by_sequence(request, wait)
+        else:
+            receipt = self._step_by_key(request, key or uuid.uuid4().hex, wait)
+        if encoded is not None and receipt.get("status") != "skipped":
+            compression.arrived(encoded)
+        return receipt
 
     def parameters(
-        self, dtype=None, tensors=None, if_newer=None, average=None, step=None, lineage=None
+        self,
+        dtype=None,
+        tensors=None,
+        if_newer=None,
+        average=None,
+        step=None,
+        lineage=None,
+        after=None,
+        wait=None,
     ):
         """The weights now, as Parameters, or those of a past step (see History).
 
@@ -138,8 +186,12 @@ class Session(History):
         average    "ema": the moving average of the weights in their place, of a session that was
                    created with `ema`. It is no revision: its etag is of use for `if_newer` of
                    another average only
+        after      a step, or the Parameters or Receipt of one: None is returned if there is no
+                   later one, after `wait` seconds
         """
         query = moment(step, lineage)
+        if after is not None:
+            query["after"] = wire.plain(step_of(after))
         if average is not None:
             query["average"] = average
         if dtype is not None:
@@ -153,7 +205,7 @@ class Session(History):
         headers = {"Accept": wire.MEDIA[self.client.format]}
         if if_newer is not None:
             headers["If-None-Match"] = if_newer if isinstance(if_newer, str) else if_newer.etag
-        answer = self.client._send("GET", self.path + "/parameters", query, headers, good=(304,))
+        answer = self._fetch(query, headers, wait)
         return None if answer.status == 304 else self._parameters_in(answer, dtype, tensors)
 
     def replace(self, parameters):
@@ -183,27 +235,44 @@ class Session(History):
     def _receipt(self, members):
         return Receipt(members)
 
+    def _fetch(self, query, headers, wait):
+        """The answer with the weights, or 304; when it is to wait, after `wait` seconds."""
+        path, deadline = self.path + "/parameters", time.monotonic() + (wait or 0)
+        while True:
+            left = min(max(deadline - time.monotonic(), 0), WAIT_MAX_S)
+            if wait is not None:
+                query["wait"] = "%.3f" % left
+            answer = self.client._send("GET", path, query, headers, good=(304,), wait=left)
+            if answer.status != 304 or time.monotonic() >= deadline:
+                return answer
+
     # --- how a step is sent ---
 
-    def _step_request(self, gradients, dtype, fields):
-        if self.client.format == "json":
+    def _step_request(self, gradients, dtype, fields, encoded=None):
+        if encoded is None and self.client.format == "json":
             lists = {name: tensors.to_lists(value) for name, value in gradients.items()}
             body = {"gradients": lists, **fields}
             return {"headers": {"Content-Type": wire.JSON}, "query": {}, "body": body}
-        body, media, query = self._encode(gradients, dtype)
+        if encoded is not None:
+            if dtype is not None:
+                raise ValueError("dtype is for gradients that are not compressed")
+            body = safetensors.dumps(encoded.entries, encoded.metadata)
+            media, query = wire.SAFETENSORS, {}
+        else:
+            body, media, query = self._encode(gradients, dtype)
         for name, value in fields.items():
             query[name] = value if isinstance(value, str) else json.dumps(value)
         return {"headers": {"Content-Type": media}, "query": query, "body": body}
 
-    def _step_by_key(self, request, key):
+    def _step_by_key(self, request, key, wait):
         request["headers"]["Idempotency-Key"] = '"%s"' % key
         try:
-            return self._submit(request)
+            return self._await_round(lambda asked: self._submit(request, None, asked), wait)
         except ConnectionFailed as error:
             error.key = key
             raise
 
-    def _step_by_sequence(self, request):
+    def _step_by_sequence(self, request, wait):
         if self.seq is None:
             try:
                 return self._submit(request, {"worker": self.worker, "seq": _SEQ_NEVER})
@@ -211,19 +280,22 @@ class Session(History):
                 if error.code != "sequence_gap":
                     raise
                 self.seq = error.problem["expected"]
-        receipt = self._submit(request, {"worker": self.worker, "seq": self.seq})
+        sequence = {"worker": self.worker, "seq": self.seq}
+        receipt = self._await_round(lambda asked: self._submit(request, sequence, asked), wait)
         self.seq += 1  # only now: after an exception the same gradients go under the same number
         return receipt
 
-    def _submit(self, request, sequence=None):
-        query, body = request["query"], request["body"]
+    def _submit(self, request, sequence=None, wait=0):
+        query, body, headers = request["query"], request["body"], request["headers"]
+        if wait > 0:
+            preferred = [headers["Prefer"]] if "Prefer" in headers else []
+            headers = {**headers, "Prefer": ", ".join([*preferred, "wait=%d" % wait])}
         if isinstance(body, dict):
             body = wire.json_bytes({**body, **(sequence or {})})
         elif sequence:
             query = {**query, **sequence}
-        answer = self.client._send(
-            "POST", self.path + "/gradients", query, request["headers"], body
-        )
+        path = self.path + "/gradients"
+        answer = self.client._send("POST", path, query, headers, body, wait=wait)
         return self._receipt_in(answer)
 
     def _receipt_in(self, answer):
@@ -277,7 +349,8 @@ class Session(History):
         media = wire.media_type(answer)
         if media == wire.JSON:
             document = wire.document_of(answer)
-            return _parameters(wire.arrays_of(document["parameters"]), document, answer)
+            tensors_in = document.get("parameters", document.get("gradient"))
+            return _parameters(wire.arrays_of(tensors_in), document, answer)
         if media == wire.SAFETENSORS:
             found, metadata = safetensors.loads(answer.body)
             return _parameters(found, metadata, answer)

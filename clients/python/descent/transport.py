@@ -65,9 +65,10 @@ class Transport:
         self._local = threading.local()
         self._open = weakref.WeakSet()
 
-    def request(self, method, path, query=None, headers=None, body=None, repeat=True):
+    def request(self, method, path, query=None, headers=None, body=None, repeat=True, wait=0):
         """Sends until an answer comes that is not worth another attempt, and returns it; once, on a
-        connection of its own, if it must not be repeated.
+        connection of its own, if it must not be repeated. Each may take `wait` seconds longer than
+        others.
 
         Raises ConnectionFailed when none came.
         """
@@ -81,6 +82,10 @@ class Transport:
         while True:
             connection = self._connection()
             reused = connection.sock is not None
+            if self._timeout is not None:
+                connection.timeout = self._timeout + wait
+                if reused:
+                    connection.sock.settimeout(connection.timeout)
             status = answer_headers = received = failure = None
             attempts += 1
             try:

@@ -91,5 +91,6 @@ const struct optimizer REAL(adamax) = {
     .hyper_count = COUNT_OF(hypers),
     .slots = slots,
     .slot_count = COUNT_OF(slots),
+    .lazy_rows = true,
     .update = update,
 };

@@ -68,5 +68,6 @@ const struct optimizer REAL(adamw) = {
     .hyper_count = COUNT_OF(hypers),
     .slots = slots,
     .slot_count = COUNT_OF(slots),
+    .lazy_rows = true,
     .update = update,
 };

@@ -111,5 +111,6 @@ const struct optimizer REAL(dcasgd) = {
     .slots = slots,
     .slot_count = COUNT_OF(slots),
     .bases = bases,
+    .lazy_rows = true,
     .update = update,
 };

@@ -96,5 +96,6 @@ const struct optimizer REAL(ftrl) = {
     .slots = slots,
     .slot_count = COUNT_OF(slots),
     .decays = true,
+    .lazy_rows = true,
     .update = update,
 };

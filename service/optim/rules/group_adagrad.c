@@ -7,6 +7,7 @@
  * Passes: means, reading q (4 bytes a parameter in f32), cut into rows or, where rows are longer,
  * into tiles of TILE elements, whose sums are added in order; the update, reading q and w and
  * writing w (12 bytes). Vectors take one pass, with h at each element (20 bytes).
+ * Rows that were not sent keep h too.
  * Source: MXNet 1.9.1 contrib.GroupAdaGrad; Duchi, Hazan & Singer 2011 for the accumulator. */
 #include "service/core/crew.h"
 #include "service/optim/layerwise.h"
@@ -80,8 +81,9 @@ static void add_rows(void *context, size_t index)
         if (length <= WHOLE_BLOCK) {
             const real *q = layer_load(step->whole, row * length, (last - row) * length, scratch);
             for (size_t r = row; r < last; r++, q += length)
-                h[r] = accumulated(h[r], layer_row_squares(q, length) / (double)length);
-        } else {
+                if (whole_moves(step->whole, r * length))
+                    h[r] = accumulated(h[r], layer_row_squares(q, length) / (double)length);
+        } else if (whole_moves(step->whole, row * length)) {
             double sum = layer_load_squares(step->whole, row * length, length, scratch);
             h[row] = accumulated(h[row], sum / (double)length);
         }
@@ -111,6 +113,8 @@ static void accumulate(struct step *step)
     }
     crew_run(step->rows * step->tiles, add_tile, step);
     for (size_t r = 0; r < step->rows; r++) {
+        if (!whole_moves(step->whole, r * step->length))
+            continue;
         double sum = 0;
         for (size_t i = 0; i < step->tiles; i++)
             sum += sums[r * step->tiles + i];
@@ -185,5 +189,6 @@ const struct optimizer REAL(group_adagrad) = {
     .slots = slots,
     .slot_count = COUNT_OF(slots),
     .workspace = workspace,
+    .lazy_rows = true,
     .update_tensor = update_tensor,
 };

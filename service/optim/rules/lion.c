@@ -58,5 +58,6 @@ const struct optimizer REAL(lion) = {
     .hyper_count = COUNT_OF(hypers),
     .slots = slots,
     .slot_count = COUNT_OF(slots),
+    .lazy_rows = true,
     .update = update,
 };

@@ -107,5 +107,6 @@ const struct optimizer REAL(nadam) = {
     .scalars = scalars,
     .scalar_count = COUNT_OF(scalars),
     .begin = begin,
+    .lazy_rows = true,
     .update = update,
 };

@@ -47,5 +47,6 @@ const struct optimizer REAL(nag) = {
     .hyper_count = COUNT_OF(hypers),
     .slots = slots,
     .slot_count = COUNT_OF(slots),
+    .lazy_rows = true,
     .update = update,
 };

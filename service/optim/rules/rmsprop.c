@@ -180,5 +180,6 @@ const struct optimizer REAL(rmsprop) = {
     .hyper_count = COUNT_OF(hypers),
     .slots = slots,
     .slot_count = COUNT_OF(slots),
+    .lazy_rows = true,
     .update = update,
 };

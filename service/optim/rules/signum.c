@@ -90,5 +90,6 @@ const struct optimizer REAL(signum) = {
     .slots = slots,
     .slot_count = COUNT_OF(slots),
     .decays = true,
+    .lazy_rows = true,
     .update = update,
 };

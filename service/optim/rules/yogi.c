@@ -45,5 +45,6 @@ const struct optimizer REAL(yogi) = {
     .hyper_count = COUNT_OF(hypers),
     .slots = slots,
     .slot_count = COUNT_OF(slots),
+    .lazy_rows = true,
     .update = update,
 };

@@ -6,6 +6,7 @@ import time
 import numpy as np
 
 from .clients import JSON, Actor, receipt_of
+from .rounds import RoundSession, hold_members
 from .server import Down, check
 
 OCTETS = "application/octet-stream"
@@ -159,6 +160,8 @@ def hold_ledger(session, page, first, line, promised):
               f"oldest {page['oldest_step']}")
         if at < len(entries):
             hold_entry(session.history[moment], entries[at], f"{where}, {moment}")
+            if isinstance(session, RoundSession):
+                hold_members(session, moment, entries[at])
     if promised:
         for moment in line[first - 1:oldest - 1]:
             check(moment not in session.history or not session.promised(moment),

@@ -16,7 +16,7 @@ PASSES = {
     "before_receipts": 6, "after_receipts": 6, "after_past": 12, "before_rewind": 3,
     "in_rewind": 1, "after_rewind": 3, "in_fork": 12, "before_fork": 2, "before_import": 2,
     "in_quarantine": 3, "after_quarantine": 3, "in_trim": 8,
-    "after_slice": 6,
+    "after_slice": 6, "after_dismiss": 2, "after_snapshot": 2, "after_shard": 6,
 }
 # What only those pass who use history.
 HISTORY = {"after_past", "before_rewind", "in_rewind", "after_rewind", "in_fork", "before_fork",

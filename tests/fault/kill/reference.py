@@ -6,6 +6,7 @@ import json
 import numpy as np
 
 from .models import Model
+from .rounds import RoundSession
 from .server import Server, Wire, check
 from .sessions import complete
 
@@ -18,11 +19,12 @@ def feed(session, wire, line):
     session.create(wire, durability={"mode": "step"})
     for k, moment in enumerate(line, 1):
         told = session.history[moment]
-        fields = dict(told.fields)
-        if session.patched and "lr" in told.receipt:
-            fields["lr"] = told.receipt["lr"]
-        path, body, headers = told.client.body(told.index, fields)
-        status, data, _ = wire.until_answered("POST", path, body, headers)
+        for part in session.parts(moment):
+            fields = dict(part.fields)
+            if session.patched and "lr" in told.receipt:
+                fields["lr"] = told.receipt["lr"]
+            path, body, headers = part.client.body(part.index, fields)
+            status, data, _ = wire.until_answered("POST", path, body, headers)
         check(status == 200, f"the reference refuses step {k} of {session.name}: {status} {data}")
         receipt = json.loads(data)
         for name, value in told.receipt.items():
@@ -40,7 +42,7 @@ def numpy_bits(session, line):
     model = Model(session.model, session.start)
     for moment in line:
         told = session.history[moment]
-        model.step(told.client.gradient(told.index), told.receipt["lr"])
+        model.step(session.estimate(moment), told.receipt["lr"])
     return model.w.tobytes()
 
 
@@ -61,6 +63,8 @@ def verify_one(session, wire, reference):
     weights, moment = session.weights(wire)
     line = complete(session, moment)
     step = len(line)
+    if isinstance(session, RoundSession):
+        session.hold_rounds(wire, line)
     feed(session, reference, line)
     expected, _ = session.weights(reference)
     differ = np.flatnonzero(np.frombuffer(weights, session.dtype) !=

@@ -180,6 +180,17 @@ class Session:
             if not self.sure:
                 self.seen = self.acknowledged = moment
 
+    # --- for the reference ---
+
+    def parts(self, moment):
+        """What was sent for the step."""
+        return [self.history[moment]]
+
+    def estimate(self, moment):
+        """The gradient that it came to."""
+        told = self.history[moment]
+        return told.client.gradient(told.index)
+
     def floor(self):
         """What a read that begins now must show at least, and the life for which that holds."""
         with self.mutex:

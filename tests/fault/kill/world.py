@@ -8,8 +8,10 @@ import time
 
 from .clients import Churner, Client, Patcher, Reader
 from .past import Forker, Historian, Outlier, Rewinder
+from .rounds import Member, RoundSession
 from .server import Down, Server, Wire, check, failures
 from .sessions import INTERVAL, SLACK_S, STEP, Session, Told
+from .svrg import SvrgWorker
 
 # Small limits, so that sessions leave memory and the journal is shortened all the time.
 OPTIONS = ("--idle-s", "1", "--history-bytes-max")
@@ -45,6 +47,12 @@ def make_sessions():
                 hash_every=7),
         Session("lapse64", {"name": "adam", "lr": 0.002}, "f8", matrix, INTERVAL, model="adam",
                 hash_every=7),
+        RoundSession("sync32", {"name": "sgd", "lr": 0.05, "momentum": 0.9}, "f4", small, 4,
+                     {"mode": "sync", "workers": 4}, model="sgd", ema={"decay": 0.9}, hash_every=5),
+        RoundSession("gather64", {"name": "adam", "lr": 0.002}, "f8", matrix, 3,
+                     {"mode": "async", "accumulate": 3}, model="adam"),
+        RoundSession("muonsync32", {"name": "muon", "lr": 0.02}, "f4", matrix, 2,
+                     {"mode": "sync", "workers": 3, "quorum": 2, "timeout_s": 0}),
     ]
 
 
@@ -52,6 +60,9 @@ def make_clients(world, s):
     """Everyone, by the session they work on."""
     def client(name, number, *arguments, **more):
         return lambda: Client(world, s[name], number, *arguments, **more)
+
+    def member(name, number, *arguments, **more):
+        return lambda: Member(world, s[name], number, *arguments, **more)
 
     return {
         "sgd32": [client("sgd32", 1, "json", "key", cursor=True),
@@ -81,6 +92,13 @@ def make_clients(world, s):
         "lapse64": [client("lapse64", 50, "raw", "key"), client("lapse64", 51, "raw", "seq"),
                     lambda: Rewinder(world, s["lapse64"], 52, 0.5)],
         "back64": [lambda: Rewinder(world, s["slices64"], 53, 0.5)],
+        "sync32": [member("sync32", 61, "json", True), member("sync32", 62, "raw", True),
+                   member("sync32", 63, "raw", True, wire_dtype="bf16"),
+                   member("sync32", 64, "raw", True)],
+        "gather64": [member("gather64", 65, "json", False), member("gather64", 66, "raw", False)],
+        "muonsync32": [member("muonsync32", 67, "raw", True),
+                       member("muonsync32", 68, "raw", True)],
+        "svrg64": [lambda: SvrgWorker(world, None, 71)],
         "churn": [lambda: Churner(world, None, 18), lambda: Churner(world, None, 19)],
     }
 
@@ -162,6 +180,8 @@ class World:
                 check(status == 200, f"{session.name} is gone: {status} {data}")
                 session.note_begin(self.server.life, self.moment_of(data), died_at,
                                    slack_s, self.orderly)
+                if isinstance(session, RoundSession):
+                    session.note_round(json.loads(data))
             self.orderly = False
         except Down:
             code = self.server.await_death(10)

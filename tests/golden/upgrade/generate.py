@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Makes first.db.gz and first.json: a folder as the first released schema leaves it after a
-SIGKILL, and what the program of that time said about it. Run it with a binary of commit 6eb903a:
+"""Makes NAME.db.gz and NAME.json: a folder as an earlier program leaves it after a SIGKILL, and what
+that program said about it. "first" is of commit 6eb903a, the first released schema with records of
+format 2; "third" of 4a4c4f3, with records of format 3:
 
     git worktree add /tmp/first 6eb903a && make -C /tmp/first build/descent
-    tests/golden/upgrade/generate.py /tmp/first/build/descent
+    tests/golden/upgrade/generate.py /tmp/first/build/descent first
 
 tests/scenario/upgrade.py holds the present program against them."""
 import gzip
@@ -133,7 +134,8 @@ def describe(server, name):
 
 
 def main():
-    binary, base = os.path.abspath(sys.argv[1]), tempfile.mkdtemp(prefix="descent-first-")
+    binary, golden_name = os.path.abspath(sys.argv[1]), sys.argv[2]
+    base = tempfile.mkdtemp(prefix="descent-golden-")
     data, golden = os.path.join(base, "data"), {"repeats": [], "stands": {}, "goes_on": {}}
     busy = [name for name in SESSIONS if name != "untouched"]
     try:
@@ -180,9 +182,9 @@ def main():
     finally:
         server.end(signal.SIGKILL)
         shutil.rmtree(base)
-    with open(os.path.join(HERE, "first.db.gz"), "wb") as file:
+    with open(os.path.join(HERE, golden_name + ".db.gz"), "wb") as file:
         file.write(gzip.compress(image, 9, mtime=0))
-    with open(os.path.join(HERE, "first.json"), "w") as file:
+    with open(os.path.join(HERE, golden_name + ".json"), "w") as file:
         json.dump(golden, file, indent=0)  # a repeat is known by the bytes of its body: no sorting
         file.write("\n")
     print(f"{len(image)} bytes of database, {len(SESSIONS)} sessions")
