@@ -67,8 +67,7 @@ struct event {
     bool delta;              /* the body is w_client - w_fetched: a gradient times -1 */
     uint64_t clock;          /* the worker's contributions up to and with this one; 0: no worker */
     /* of snapshots */
-    uint64_t snapshot;           /* its number; of a step: the one it was corrected by; 0: none.
-                                    EVENT_SPEC: the newest number given by then */
+    uint64_t snapshot;           /* its number; of a step: the one it was corrected by; 0: none */
     uint64_t snapshot_workers;   /* EVENT_SNAPSHOT: how many are announced; 0: not said */
     double snapshot_examples;    /* likewise; NaN: not said */
     char part[WORKER_BYTES + 1]; /* EVENT_SHARD: "" : none */

@@ -94,7 +94,8 @@ static bool dry_run(const struct step *step)
     return step->submission != NULL && step->submission->dry_run;
 }
 
-/* Admits, journals, applies. *again: the configuration changed since the step was prepared. */
+/* Admits, journals, applies. *again: the configuration changed since the step was prepared, or it
+ * turned out to need its turn alone. */
 static enum status take(struct step *step, bool *again, struct outcome *out, struct fault *fault)
 {
     struct session *session = step->session;
