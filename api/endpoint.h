@@ -28,6 +28,9 @@ enum method {
 
 enum { QUERY_MAX = 32, HEADERS_MAX = 64, PATH_PARAMETERS_MAX = 4, REPLY_HEADERS_MAX = 32 };
 
+/* What a token may do; each includes those before it. */
+enum scope { SCOPE_NONE, SCOPE_READ, SCOPE_STEP, SCOPE_ADMIN };
+
 struct header {
     const char *name; /* as it came; compared without case */
     const char *value;
@@ -50,6 +53,7 @@ struct request {
     struct header headers[HEADERS_MAX];
     size_t header_count;
     struct buffer *body; /* the whole body; NULL when there was none */
+    const char *tenant;  /* whose sessions the request sees; "": the default one, without tokens */
     double receive_ms;   /* from the end of the header to the end of the body */
     const struct config *config;
     const struct route *route;
@@ -87,6 +91,7 @@ struct route {
     struct reply (*serve)(struct engine *engine, struct request *request);
     const char *operation; /* file stem under api/endpoint and operationId in openapi.json */
     bool takes_body;       /* false: a body with bytes in it is refused */
+    enum scope scope;      /* that a token must have, where tokens are asked for */
 };
 
 /* The value of a header (the last one wins where several came), or NULL. Name without case. */
