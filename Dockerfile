@@ -19,7 +19,7 @@ RUN make -j"$(nproc)" build/descent && install -D --strip build/descent /out/des
 FROM debian:12-slim
 RUN apt-get update -qq \
     && apt-get install -y -qq --no-install-recommends \
-        libjansson4 libmicrohttpd12 libopenblas0-serial libsqlite3-0 >/dev/null \
+        libgnutls30 libjansson4 libmicrohttpd12 libopenblas0-serial libsqlite3-0 libzstd1 zlib1g >/dev/null \
     && rm -rf /var/lib/apt/lists/*
 # A fixed number, so that folders mounted from outside can be given to it. A new volume takes the
 # owner of this folder.

@@ -34,7 +34,7 @@ CWARN := $(WARN) -Wstrict-prototypes -Wmissing-prototypes
 COMMON := -g -I. $(OPT.$(FLAVOUR)) -fPIC -pthread -ffp-contract=off -fno-math-errno -fno-trapping-math -D_GNU_SOURCE
 CFLAGS_ALL = -std=c11 $(CWARN) $(COMMON) $(CFLAGS)
 CXXFLAGS_ALL = -std=c++17 $(WARN) $(COMMON) -fno-exceptions -fno-rtti $(CXXFLAGS)
-LDLIBS := -lmicrohttpd -ljansson -lsqlite3 -lopenblas -lm
+LDLIBS := -lmicrohttpd -lgnutls -lzstd -lz -ljansson -lsqlite3 -lopenblas -lm
 
 ifeq ($(V),1)
 Q :=
@@ -47,7 +47,8 @@ say = @printf '  %-7s %s\n' $(1) $(2)
 # What computes on numbers is written once and compiled twice, for float and for double (see service/kernel/real.h).
 REAL := $(wildcard service/kernel/*.c) $(wildcard service/optim/rules/*.c) service/optim/whole.c \
         service/session/advance.c service/session/mean.c service/session/estimate.c
-ONCE := $(filter-out $(REAL),$(wildcard service/*/*.c service/optim/schedules/*.c storage/*.c api/*.c api/endpoint/*.c api/codec/*.c))
+ONCE := $(filter-out $(REAL),$(wildcard service/*/*.c service/optim/schedules/*.c storage/*.c api/*.c api/endpoint/*.c api/codec/*.c \
+        api/coding/*.c))
 CXXS := $(wildcard api/codec/*.cc)
 TESTS := $(wildcard tests/main.c tests/lib/*.c tests/contract/*.c tests/unit/*.c tests/scenario/*.c tests/fault/*.c)
 
@@ -101,7 +102,8 @@ $(B)/storage/sqlite_file.o: $(wildcard storage/schema/*.sql)
 -include $(OBJ:.o=.d) $(TESTOBJ:.o=.d) $(B)/tests/bits.d
 
 # --- what a new machine lacks ----------------------------------------------------------------------------------------
-DEPS_BUILD := gcc g++ make libmicrohttpd-dev libjansson-dev libsqlite3-dev libopenblas-dev libxxhash-dev libfast-float-dev
+DEPS_BUILD := gcc g++ make libmicrohttpd-dev libjansson-dev libsqlite3-dev libopenblas-dev libxxhash-dev libfast-float-dev \
+              libgnutls28-dev libzstd-dev zlib1g-dev
 DEPS_DEMO := $(DEPS_BUILD) python3 python3-numpy python3-sklearn python3-matplotlib
 DEPS_CHECK := $(DEPS_DEMO) check libsubunit-dev curl
 DEPS_CLANG := clang clang-format libclang-rt-14-dev

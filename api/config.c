@@ -12,7 +12,7 @@
 
 enum { FILE_BYTES_MAX = 1 << 20 };
 
-enum option_type { TEXT, COUNT };
+enum option_type { TEXT, COUNT, FLAG };
 
 static const struct option {
     const char *flag; /* without the dashes */
@@ -78,6 +78,17 @@ static enum status count_read(const struct option *option, const char *text, con
                      source, text, option->unit, option->min, option->max);
 }
 
+static enum status flag_read(const char *text, const char *source, bool *out, struct fault *fault)
+{
+    bool yes = strcmp(text, "true") == 0 || strcmp(text, "1") == 0;
+
+    if (!yes && strcmp(text, "false") != 0 && strcmp(text, "0") != 0)
+        return fault_set(fault, STATUS_INVALID_FIELD, "",
+                         "%s is \"%.60s\"; it must be true or false", source, text);
+    *out = yes;
+    return STATUS_OK;
+}
+
 /* `source` is how a person wrote it: "--log", "DESCENT_LOG", "descent.conf:3: log". */
 static enum status option_set(struct config *config, const struct option *option, const char *text,
                               const char *source, struct fault *fault)
@@ -86,6 +97,8 @@ static enum status option_set(struct config *config, const struct option *option
 
     if (option->type == COUNT)
         return count_read(option, text, source, (uint64_t *)(void *)at, fault);
+    if (option->type == FLAG)
+        return flag_read(text, source, (bool *)at, fault);
     if (text[0] == '\0' && option->default_text[0] != '\0')
         return fault_set(fault, STATUS_INVALID_FIELD, "", "%s is empty; it must be a %s", source,
                          option->unit);
@@ -210,7 +223,9 @@ static enum status flags_apply(struct config *config, char *const *arguments, st
         if (option == NULL)
             return fault_set(fault, STATUS_INVALID_FIELD, "",
                              "there is no option %.80s; `descent --help` lists them", argument);
-        const char *value = argument[2 + size] == '=' ? argument + 3 + size : *++arguments;
+        const char *value = argument[2 + size] == '=' ? argument + 3 + size
+                            : option->type == FLAG    ? "true"
+                                                      : *++arguments;
         if (value == NULL)
             return fault_set(fault, STATUS_INVALID_FIELD, "", "%s needs a value: %s", argument,
                              option->unit);
@@ -279,7 +294,8 @@ void config_help(FILE *out)
 
     for (size_t i = 0; i < OPTION_COUNT; i++) {
         const struct option *option = &options[i];
-        fprintf(out, "  --%s %s\n      %s\n      ", option->flag, option->unit, option->meaning);
+        fprintf(out, "  --%s%s%s\n      %s\n      ", option->flag, option->type == FLAG ? "" : " ",
+                option->unit, option->meaning);
         if (option->type == COUNT && option->max == 0)
             fprintf(out, "from %" PRIu64 "; ", option->min);
         else if (option->type == COUNT)

@@ -2,6 +2,7 @@
 #ifndef DESCENT_API_CONFIG_H
 #define DESCENT_API_CONFIG_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -10,6 +11,7 @@
 
 #define CONFIG_TEXT const char *
 #define CONFIG_COUNT uint64_t
+#define CONFIG_FLAG bool
 
 struct config {
 #define OPTION(field, type, flag, default_text, min, max, unit, meaning) CONFIG_##type field;
@@ -18,7 +20,7 @@ struct config {
     char *file_text; /* owned: options that came from the file point into it */
 };
 
-/* Reads flags (`--name value` or `--name=value`; `arguments` ends with NULL), then DESCENT_<NAME>,
+/* Reads flags (`--name value`, `--name=value`, or `--name` alone where it is true or false; `arguments` ends with NULL), then DESCENT_<NAME>,
  * then the file of --config, then defaults. An empty environment variable counts as unset. The
  * fault is one line that names the option, where it came from and the range. On failure nothing is
  * to be closed. Texts live as long as `arguments` and the environment do. */

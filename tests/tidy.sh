@@ -56,6 +56,9 @@ library()
 }
 library microhttpd.h 'api/server\.c|api/server_[a-z]*\.[ch]|api/guard\.[ch]|api/watch\.[ch]|api/range\.[ch]'
 library jansson.h 'api/.*'
+library 'gnutls/[a-z]*.h' 'api/(crypto|tls)\.c'
+library zstd.h 'api/coding/zstd\.c'
+library zlib.h 'api/coding/gzip\.c'
 library sqlite3.h 'storage/sqlite[a-z_]*\.[ch]'
 library cblas.h 'service/kernel/blas\.c'
 
