@@ -21,19 +21,32 @@ static void log_reply(const struct exchange *exchange, uint64_t bytes)
               (unsigned long long)(clock_monotonic_us() - exchange->started_us), exchange->id);
 }
 
+/* Of what goes out: to HEAD that is nothing (RFC 9530, B.2). What a 304 says would be taken for
+ * the stored answer's, and of a stream nothing is known yet. */
+static void tell_digest(struct exchange *exchange, const struct span *parts, size_t count)
+{
+    struct reply *reply = &exchange->reply;
+
+    if (reply->http != 204 && reply->http != 304 && reply->stream.close == NULL)
+        content_digest_tell(&exchange->request, reply, parts,
+                            exchange->request.method == METHOD_HEAD ? 0 : count);
+}
+
 bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], size_t *count)
 {
     struct reply *reply = &exchange->reply;
-    struct range range = range_apply(&exchange->request, reply);
     bool cache_told = false;
 
     PRE(exchange->stage == STAGE_REPLY);
+    exchange_code(exchange);
+    struct range range = range_apply(&exchange->request, reply);
     for (size_t i = 0; i < reply->header_count; i++)
         cache_told |= strcasecmp(reply->headers[i].name, "Cache-Control") == 0;
     if (!cache_told)
         reply_header(reply, "Cache-Control", "no-store");
     reply_header(reply, "Request-Id", exchange->id);
     *count = range_cut(reply, &range, parts);
+    tell_digest(exchange, parts, *count);
     bool known = reply->stream.close != NULL && reply->stream.size != STREAM_OPEN;
     log_reply(exchange, known ? reply->stream.size : range.size);
     return watch_set(&exchange->watched, WATCH_SILENT,

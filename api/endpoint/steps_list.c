@@ -228,7 +228,7 @@ static enum status list(struct request *request, struct session *session, bool *
     enum status status;
 
     *streams = false;
-    size_t form = media_negotiate(request_header(request, "Accept"), offers,
+    size_t form = media_negotiate(request_list(request, "Accept"), offers,
                                   sizeof offers / sizeof *offers, &named);
     if (form == sizeof offers / sizeof *offers)
         return fault_set(fault, STATUS_NOT_ACCEPTABLE, "", "steps are served as %s, %s",
