@@ -134,7 +134,7 @@ deps-container:
 	$(call install,$(DEPS_CONTAINER))
 
 # --- running ---------------------------------------------------------------------------------------------------------
-.PHONY: demo gallery svrg-demo staleness-demo federated-demo serve install uninstall
+.PHONY: demo gallery svrg-demo staleness-demo federated-demo serve
 demo: deps-demo ## train a classifier of handwritten digits through a server of its own (installs what is missing)
 	@$(MAKE) --no-print-directory build/descent
 	@clients/examples/with_server.sh $(PYTHON) clients/examples/digits.py --picture build/demo/loss.png
@@ -159,13 +159,45 @@ serve: deps ## run a server on 127.0.0.1:8080 with ./descent-data
 	@$(MAKE) --no-print-directory build/descent
 	build/descent serve
 
-install: ## install the binary and its man page under PREFIX (/usr/local)
-	@$(MAKE) --no-print-directory build/descent
-	install -D -m 755 build/release/descent $(DESTDIR)$(PREFIX)/bin/descent
-	install -D -m 644 api/descent.1 $(DESTDIR)$(PREFIX)/share/man/man1/descent.1
+# --- installing and packaging ----------------------------------------------------------------------------------------
+# A distribution says PREFIX=/usr SYSCONFDIR=/etc UNITDIR=/lib/systemd/system; DESTDIR is put before each.
+SYSCONFDIR ?= $(if $(filter /usr,$(PREFIX)),/etc,$(PREFIX)/etc)
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+PACKAGE := build/package
+# FILE:MODE:TARGET. `uninstall` removes what `install` puts.
+INSTALLED = build/release/descent:755:$(PREFIX)/bin/descent \
+            api/descent.1:644:$(PREFIX)/share/man/man1/descent.1 \
+            $(PACKAGE)/descent.service:644:$(UNITDIR)/descent.service \
+            $(PACKAGE)/descent.socket:644:$(UNITDIR)/descent.socket \
+            api/package/descent.sysusers:644:$(PREFIX)/lib/sysusers.d/descent.conf \
+            $(PACKAGE)/descent.bash:644:$(PREFIX)/share/bash-completion/completions/descent \
+            $(PACKAGE)/descent.zsh:644:$(PREFIX)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)/_descent \
+            $(PACKAGE)/descent.fish:644:$(PREFIX)/share/fish/vendor_completions.d/descent.fish
+CONFIG = $(DESTDIR)$(SYSCONFDIR)/descent/descent.conf
 
-uninstall: ## remove them
-	rm -f $(DESTDIR)$(PREFIX)/bin/descent $(DESTDIR)$(PREFIX)/share/man/man1/descent.1
+.PHONY: install uninstall package deb
+install: ## install the binary, man page, systemd units, shell completions, a file of options (PREFIX=/usr/local)
+	@$(MAKE) --no-print-directory build/descent package
+	@set -e; for entry in $(INSTALLED); do target=$(DESTDIR)$${entry##*:} mode=$${entry#*:}; \
+	    echo "  INSTALL $$target"; install -D -m "$${mode%:*}" "$${entry%%:*}" "$$target"; done; \
+	if [ -e "$(CONFIG)" ]; then echo "  KEEP    $(CONFIG)"; else \
+	    echo "  INSTALL $(CONFIG)"; install -D -m 644 $(PACKAGE)/descent.conf "$(CONFIG)"; fi
+
+uninstall: ## remove them, but for options that were changed
+	@$(MAKE) --no-print-directory build/descent package
+	@for entry in $(INSTALLED); do rm -f "$(DESTDIR)$${entry##*:}"; done; \
+	if [ ! -e "$(CONFIG)" ] || cmp -s $(PACKAGE)/descent.conf "$(CONFIG)"; then rm -f "$(CONFIG)"; else echo "  KEEP    $(CONFIG)"; fi; \
+	rmdir "$(DESTDIR)$(SYSCONFDIR)/descent" 2>/dev/null || true
+
+# What is made of templates and of `descent --help`; anew each time, for the folders may be others.
+package: build/descent
+	@mkdir -p $(PACKAGE)
+	$(Q)for unit in descent.service descent.socket; do \
+	    sed 's|@bindir@|$(PREFIX)/bin|g; s|@sysconfdir@|$(SYSCONFDIR)|g' api/package/$$unit >$(PACKAGE)/$$unit || exit 1; done
+	$(Q)build/descent --help >$(PACKAGE)/help
+	$(Q)for shell in bash zsh fish; do \
+	    awk -v shell=$$shell -f api/package/help.awk -f api/package/completion.awk $(PACKAGE)/help >$(PACKAGE)/descent.$$shell || exit 1; done
+	$(Q)awk -v data=/var/lib/descent -f api/package/help.awk -f api/package/conf.awk $(PACKAGE)/help >$(PACKAGE)/descent.conf
 
 # --- checks ----------------------------------------------------------------------------------------------------------
 TESTING = DESCENT_BINARY=$(CURDIR)/$(B)/descent PYTHON=$(PYTHON)

@@ -95,41 +95,53 @@ static enum status open_engine(const struct config *config, struct engine **out,
     return engine_open(&options, out, fault);
 }
 
-static sem_t stop_asked;
-static atomic_int stop_signal; /* two threads may be in the handler */
+static sem_t asked; /* posted whenever one of these was set */
+static atomic_int stop_signal;
+static atomic_bool reload_asked;
 
-static void ask_stop(int signal)
+static void take_signal(int signal)
 {
     int kept = errno;
 
-    stop_signal = signal;
-    sem_post(&stop_asked);
+    if (signal == SIGHUP)
+        reload_asked = true;
+    else
+        stop_signal = signal;
+    sem_post(&asked); /* fails only when it has been posted INT_MAX times: then main is awake */
     errno = kept;
 }
 
-/* SIGTERM and SIGINT ask for a stop, whichever thread they find. There may be threads that do not
- * block them: a library (OpenBLAS) starts its own before main. */
+/* SIGTERM and SIGINT ask for a stop, SIGHUP asks to take up tokens, certificate and log file anew,
+ * whichever thread they find. There may be threads that do not block them: a library (OpenBLAS)
+ * starts its own before main. A signal that comes before the server runs is done when it does;
+ * SIGHUP while it stops is forgotten. */
 static void catch_signals(sigset_t *signals)
 {
-    struct sigaction action = {.sa_handler = ask_stop, .sa_flags = SA_RESTART};
+    static const int caught[] = {SIGTERM, SIGINT, SIGHUP};
+    struct sigaction action = {.sa_handler = take_signal, .sa_flags = SA_RESTART};
 
     signal(SIGPIPE, SIG_IGN);
-    sem_init(&stop_asked, 0, 0);
+    sem_init(&asked, 0, 0);
     sigemptyset(signals);
-    sigaddset(signals, SIGTERM);
-    sigaddset(signals, SIGINT);
+    for (size_t i = 0; i < sizeof caught / sizeof *caught; i++)
+        sigaddset(signals, caught[i]);
     action.sa_mask = *signals;
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGINT, &action, NULL);
+    for (size_t i = 0; i < sizeof caught / sizeof *caught; i++)
+        sigaction(caught[i], &action, NULL);
     /* Before any thread of ours starts: all inherit it, so that their system calls are not cut. */
     pthread_sigmask(SIG_BLOCK, signals, NULL);
 }
 
-static void await_stop(const sigset_t *signals)
+/* Returns when a stop was asked for; reloads meanwhile. */
+static void await_stop(const sigset_t *signals, struct server *server)
 {
     pthread_sigmask(SIG_UNBLOCK, signals, NULL);
-    while (sem_wait(&stop_asked) != 0)
-        ;
+    while (stop_signal == 0) {
+        while (sem_wait(&asked) != 0)
+            ;
+        if (atomic_exchange(&reload_asked, false) && stop_signal == 0)
+            server_reload(server);
+    }
     pthread_sigmask(SIG_BLOCK, signals, NULL); /* a second one does not break the drain */
 }
 
@@ -150,7 +162,7 @@ static int run(const struct config *config, const sigset_t *signals)
     printf("descent listening on http://%s\n", server_address(server));
     fflush(stdout);
 
-    await_stop(signals);
+    await_stop(signals, server);
     log_info("%s: finishing what runs", stop_signal == SIGTERM ? "SIGTERM" : "SIGINT");
     if (!server_stop(server)) {
         /* Threads still use the engine, so it cannot be closed; what they have not finished was not

@@ -20,6 +20,11 @@ enum status server_start(const struct config *config, struct engine *engine, str
 /* The address in use, "HOST:PORT" with the port that was picked (IPv6 in brackets). */
 const char *server_address(const struct server *server);
 
+/* Takes up anew what options name and what may have changed on disk since. What cannot be read is
+ * said in the log, and what was there before stays in use. True when all was taken up. Not two at a
+ * time, not while it stops. */
+bool server_reload(struct server *server);
+
 /* Drains, waits for running requests up to the drain timeout, closes everything, frees. False when
  * requests still ran at the end of that time: then nothing was freed, the engine is in use, and
  * only leaving the process is safe. */
