@@ -92,6 +92,8 @@ static void clear(struct exchange *exchange)
     exchange->request.method = METHOD_OTHER;
     exchange->request.route = NULL;
     exchange->request.tenant = "";
+    exchange->request.token_id = NULL;
+    exchange->request.quotas = NULL;
     exchange->request.query_count = 0;
     exchange->request.header_count = 0;
 }
@@ -100,6 +102,7 @@ void exchange_reset(struct exchange *exchange)
 {
     release_reply(exchange);
     exchange_release_body(exchange);
+    access_leave(&exchange->pass);
     arena_reset(&exchange->arena);
     if (exchange->counted)
         atomic_fetch_sub(&exchange->commons->running, 1);

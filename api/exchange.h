@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "api/access.h"
 #include "api/endpoint.h"
 #include "api/guard.h"
 #include "api/range.h"
@@ -20,6 +21,7 @@ enum { REQUEST_ID_BYTES_MAX = 64 };
 struct commons {
     const struct config *config;
     struct engine *engine; /* NULL while it recovers */
+    struct access *access; /* NULL: nobody is asked for a token */
     struct watch *watch;
     uint64_t id_seed;
     _Atomic uint64_t id_next;
@@ -47,6 +49,7 @@ struct exchange {
     struct request request;
     char *target; /* NULL: memory ran out */
     struct framing framing;
+    struct access_pass pass; /* until the reply has gone */
     uint64_t started_us;
     size_t body_used;
     uint64_t dropped; /* bytes of a refused body */

@@ -95,41 +95,49 @@ static enum status open_engine(const struct config *config, struct engine **out,
     return engine_open(&options, out, fault);
 }
 
-static sem_t stop_asked;
-static atomic_int stop_signal; /* two threads may be in the handler */
+static sem_t asked;
+static atomic_int stop_signal;   /* 0: none came; two threads may be in the handler */
+static atomic_bool reload_asked; /* SIGHUP came */
 
-static void ask_stop(int signal)
+static void ask(int signal)
 {
     int kept = errno;
 
-    stop_signal = signal;
-    sem_post(&stop_asked);
+    if (signal == SIGHUP)
+        reload_asked = true;
+    else
+        stop_signal = signal;
+    sem_post(&asked);
     errno = kept;
 }
 
-/* SIGTERM and SIGINT ask for a stop, whichever thread they find. There may be threads that do not
+/* SIGTERM and SIGINT ask for a stop, SIGHUP to read again, whichever thread they find. There may be threads that do not
  * block them: a library (OpenBLAS) starts its own before main. */
 static void catch_signals(sigset_t *signals)
 {
-    struct sigaction action = {.sa_handler = ask_stop, .sa_flags = SA_RESTART};
+    struct sigaction action = {.sa_handler = ask, .sa_flags = SA_RESTART};
 
     signal(SIGPIPE, SIG_IGN);
-    sem_init(&stop_asked, 0, 0);
+    sem_init(&asked, 0, 0);
     sigemptyset(signals);
     sigaddset(signals, SIGTERM);
     sigaddset(signals, SIGINT);
+    sigaddset(signals, SIGHUP);
     action.sa_mask = *signals;
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
     /* Before any thread of ours starts: all inherit it, so that their system calls are not cut. */
     pthread_sigmask(SIG_BLOCK, signals, NULL);
 }
 
-static void await_stop(const sigset_t *signals)
+static void await_stop(const sigset_t *signals, struct server *server)
 {
     pthread_sigmask(SIG_UNBLOCK, signals, NULL);
-    while (sem_wait(&stop_asked) != 0)
-        ;
+    while (stop_signal == 0) {
+        if (sem_wait(&asked) == 0 && atomic_exchange(&reload_asked, false))
+            server_reload(server);
+    }
     pthread_sigmask(SIG_BLOCK, signals, NULL); /* a second one does not break the drain */
 }
 
@@ -150,7 +158,7 @@ static int run(const struct config *config, const sigset_t *signals)
     printf("descent listening on http://%s\n", server_address(server));
     fflush(stdout);
 
-    await_stop(signals);
+    await_stop(signals, server);
     log_info("%s: finishing what runs", stop_signal == SIGTERM ? "SIGTERM" : "SIGINT");
     if (!server_stop(server)) {
         /* Threads still use the engine, so it cannot be closed; what they have not finished was not

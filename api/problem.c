@@ -1,5 +1,7 @@
 /* status -> RFC 9457 document. `type` is a relative reference: it names the kind of problem,
  * wherever we are served. */
+#include <string.h>
+
 #include "api/endpoint.h"
 #include "api/json_text.h"
 
@@ -36,5 +38,8 @@ struct reply reply_fault(const struct request *request, const struct fault *faul
     if (fault->status == STATUS_OVERLOADED || fault->status == STATUS_DRAINING ||
         fault->status == STATUS_TOO_FAR_AHEAD)
         reply_header(&reply, "Retry-After", "1");
+    else if (fault->extra_name != NULL && strcmp(fault->extra_name, "retry_after_s") == 0)
+        reply_header(&reply, "Retry-After",
+                     arena_format(request->arena, "%llu", (unsigned long long)fault->extra));
     return reply;
 }

@@ -308,6 +308,9 @@ enum status server_start(const struct config *config, struct engine *engine, str
         address_listen(config->listen, &server->socket, server->address, &loopback, fault);
     if (status != STATUS_OK)
         goto done;
+    status = access_new(config, server->address, loopback, &server->commons.access, fault);
+    if (status != STATUS_OK)
+        goto done;
     status = watch_new(&server->commons.watch, fault);
     if (status != STATUS_OK)
         goto done;
@@ -317,9 +320,13 @@ enum status server_start(const struct config *config, struct engine *engine, str
                            strerror(errno));
         goto done;
     }
-    if (!loopback)
-        log_warning("%s can be reached from other machines, and there is neither TLS nor a "
-                    "password: put a proxy before it that has both",
+    if (!loopback && server->commons.access == NULL)
+        log_warning("%s can be reached from other machines, and whoever does can do everything "
+                    "(--insecure)",
+                    server->address);
+    else if (!loopback)
+        log_warning("%s can be reached from other machines without TLS: who sees the network sees "
+                    "the tokens",
                     server->address);
     *out = server;
     server = NULL;
@@ -327,6 +334,7 @@ done:
     if (server != NULL) {
         if (server->commons.watch != NULL)
             watch_free(server->commons.watch);
+        access_free(server->commons.access);
         if (server->socket >= 0)
             close(server->socket);
         free(server);
@@ -337,6 +345,12 @@ done:
 const char *server_address(const struct server *server)
 {
     return server->address;
+}
+
+void server_reload(struct server *server)
+{
+    if (server->commons.access != NULL)
+        access_reload(server->commons.access);
 }
 
 static void drain(struct server *server)
@@ -364,6 +378,7 @@ bool server_stop(struct server *take_server)
     }
     MHD_stop_daemon(take_server->daemon);
     watch_free(commons->watch);
+    access_free(commons->access);
     free(take_server);
     return true;
 }

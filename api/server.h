@@ -20,6 +20,9 @@ enum status server_start(const struct config *config, struct engine *engine, str
 /* The address in use, "HOST:PORT" with the port that was picked (IPv6 in brackets). */
 const char *server_address(const struct server *server);
 
+/* Reads again what may have changed: the tokens. What is wrong with it goes to the log. */
+void server_reload(struct server *server);
+
 /* Drains, waits for running requests up to the drain timeout, closes everything, frees. False when
  * requests still ran at the end of that time: then nothing was freed, the engine is in use, and
  * only leaving the process is safe. */

@@ -92,9 +92,8 @@ enum status tenant_check(const struct tenant *tenant, const struct owner *owner,
                            "there are %llu sessions, and this token may have %llu: delete some",
                            (unsigned long long)tenant->sessions,
                            (unsigned long long)owner->sessions_max);
-    else if (owner->parameters_max > 0 &&
-             (parameters > owner->parameters_max ||
-              tenant->parameters > owner->parameters_max - parameters))
+    else if (owner->parameters_max > 0 && (parameters > owner->parameters_max ||
+                                           tenant->parameters > owner->parameters_max - parameters))
         status = fault_set(fault, STATUS_QUOTA_EXCEEDED, "",
                            "the sessions have %llu parameters, this one would have %zu more, and "
                            "this token may have %llu: delete some",
