@@ -119,6 +119,10 @@ enum status engine_find(struct engine *engine, const char *id, struct session **
 size_t engine_list(struct engine *engine, const char *after, struct session **out, size_t count,
                    bool *more);
 
+/* How many there are. Takes the lock of the list for a moment: that it returns shows that nobody
+ * holds that for good. */
+size_t engine_session_count(struct engine *engine);
+
 void session_release(struct session *session); /* NULL is allowed */
 
 /* Everything about a session at one moment. */
