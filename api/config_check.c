@@ -48,14 +48,10 @@ enum status config_check_data(const struct config *config, struct fault *fault)
         parent[size] = '\0';
         folder = size == 0 ? "." : parent;
     }
-    if (stat(folder, &about) != 0 || access(folder, W_OK | X_OK) != 0)
-        return fault_set(fault, STATUS_INVALID_FIELD, "",
-                         "--data %.200s cannot be used: %.200s: %s", config->data, folder,
-                         strerror(errno));
-    if (!S_ISDIR(about.st_mode))
-        return fault_set(fault, STATUS_INVALID_FIELD, "",
-                         "--data %.200s cannot be used: %.200s is "
-                         "no folder",
-                         config->data, folder);
-    return STATUS_OK;
+    if (stat(folder, &about) == 0 && !S_ISDIR(about.st_mode))
+        errno = ENOTDIR;
+    else if (access(folder, W_OK | X_OK) == 0)
+        return STATUS_OK;
+    return fault_set(fault, STATUS_INVALID_FIELD, "", "--data %.200s cannot be used: %.200s: %s",
+                     config->data, folder, strerror(errno));
 }
