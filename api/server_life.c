@@ -13,7 +13,10 @@
 #include "service/core/log.h"
 #include "service/session/engine.h"
 
-enum { STOP_POLL_MS = 5 };
+enum {
+    STOP_POLL_MS = 5,
+    FOLLOWERS_STOP_MS = 1000, /* for streams to end in order; then they are cut */
+};
 
 /* *out NULL: plain HTTP. */
 static enum status open_tls(const struct config *config, struct tls **out, struct fault *fault)
@@ -159,6 +162,9 @@ bool server_stop(struct server *take_server)
             return false;
         nanosleep(&pause, NULL);
     }
+    until_us = clock_monotonic_us() + FOLLOWERS_STOP_MS * 1000;
+    while (atomic_load(&commons->followers) > 0 && clock_monotonic_us() < until_us)
+        nanosleep(&pause, NULL);
     MHD_stop_daemon(take_server->daemon);
     watch_free(commons->watch);
     tls_close(take_server->tls);
