@@ -37,9 +37,7 @@ static void print_help(FILE *out)
         "descent %s: an optimizer service over HTTP\n"
         "\n"
         "  descent serve [OPTIONS] [--check-config] [--print-config]\n"
-        "      serve until SIGTERM; or say whether the options and the files that they name can\n"
-        "      be used, or what the options are and where each comes from, as a file for "
-        "--config\n",
+        "      serve until SIGTERM; or only check the options, or print them with their sources\n",
         DESCENT_VERSION);
     for (size_t i = 0; i < COMMAND_COUNT; i++)
         fprintf(out, "  descent %s %s\n      %s\n", commands[i].name, commands[i].arguments,
