@@ -34,6 +34,8 @@ CWARN := $(WARN) -Wstrict-prototypes -Wmissing-prototypes
 COMMON := -g -I. $(OPT.$(FLAVOUR)) -fPIC -pthread -ffp-contract=off -fno-math-errno -fno-trapping-math -D_GNU_SOURCE
 CFLAGS_ALL = -std=c11 $(CWARN) $(COMMON) $(CFLAGS)
 CXXFLAGS_ALL = -std=c++17 $(WARN) $(COMMON) -fno-exceptions -fno-rtti $(CXXFLAGS)
+# Bound before the first request, read-only from then on; the same bytes in whatever folder it is built.
+LDFLAGS_ALL := -Wl,-z,relro,-z,now -Wl,--build-id=none
 LDLIBS := -lmicrohttpd -lgnutls -lzstd -lz -ljansson -lsqlite3 -lopenblas -lm
 
 ifeq ($(V),1)
@@ -69,7 +71,7 @@ build/descent: build/release/descent
 
 $(B)/descent: $(OBJ)
 	$(call say,LINK,$@)
-	$(Q)$(CXX) $(COMMON) -o $@ $^ $(LDLIBS)
+	$(Q)$(CXX) $(COMMON) $(LDFLAGS_ALL) -o $@ $^ $(LDLIBS)
 
 $(B)/tests/descent-tests: $(LIB) $(TESTOBJ)
 	$(call say,LINK,$@)
@@ -108,6 +110,8 @@ DEPS_DEMO := $(DEPS_BUILD) python3 python3-numpy python3-sklearn python3-matplot
 DEPS_CHECK := $(DEPS_DEMO) check libsubunit-dev curl
 DEPS_CLANG := clang clang-format libclang-rt-14-dev
 DEPS_CONTAINER := buildah podman runc containernetworking-plugins debootstrap python3 python3-numpy
+DEPS_DEB := $(DEPS_BUILD) dpkg-dev
+DEPS_PACKAGE := $(DEPS_CONTAINER) $(DEPS_DEB) lintian systemd zsh fish
 DEPS_GOLDEN := python3 python3-numpy python3-torch
 
 # $(call install,PACKAGES): installs those that are missing, as root or through sudo; asks nothing when all are there.
@@ -198,6 +202,11 @@ package: build/descent
 	$(Q)for shell in bash zsh fish; do \
 	    awk -v shell=$$shell -f api/package/help.awk -f api/package/completion.awk $(PACKAGE)/help >$(PACKAGE)/descent.$$shell || exit 1; done
 	$(Q)awk -v data=/var/lib/descent -f api/package/help.awk -f api/package/conf.awk $(PACKAGE)/help >$(PACKAGE)/descent.conf
+
+deb: ## build a Debian package, build/deb/descent_VERSION_ARCH.deb
+	$(call install,$(DEPS_DEB))
+	@$(MAKE) --no-print-directory build/descent
+	@api/package/deb/build.sh
 
 # --- checks ----------------------------------------------------------------------------------------------------------
 TESTING = DESCENT_BINARY=$(CURDIR)/$(B)/descent PYTHON=$(PYTHON)
@@ -306,6 +315,13 @@ golden: ## generate the golden traces again, from PyTorch and a transcription of
 .PHONY: container
 container: deps-container ## build the image without a Docker engine and test a container of it (installs what is missing)
 	@PYTHON=$(PYTHON) tests/container/run.sh
+
+.PHONY: check-deb
+check-deb: ## install, upgrade, remove and purge the Debian package where no systemd runs and under one; judge the units
+	$(call install,$(DEPS_PACKAGE))
+	@$(MAKE) --no-print-directory deb
+	@$(PYTHON) tests/scenario/install.py --all
+	@PYTHON=$(PYTHON) tests/container/deb.sh
 
 tidy: deps-clang ## layers, tables against files, dead symbols, formatting
 	@$(MAKE) --no-print-directory build/descent $(B)/tests/descent-tests $(B)/tests/bits $(B)/tests/bench/bench

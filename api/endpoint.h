@@ -62,14 +62,19 @@ struct request {
 
 /* A body that is made while it is sent. `read` fills out with the bytes from `at` on, at most
  * `capacity`, in order and from one thread at a time; 0: that was all; negative: the reply is cut
- * off, so that the client sees that something is missing. `close` is called once, in any case. */
+ * off, so that the client sees that something is missing. `close` is called once, in any case.
+ *
+ * One that follows something may wait for it some seconds and then say STREAM_LATER: it is asked
+ * again unless its client has gone. It has no end of its own, and no stop waits for it. */
 struct stream {
     void *context;
     uint64_t size; /* bytes, STREAM_OPEN: not known before the end */
+    bool follows;
     ptrdiff_t (*read)(void *context, uint64_t at, void *out, size_t capacity);
     void (*close)(void *context); /* NULL: there is no stream */
 };
 #define STREAM_OPEN UINT64_MAX
+#define STREAM_LATER PTRDIFF_MIN
 
 /* What to send: head, then size bytes of buffer from offset, then tail. Spans live in the request's
  * arena. */

@@ -86,6 +86,7 @@ static void clear(struct exchange *exchange)
 {
     exchange->stage = STAGE_IDLE;
     exchange->counted = false;
+    exchange->follows = false;
     exchange->target = NULL;
     exchange->dropped = 0;
     exchange->received = 0;
@@ -108,6 +109,8 @@ void exchange_reset(struct exchange *exchange)
     arena_reset(&exchange->arena);
     if (exchange->counted)
         atomic_fetch_sub(&exchange->commons->running, 1);
+    if (exchange->follows)
+        atomic_fetch_sub(&exchange->commons->followers, 1);
     clear(exchange);
     watch_set(&exchange->watched, WATCH_SILENT,
               exchange_seconds(exchange->commons->config->keepalive_timeout_s));

@@ -27,7 +27,8 @@ struct commons {
     _Atomic uint64_t id_next;
     atomic_bool draining;
     _Atomic uint64_t connections;
-    _Atomic uint64_t running; /* requests whose header has come and whose reply has not gone */
+    _Atomic uint64_t running;   /* requests whose header has come and whose reply has not gone */
+    _Atomic uint64_t followers; /* streams without an end of their own: not among the running */
     _Atomic uint64_t inflight_bytes; /* bodies and coded replies in memory */
 };
 
@@ -45,6 +46,7 @@ struct exchange {
     enum stage stage;
     bool surplus; /* opened beyond connections_max: it hears 503 */
     bool counted; /* in commons->running */
+    bool follows; /* in commons->followers */
     struct arena arena;
     struct request request;
     char *target; /* NULL: memory ran out */

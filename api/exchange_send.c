@@ -53,13 +53,41 @@ bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], si
                      exchange_deadline(exchange, clock_monotonic_us(), range.size));
 }
 
+/* From here on no stop waits for it. */
+static void start_following(struct exchange *exchange)
+{
+    exchange->follows = true;
+    atomic_fetch_add(&exchange->commons->followers, 1);
+    exchange->counted = false;
+    atomic_fetch_sub(&exchange->commons->running, 1);
+}
+
+/* The next piece of a stream that follows something: it ends when the server drains. */
+static ptrdiff_t follow(struct exchange *exchange, uint64_t at, void *out, size_t capacity)
+{
+    const struct stream *stream = &exchange->reply.stream;
+    ptrdiff_t size = STREAM_LATER;
+
+    if (exchange->counted)
+        start_following(exchange);
+    while (size == STREAM_LATER) {
+        if (atomic_load(&exchange->commons->draining))
+            return 0;
+        if (watch_left(&exchange->watched))
+            return -1;
+        size = stream->read(stream->context, at, out, capacity);
+    }
+    return size;
+}
+
 ptrdiff_t exchange_read(struct exchange *exchange, uint64_t at, void *out, size_t capacity)
 {
     const struct stream *stream = &exchange->reply.stream;
 
     if (!watch_set(&exchange->watched, WATCH_NONE, 0))
         return -1;
-    ptrdiff_t size = stream->read(stream->context, at, out, capacity);
+    ptrdiff_t size = stream->follows ? follow(exchange, at, out, capacity)
+                                     : stream->read(stream->context, at, out, capacity);
     /* Every piece earns the time that the client may take for it. */
     if (!watch_set(&exchange->watched, WATCH_SILENT,
                    exchange_deadline(exchange, clock_monotonic_us(), capacity)))
