@@ -1,5 +1,6 @@
 /* Configuration: one table, four sources. The strongest source is applied last. */
 #include "api/config.h"
+#include "api/cors.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -256,6 +257,8 @@ enum status config_read(char *const *arguments, struct config *out, struct fault
         if (status == STATUS_OK)
             status = flags_apply(&config, arguments, fault);
     }
+    if (status == STATUS_OK)
+        status = cors_check_origins(config.cors_origins, fault);
     if (status == STATUS_OK)
         *out = config;
     else

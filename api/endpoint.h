@@ -26,7 +26,7 @@ enum method {
     METHOD_OTHER
 };
 
-enum { QUERY_MAX = 32, HEADERS_MAX = 64, PATH_PARAMETERS_MAX = 4, REPLY_HEADERS_MAX = 32 };
+enum { QUERY_MAX = 32, HEADERS_MAX = 64, PATH_PARAMETERS_MAX = 4, REPLY_HEADERS_MAX = 48 };
 
 /* What a token may do; each includes those before it. */
 enum scope { SCOPE_NONE, SCOPE_READ, SCOPE_STEP, SCOPE_ADMIN };
@@ -124,5 +124,8 @@ struct reply reply_empty(unsigned http);
 struct reply reply_fault(const struct request *request, const struct fault *fault); /* problem.c */
 void reply_header(struct reply *reply, const char *name,
                   const char *value); /* NULL value: nothing */
+
+/* Adds a request field to Vary, which then says of each once that the answer depends on it. */
+void reply_vary(struct reply *reply, struct arena *arena, const char *name);
 
 #endif

@@ -21,6 +21,7 @@ struct commons {
     const struct config *config;
     struct engine *engine; /* NULL while it recovers */
     struct watch *watch;
+    bool loopback; /* only this machine can reach the server */
     uint64_t id_seed;
     _Atomic uint64_t id_next;
     atomic_bool draining;

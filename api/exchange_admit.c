@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api/config.h"
+#include "api/cors.h"
 #include "api/router.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
@@ -62,6 +63,9 @@ static enum status find_route(struct exchange *exchange, const char *query, cons
         return status;
     request->route = match.route;
     memcpy(request->path_parameters, match.parameters, sizeof match.parameters);
+    if (match.route->scope != SCOPE_NONE &&
+        (status = cors_admit(request, exchange->commons->loopback, fault)) != STATUS_OK)
+        return status;
     if (framing->length == 0 && !framing->chunked)
         return STATUS_OK;
     if (!match.route->takes_body)

@@ -131,3 +131,26 @@ void reply_header(struct reply *reply, const char *name, const char *value)
     PRE(reply->header_count < REPLY_HEADERS_MAX);
     reply->headers[reply->header_count++] = (struct header){.name = name, .value = value};
 }
+
+void reply_vary(struct reply *reply, struct arena *arena, const char *name)
+{
+    static const char blank[] = ", \t";
+    struct header *vary = NULL;
+
+    for (size_t i = 0; i < reply->header_count; i++)
+        if (strcasecmp(reply->headers[i].name, "Vary") == 0)
+            vary = &reply->headers[i];
+    if (vary == NULL) {
+        reply_header(reply, "Vary", name);
+        return;
+    }
+    for (const char *at = vary->value; *(at += strspn(at, blank)) != '\0';) {
+        size_t size = strcspn(at, blank);
+        if (size == strlen(name) && strncasecmp(at, name, size) == 0)
+            return;
+        at += size;
+    }
+    const char *both = arena_format(arena, "%s, %s", vary->value, name);
+    if (both != NULL) /* else the arena says that it failed, and so does the answer */
+        vary->value = both;
+}

@@ -309,6 +309,7 @@ enum status server_start(const struct config *config, struct engine *engine, str
         address_listen(config->listen, &server->socket, server->address, &loopback, fault);
     if (status != STATUS_OK)
         goto done;
+    server->commons.loopback = loopback;
     status = watch_new(&server->commons.watch, fault);
     if (status != STATUS_OK)
         goto done;
