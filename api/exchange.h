@@ -25,6 +25,7 @@ struct commons {
     struct engine *engine; /* NULL while it recovers */
     struct access *access; /* NULL: nobody is asked for a token */
     struct watch *watch;
+    bool loopback; /* only this machine can reach the server */
     uint64_t id_seed;
     _Atomic uint64_t id_next;
     atomic_bool leaving; /* it will drain soon: only who asks whether it is ready hears of it */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api/config.h"
+#include "api/cors.h"
 #include "api/router.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
@@ -63,6 +64,10 @@ static enum status find_route(struct exchange *exchange, const char *query, cons
         return status;
     request->route = match.route;
     memcpy(request->path_parameters, match.parameters, sizeof match.parameters);
+    /* A browser has no token to send unless a page of its own gives it one. */
+    if (commons->access == NULL && match.route->scope != SCOPE_NONE &&
+        (status = cors_admit(request, commons->loopback, fault)) != STATUS_OK)
+        return status;
     if (commons->access != NULL &&
         (status = access_enter(commons->access, commons->engine, request, &exchange->pass,
                                challenge, fault)) != STATUS_OK)

@@ -4,6 +4,8 @@
 #include <strings.h>
 
 #include "api/config.h"
+#include "api/cors.h"
+#include "api/deprecation.h"
 #include "api/router.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
@@ -45,6 +47,10 @@ bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], si
     if (!cache_told)
         reply_header(reply, "Cache-Control", "no-store");
     reply_header(reply, "Request-Id", exchange->id);
+    if (exchange->request.route != NULL)
+        deprecation_tell(deprecation_find(exchange->request.route->operation), &exchange->arena,
+                         reply);
+    cors_tell(&exchange->request, reply);
     *count = range_cut(reply, &range, parts);
     tell_digest(exchange, parts, *count);
     bool known = reply->stream.close != NULL && reply->stream.size != STREAM_OPEN;
