@@ -139,12 +139,9 @@ struct reply reply_fault(const struct request *request, const struct fault *faul
 void reply_header(struct reply *reply, const char *name,
                   const char *value); /* NULL value: nothing */
 
-<<<<<<< HEAD
 /* The value of a field of the reply, the first of that name, or NULL. To be changed in place. */
 const char **reply_find(struct reply *reply, const char *name);
 
-=======
->>>>>>> f2b0b73cbef36dc2a4342ce8525cb075d0d198c0
 /* Adds a request field to Vary, which then says of each once that the answer depends on it. */
 void reply_vary(struct reply *reply, struct arena *arena, const char *name);
 
