@@ -9,9 +9,6 @@
 #include "service/core/clock.h"
 #include "service/core/contract.h"
 
-/* The slowest upload or download we wait for. */
-enum { BODY_BYTES_PER_SECOND = 64 * 1024 };
-
 uint64_t exchange_seconds(uint64_t seconds)
 {
     return clock_monotonic_us() + seconds * 1000000;
@@ -20,7 +17,7 @@ uint64_t exchange_seconds(uint64_t seconds)
 /* For a body or a reply of `size` bytes that began at `start_us`. */
 uint64_t exchange_deadline(const struct exchange *exchange, uint64_t start_us, uint64_t size)
 {
-    uint64_t seconds = size / BODY_BYTES_PER_SECOND;
+    uint64_t seconds = size / exchange->commons->config->transfer_bytes_per_s;
 
     if (seconds < exchange->commons->config->body_timeout_s)
         seconds = exchange->commons->config->body_timeout_s;

@@ -83,6 +83,11 @@ bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], si
  * connection. */
 ptrdiff_t exchange_read(struct exchange *exchange, uint64_t at, void *out, size_t capacity);
 
+/* The request cannot be read to its end: writes the answer at once, past the library, and shuts the
+ * connection. Nothing may have been written of another answer; does nothing when the reply is on its
+ * way or the connection has expired. */
+void exchange_break(struct exchange *exchange, const struct fault *fault);
+
 /* The reply has gone, or never will: frees what belonged to the request and waits for the next. */
 void exchange_reset(struct exchange *exchange);
 

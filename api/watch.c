@@ -24,6 +24,12 @@ struct watch {
 
 /* Nobody else writes to the socket: the phase went from ANSWER to EXPIRED, and a handler that finds
  * that keeps away. */
+static void say(const struct watched *watched, const char *answer, size_t size)
+{
+    if (send(watched->fd, answer, size, MSG_NOSIGNAL | MSG_DONTWAIT) < (ssize_t)size)
+        log_debug("a client does not hear why its request was refused");
+}
+
 static void expire(struct watched *watched, int phase)
 {
     static const char body[] = "{\"type\":\"/problems/request_timeout\","
@@ -40,8 +46,7 @@ static void expire(struct watched *watched, int phase)
                             "Cache-Control: no-store\r\n"
                             "Connection: close\r\n\r\n%s",
                             sizeof body - 1, body);
-        if (send(watched->fd, answer, (size_t)size, MSG_NOSIGNAL | MSG_DONTWAIT) < size)
-            log_debug("a client was too late to hear that it was too late");
+        say(watched, answer, (size_t)size);
     }
     shutdown(watched->fd, SHUT_RDWR);
 }
@@ -146,4 +151,15 @@ bool watch_set(struct watched *watched, enum watch_phase phase, uint64_t deadlin
         if (atomic_compare_exchange_weak(&watched->phase, &old, (int)phase))
             return true;
     return false;
+}
+
+bool watch_answer(struct watched *watched, const char *answer, size_t size)
+{
+    int phase = WATCH_ANSWER;
+
+    if (!atomic_compare_exchange_strong(&watched->phase, &phase, WATCH_EXPIRED))
+        return false;
+    say(watched, answer, size);
+    shutdown(watched->fd, SHUT_RDWR);
+    return true;
 }

@@ -6,6 +6,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "service/core/status.h"
@@ -37,5 +38,9 @@ void watch_remove(struct watch *watch, struct watched *watched); /* before the s
 /* Sets the phase and its deadline (clock_monotonic_us); false when the connection has expired
  * already: write nothing to it then. Any thread, no lock. */
 bool watch_set(struct watched *watched, enum watch_phase phase, uint64_t deadline_us);
+
+/* Writes these bytes, the only answer to a request that does not come to its end, and shuts the
+ * connection. False, and nothing is written: its phase is not ANSWER. Any thread. */
+bool watch_answer(struct watched *watched, const char *answer, size_t size);
 
 #endif
