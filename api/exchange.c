@@ -82,6 +82,7 @@ static void clear(struct exchange *exchange)
     exchange->counted = false;
     exchange->target = NULL;
     exchange->dropped = 0;
+    exchange->reply_until_us = 0;
     exchange->framing = (struct framing){.chunked = false};
     exchange->reply = reply_empty(500);
     exchange->id[0] = '\0';
@@ -100,9 +101,10 @@ void exchange_reset(struct exchange *exchange)
     arena_reset(&exchange->arena);
     if (exchange->counted)
         atomic_fetch_sub(&exchange->commons->running, 1);
+    uint64_t idle_us = exchange_seconds(exchange->commons->config->keepalive_timeout_s);
+    watch_idle(&exchange->watched,
+               exchange->reply_until_us > 0 ? exchange->reply_until_us : idle_us, idle_us);
     clear(exchange);
-    watch_set(&exchange->watched, WATCH_SILENT,
-              exchange_seconds(exchange->commons->config->keepalive_timeout_s));
 }
 
 struct exchange *exchange_new(struct commons *commons, int fd)

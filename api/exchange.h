@@ -52,6 +52,7 @@ struct exchange {
     uint64_t dropped; /* bytes of a refused body */
     uint64_t charged; /* bytes of commons->inflight_bytes */
     struct reply reply;
+    uint64_t reply_until_us; /* when the client must have it; 0: none went out */
     char id[REQUEST_ID_BYTES_MAX + 1];
 };
 

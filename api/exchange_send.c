@@ -36,8 +36,8 @@ bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], si
     *count = range_cut(reply, &range, parts);
     bool known = reply->stream.close != NULL && reply->stream.size != STREAM_OPEN;
     log_reply(exchange, known ? reply->stream.size : range.size);
-    return watch_set(&exchange->watched, WATCH_SILENT,
-                     exchange_deadline(exchange, clock_monotonic_us(), range.size));
+    exchange->reply_until_us = exchange_deadline(exchange, clock_monotonic_us(), range.size);
+    return watch_set(&exchange->watched, WATCH_SILENT, exchange->reply_until_us);
 }
 
 ptrdiff_t exchange_read(struct exchange *exchange, uint64_t at, void *out, size_t capacity)
@@ -48,8 +48,8 @@ ptrdiff_t exchange_read(struct exchange *exchange, uint64_t at, void *out, size_
         return -1;
     ptrdiff_t size = stream->read(stream->context, at, out, capacity);
     /* Every piece earns the time that the client may take for it. */
-    if (!watch_set(&exchange->watched, WATCH_SILENT,
-                   exchange_deadline(exchange, clock_monotonic_us(), capacity)))
+    exchange->reply_until_us = exchange_deadline(exchange, clock_monotonic_us(), capacity);
+    if (!watch_set(&exchange->watched, WATCH_SILENT, exchange->reply_until_us))
         return -1;
     return size;
 }

@@ -1,10 +1,12 @@
 /* The watchdog: deadlines of connections. */
 #include "api/watch.h"
 
+#include <linux/sockios.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -21,6 +23,25 @@ struct watch {
     struct watched *first;
     bool stopping;
 };
+
+/* Bytes that the client has not taken yet. */
+static int unsent(const struct watched *watched)
+{
+    int bytes = 0;
+
+    return ioctl(watched->fd, SIOCOUTQ, &bytes) == 0 ? bytes : 0;
+}
+
+/* Shuts the connection. What its client did not read is thrown away: the system would go on holding
+ * it, for minutes after the end of the connection. */
+static void cut(const struct watched *watched)
+{
+    const struct linger none = {.l_onoff = 1, .l_linger = 0};
+
+    if (unsent(watched) > 0)
+        setsockopt(watched->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+    shutdown(watched->fd, SHUT_RDWR);
+}
 
 /* Nobody else writes to the socket: the phase went from ANSWER to EXPIRED, and a handler that finds
  * that keeps away. */
@@ -47,8 +68,10 @@ static void expire(struct watched *watched, int phase)
                             "Connection: close\r\n\r\n%s",
                             sizeof body - 1, body);
         say(watched, answer, (size_t)size);
+        shutdown(watched->fd, SHUT_RDWR);
+    } else {
+        cut(watched);
     }
-    shutdown(watched->fd, SHUT_RDWR);
 }
 
 static void look(struct watch *watch)
@@ -57,9 +80,11 @@ static void look(struct watch *watch)
 
     for (struct watched *at = watch->first; at != NULL; at = at->next) {
         int phase = atomic_load(&at->phase);
-        if ((phase == WATCH_SILENT || phase == WATCH_ANSWER) &&
-            atomic_load(&at->deadline_us) <= now &&
-            atomic_compare_exchange_strong(&at->phase, &phase, WATCH_EXPIRED))
+        if (phase == WATCH_NONE || phase == WATCH_EXPIRED || atomic_load(&at->deadline_us) > now)
+            continue;
+        if (phase == WATCH_SENT && atomic_load(&at->idle_us) > now && unsent(at) == 0)
+            continue;
+        if (atomic_compare_exchange_strong(&at->phase, &phase, WATCH_EXPIRED))
             expire(at, phase);
     }
 }
@@ -122,6 +147,7 @@ void watch_add(struct watch *watch, struct watched *watched, int fd, enum watch_
 {
     watched->fd = fd;
     atomic_init(&watched->deadline_us, deadline_us);
+    atomic_init(&watched->idle_us, deadline_us);
     atomic_init(&watched->phase, phase);
     pthread_mutex_lock(&watch->lock);
     watched->next = watch->first;
@@ -151,6 +177,14 @@ bool watch_set(struct watched *watched, enum watch_phase phase, uint64_t deadlin
         if (atomic_compare_exchange_weak(&watched->phase, &old, (int)phase))
             return true;
     return false;
+}
+
+void watch_idle(struct watched *watched, uint64_t deadline_us, uint64_t idle_us)
+{
+    bool sent = deadline_us < idle_us && unsent(watched) > 0;
+
+    atomic_store(&watched->idle_us, idle_us);
+    watch_set(watched, sent ? WATCH_SENT : WATCH_SILENT, sent ? deadline_us : idle_us);
 }
 
 bool watch_answer(struct watched *watched, const char *answer, size_t size)

@@ -14,6 +14,8 @@
 enum watch_phase {
     WATCH_NONE,    /* no deadline: an endpoint is at work */
     WATCH_SILENT,  /* at the deadline the socket is shut: idle, or a reply nobody reads */
+    WATCH_SENT,    /* the reply is with the system: the same while the client does not take it, and
+                      when the connection has been idle for too long */
     WATCH_ANSWER,  /* at the deadline 408 is written, then it is shut: a request that does not come
                       to its end */
     WATCH_EXPIRED, /* it was */
@@ -23,6 +25,7 @@ struct watched {
     struct watched *next, **link;
     int fd; /* open as long as this is watched */
     _Atomic uint64_t deadline_us;
+    _Atomic uint64_t idle_us; /* the second deadline, of SENT */
     _Atomic int phase;
 };
 
@@ -38,6 +41,10 @@ void watch_remove(struct watch *watch, struct watched *watched); /* before the s
 /* Sets the phase and its deadline (clock_monotonic_us); false when the connection has expired
  * already: write nothing to it then. Any thread, no lock. */
 bool watch_set(struct watched *watched, enum watch_phase phase, uint64_t deadline_us);
+
+/* A reply has been given to the system, which holds megabytes of it for a client that does not read:
+ * until deadline_us; and idle_us is the deadline when the client has it all. */
+void watch_idle(struct watched *watched, uint64_t deadline_us, uint64_t idle_us);
 
 /* Writes these bytes, the only answer to a request that does not come to its end, and shuts the
  * connection. False, and nothing is written: its phase is not ANSWER. Any thread. */
