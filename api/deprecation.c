@@ -74,7 +74,7 @@ void deprecation_tell(const struct deprecation *deprecation, struct arena *arena
     reply_header(reply, "Deprecation", arena_format(arena, "@%" PRId64, since));
     if (deprecation_date(deprecation->sunset, &sunset))
         reply_header(reply, "Sunset", http_date(arena, sunset));
-    reply_header(reply, "Link",
-                 arena_format(arena, "<%s>; rel=\"deprecation\"; type=\"text/html\"",
-                              deprecation->link));
+    reply_header(
+        reply, "Link",
+        arena_format(arena, "<%s>; rel=\"deprecation\"; type=\"text/html\"", deprecation->link));
 }

@@ -12,7 +12,7 @@
 
 /* The client's X-Request-Id if it is a sane token, else our own: never twice in a process, hardly
  * twice in the world. */
-static void choose_id(struct exchange *exchange)
+void exchange_choose_id(struct exchange *exchange)
 {
     const char *given = request_header(&exchange->request, "X-Request-Id");
 
@@ -115,7 +115,7 @@ bool exchange_admit(struct exchange *exchange, const struct envelope *envelope)
     atomic_fetch_add(&exchange->commons->running, 1);
     exchange->counted = true;
     exchange->started_us = clock_monotonic_us();
-    choose_id(exchange);
+    exchange_choose_id(exchange);
     request->method = method_find(envelope->method);
     if (exchange->target == NULL) {
         fault_set(&fault, STATUS_OVERLOADED, "", "out of memory; try again");
