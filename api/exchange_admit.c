@@ -62,12 +62,12 @@ static enum status find_route(struct exchange *exchange, const char *query, cons
         return status;
     request->route = match.route;
     memcpy(request->path_parameters, match.parameters, sizeof match.parameters);
-    if (framing->length == 0 && !framing->chunked)
-        return STATUS_OK;
-    if (!match.route->takes_body)
+    if ((status = exchange_coding_check(exchange, fault)) != STATUS_OK)
+        return status;
+    if ((framing->length > 0 || framing->chunked) && !match.route->takes_body)
         return fault_set(fault, STATUS_INVALID_REQUEST, "", "%s %.200s takes no body",
                          method_name(request->method), request->path);
-    return framing->chunked ? STATUS_OK : exchange_reserve(exchange, framing->length, fault);
+    return exchange_body_begin(exchange, fault);
 }
 
 static bool is_path(const struct exchange *exchange, const char *path)

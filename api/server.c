@@ -33,6 +33,7 @@ enum {
     STREAM_BYTES = 256 * 1024,     /* of a stream, in one piece */
     CONNECTION_BYTES = 128 * 1024, /* half of it is the largest piece of a body in one call */
     STOP_POLL_MS = 5,
+    FOLLOWERS_STOP_MS = 1000, /* for streams to end in order; then they are cut */
 };
 
 struct server {
@@ -375,6 +376,9 @@ bool server_stop(struct server *take_server)
             return false;
         nanosleep(&pause, NULL);
     }
+    deadline_us = clock_monotonic_us() + FOLLOWERS_STOP_MS * 1000;
+    while (atomic_load(&commons->followers) > 0 && clock_monotonic_us() < deadline_us)
+        nanosleep(&pause, NULL);
     MHD_stop_daemon(take_server->daemon);
     watch_free(commons->watch);
     free(take_server);

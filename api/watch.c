@@ -1,6 +1,7 @@
 /* The watchdog: deadlines of connections. */
 #include "api/watch.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -146,4 +147,11 @@ bool watch_set(struct watched *watched, enum watch_phase phase, uint64_t deadlin
         if (atomic_compare_exchange_weak(&watched->phase, &old, (int)phase))
             return true;
     return false;
+}
+
+bool watch_left(const struct watched *watched)
+{
+    struct pollfd poll_fd = {.fd = watched->fd, .events = POLLRDHUP};
+
+    return poll(&poll_fd, 1, 0) > 0;
 }

@@ -38,4 +38,7 @@ void watch_remove(struct watch *watch, struct watched *watched); /* before the s
  * already: write nothing to it then. Any thread, no lock. */
 bool watch_set(struct watched *watched, enum watch_phase phase, uint64_t deadline_us);
 
+/* Whether the other side has closed its end, or the connection is broken. */
+bool watch_left(const struct watched *watched);
+
 #endif
