@@ -36,6 +36,8 @@ static const char *const levels[] = {
     [LOG_ERROR] = "error", [LOG_OFF] = "off",
 };
 
+static const char *const auths[] = {"auto", "on", "off", NULL};
+
 static const char *environment_name(const struct option *option, char out[ENVIRONMENT_BYTES])
 {
     int used = snprintf(out, ENVIRONMENT_BYTES, "DESCENT_%s", option->flag);
@@ -109,6 +111,14 @@ static enum status option_set(struct config *config, const struct option *option
         if (level > LOG_OFF)
             return fault_set(fault, STATUS_INVALID_FIELD, "", "%s is \"%.60s\"; it must be %s",
                              source, text, option->meaning);
+    }
+    if (option->offset == offsetof(struct config, auth)) {
+        size_t choice = 0;
+        while (auths[choice] != NULL && strcmp(auths[choice], text) != 0)
+            choice++;
+        if (auths[choice] == NULL)
+            return fault_set(fault, STATUS_INVALID_FIELD, "",
+                             "%s is \"%.60s\"; it must be auto, on or off", source, text);
     }
     *(const char **)(void *)at = text;
     return STATUS_OK;

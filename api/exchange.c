@@ -98,6 +98,8 @@ static void clear(struct exchange *exchange)
     exchange->request.route = NULL;
     exchange->request.tenant = "";
     exchange->request.taken = (struct header){.name = NULL};
+    exchange->request.token_id = NULL;
+    exchange->request.quotas = NULL;
     exchange->request.query_count = 0;
     exchange->request.header_count = 0;
 }
@@ -106,6 +108,7 @@ void exchange_reset(struct exchange *exchange)
 {
     release_reply(exchange);
     exchange_release_body(exchange);
+    access_leave(&exchange->pass);
     arena_reset(&exchange->arena);
     if (exchange->counted)
         atomic_fetch_sub(&exchange->commons->running, 1);

@@ -11,6 +11,7 @@
 
 #include "api/coding.h"
 #include "api/content_digest.h"
+#include "api/access.h"
 #include "api/endpoint.h"
 #include "api/guard.h"
 #include "api/range.h"
@@ -22,6 +23,7 @@ enum { REQUEST_ID_BYTES_MAX = 64 };
 struct commons {
     const struct config *config;
     struct engine *engine; /* NULL while it recovers */
+    struct access *access; /* NULL: nobody is asked for a token */
     struct watch *watch;
     uint64_t id_seed;
     _Atomic uint64_t id_next;
@@ -51,6 +53,7 @@ struct exchange {
     struct request request;
     char *target; /* NULL: memory ran out */
     struct framing framing;
+    struct access_pass pass; /* until the reply has gone */
     uint64_t started_us;
     uint64_t received; /* bytes of the body as they came */
     size_t body_used;  /* bytes of it in memory, decoded */

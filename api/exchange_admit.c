@@ -46,10 +46,11 @@ void exchange_refuse(struct exchange *exchange, const struct fault *fault, const
     exchange->stage = now ? STAGE_REPLY : STAGE_DROP;
 }
 
-/* Finds the route and memory for the body. *allow is set for 405. */
+/* Finds the route and memory for the body. *allow is set for 405, *challenge for 401 and 403. */
 static enum status find_route(struct exchange *exchange, const char *query, const char **allow,
-                              struct fault *fault)
+                              const char **challenge, struct fault *fault)
 {
+    struct commons *commons = exchange->commons;
     struct request *request = &exchange->request;
     const struct framing *framing = &exchange->framing;
     struct match match;
@@ -62,6 +63,10 @@ static enum status find_route(struct exchange *exchange, const char *query, cons
         return status;
     request->route = match.route;
     memcpy(request->path_parameters, match.parameters, sizeof match.parameters);
+    if (commons->access != NULL &&
+        (status = access_enter(commons->access, commons->engine, request, &exchange->pass,
+                               challenge, fault)) != STATUS_OK)
+        return status;
     if ((status = exchange_coding_check(exchange, fault)) != STATUS_OK)
         return status;
     if ((framing->length > 0 || framing->chunked) && !match.route->takes_body)
@@ -98,7 +103,7 @@ bool exchange_admit(struct exchange *exchange, const struct envelope *envelope)
 {
     struct request *request = &exchange->request;
     struct fault fault;
-    const char *allow = NULL;
+    const char *allow = NULL, *challenge = NULL;
 
     PRE(exchange->stage == STAGE_HEADER);
     atomic_fetch_add(&exchange->commons->running, 1);
@@ -122,9 +127,11 @@ bool exchange_admit(struct exchange *exchange, const struct envelope *envelope)
                    exchange_deadline(exchange, exchange->started_us, exchange->framing.length)))
         return false;
     exchange->stage = STAGE_BODY;
-    if (check_commons(exchange, &fault) != STATUS_OK)
+    if (check_commons(exchange, &fault) != STATUS_OK) {
         exchange_refuse(exchange, &fault, NULL, true);
-    else if (find_route(exchange, query, &allow, &fault) != STATUS_OK)
+    } else if (find_route(exchange, query, &allow, &challenge, &fault) != STATUS_OK) {
         exchange_refuse(exchange, &fault, allow, false);
+        reply_header(&exchange->reply, "WWW-Authenticate", challenge);
+    }
     return true;
 }

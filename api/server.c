@@ -309,6 +309,9 @@ enum status server_start(const struct config *config, struct engine *engine, str
         address_listen(config->listen, &server->socket, server->address, &loopback, fault);
     if (status != STATUS_OK)
         goto done;
+    status = access_new(config, server->address, loopback, &server->commons.access, fault);
+    if (status != STATUS_OK)
+        goto done;
     status = watch_new(&server->commons.watch, fault);
     if (status != STATUS_OK)
         goto done;
@@ -318,9 +321,13 @@ enum status server_start(const struct config *config, struct engine *engine, str
                            strerror(errno));
         goto done;
     }
-    if (!loopback)
-        log_warning("%s can be reached from other machines, and there is neither TLS nor a "
-                    "password: put a proxy before it that has both",
+    if (!loopback && server->commons.access == NULL)
+        log_warning("%s can be reached from other machines, and whoever does can do everything "
+                    "(--insecure)",
+                    server->address);
+    else if (!loopback)
+        log_warning("%s can be reached from other machines without TLS: who sees the network sees "
+                    "the tokens",
                     server->address);
     *out = server;
     server = NULL;
@@ -328,6 +335,7 @@ done:
     if (server != NULL) {
         if (server->commons.watch != NULL)
             watch_free(server->commons.watch);
+        access_free(server->commons.access);
         if (server->socket >= 0)
             close(server->socket);
         free(server);
@@ -344,8 +352,8 @@ bool server_reload(struct server *server)
 {
     bool done = true;
 
-    (void)server;
-    /* Each part: done &= part_reload(...), which says in the log what is wrong. */
+    if (server->commons.access != NULL)
+        done &= access_reload(server->commons.access);
     if (done)
         log_info("reloaded");
     else
@@ -381,6 +389,7 @@ bool server_stop(struct server *take_server)
         nanosleep(&pause, NULL);
     MHD_stop_daemon(take_server->daemon);
     watch_free(commons->watch);
+    access_free(commons->access);
     free(take_server);
     return true;
 }

@@ -287,13 +287,24 @@ void precondition_read(const struct request *request, struct precondition *out)
     }
 }
 
+struct owner request_owner(const struct request *request)
+{
+    struct owner owner = {.tenant = request->tenant};
+
+    if (request->quotas != NULL) {
+        owner.sessions_max = request->quotas->sessions;
+        owner.parameters_max = request->quotas->parameters;
+    }
+    return owner;
+}
+
 enum status request_session(struct engine *engine, const struct request *request,
                             struct session **out, struct fault *fault)
 {
     if (!session_id_valid(request->path_parameters[0]))
         return fault_set(fault, STATUS_SESSION_NOT_FOUND, "",
                          "no session can have this id; ids are [a-z0-9][a-z0-9_-]{0,63}");
-    return engine_find(engine, request->path_parameters[0], out, fault);
+    return engine_find(engine, request->tenant, request->path_parameters[0], out, fault);
 }
 
 struct reply session_serve(struct engine *engine, struct request *request,
