@@ -130,6 +130,7 @@ struct exchange *exchange_new(struct commons *commons, int fd)
     exchange->request.arena = &exchange->arena;
     exchange->request.config = commons->config;
     exchange->request.id = exchange->id;
+    atomic_fetch_add(&commons->accepted, 1);
     exchange->surplus =
         atomic_fetch_add(&commons->connections, 1) >= commons->config->connections_max;
     clear(exchange);

@@ -27,7 +27,9 @@ struct commons {
     struct watch *watch;
     uint64_t id_seed;
     _Atomic uint64_t id_next;
+    atomic_bool leaving; /* it will drain soon: only who asks whether it is ready hears of it */
     atomic_bool draining;
+    _Atomic uint64_t accepted; /* connections, ever */
     _Atomic uint64_t connections;
     _Atomic uint64_t running;   /* requests whose header has come and whose reply has not gone */
     _Atomic uint64_t followers; /* streams without an end of their own: not among the running */

@@ -88,16 +88,17 @@ static enum status check_commons(const struct exchange *exchange, struct fault *
 {
     struct commons *commons = exchange->commons;
     bool about_life = is_path(exchange, "/livez"); /* true whatever else is */
+    bool about_work = is_path(exchange, "/readyz") || is_path(exchange, "/healthz");
 
-    if (atomic_load(&commons->draining) && !about_life)
+    if ((atomic_load(&commons->draining) && !about_life) ||
+        (atomic_load(&commons->leaving) && about_work))
         return fault_set(fault, STATUS_DRAINING, "", "the server is stopping; try again soon");
     if (exchange->surplus)
         return fault_set(fault, STATUS_OVERLOADED, "",
                          "the server has %llu connections open, which is its limit; try again, "
                          "and use one connection for several requests",
                          (unsigned long long)commons->config->connections_max);
-    if (commons->engine == NULL && !about_life && !is_path(exchange, "/readyz") &&
-        !is_path(exchange, "/healthz"))
+    if (commons->engine == NULL && !about_life && !about_work)
         return fault_set(fault, STATUS_DRAINING, "", "the server is recovering; try again soon");
     return STATUS_OK;
 }

@@ -150,6 +150,10 @@ enum status engine_find(struct engine *engine, const char *tenant, const char *i
 size_t engine_list(struct engine *engine, const char *tenant, const char *after,
                    struct session **out, size_t count, bool *more);
 
+/* How many there are. Takes the lock of the list for a moment: that it returns shows that nobody
+ * holds that for good. */
+size_t engine_session_count(struct engine *engine);
+
 struct session *session_retain(struct session *session);
 void session_release(struct session *session); /* NULL is allowed */
 

@@ -17,6 +17,7 @@ import http.client
 import os
 import random
 import socket
+import ssl
 import threading
 import time
 import urllib.parse
@@ -54,13 +55,14 @@ class _HTTPS(_ClosesItself, http.client.HTTPSConnection):
 class Transport:
     """One server. Threads share it, each on its own connection; a forked child opens new ones."""
 
-    def __init__(self, url, timeout, retries, headers):
+    def __init__(self, url, timeout, retries, headers, context=None):
         parts = urllib.parse.urlsplit(url if "://" in url else "http://" + url)
         known = parts.scheme in ("http", "https") and parts.hostname
         if not known or parts.query or parts.fragment:
             raise ValueError("url must look like http://HOST:PORT, not %r" % url)
         self.url = "%s://%s%s" % (parts.scheme, parts.netloc, parts.path.rstrip("/"))
         self._parts, self._prefix = parts, parts.path.rstrip("/")
+        self._context = context  # None: the system's certificates decide
         self._timeout, self._retries, self._headers = timeout, retries, dict(headers or {})
         self._local = threading.local()
         self._open = weakref.WeakSet()
@@ -92,6 +94,11 @@ class Transport:
                 status, answer_headers, received = _exchange(
                     connection, method, target, body, headers
                 )
+            except ssl.SSLCertVerificationError as error:
+                connection.close()
+                raise ConnectionFailed(
+                    "%s shows a certificate that is not trusted: %s" % (self.url, error)
+                ) from error  # another attempt would see the same
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 failure = error
@@ -122,8 +129,12 @@ class Transport:
         # A socket shared with a parent process would mix messages. (http.client sets TCP_NODELAY.)
         if getattr(local, "pid", None) != os.getpid():
             parts, local.pid = self._parts, os.getpid()
-            kind = _HTTPS if parts.scheme == "https" else _HTTP
-            local.connection = kind(parts.hostname, parts.port, timeout=self._timeout)
+            if parts.scheme == "https":
+                local.connection = _HTTPS(
+                    parts.hostname, parts.port, timeout=self._timeout, context=self._context
+                )
+            else:
+                local.connection = _HTTP(parts.hostname, parts.port, timeout=self._timeout)
             self._open.add(local.connection)
         return local.connection
 
@@ -133,7 +144,7 @@ def _exchange(connection, method, target, body, headers):
     cut = False
     try:
         connection.request(method, target, body=body, headers=headers)
-    except (BrokenPipeError, ConnectionResetError):
+    except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
         cut = True  # the server stopped reading; it may have said why before
     response = connection.getresponse()
     if response.length is None:
