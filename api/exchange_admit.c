@@ -1,7 +1,7 @@
 /* The header of a request is complete: what is refused before a byte of its body is read. */
 #include "api/exchange_stages.h"
 
-#include <stdio.h>
+#include <endian.h>
 #include <string.h>
 
 #include "api/config.h"
@@ -9,6 +9,7 @@
 #include "api/router.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/number.h"
 
 /* The client's X-Request-Id if it is a sane token, else our own: never twice in a process, hardly
  * twice in the world. */
@@ -25,8 +26,10 @@ void exchange_choose_id(struct exchange *exchange)
     number = exchange->commons->id_seed + number * 0x9E3779B97F4A7C15u;
     number = (number ^ (number >> 30)) * 0xBF58476D1CE4E5B9u;
     number = (number ^ (number >> 27)) * 0x94D049BB133111EBu;
-    snprintf(exchange->id, sizeof exchange->id, "req_%016llx",
-             (unsigned long long)(number ^ (number >> 31)));
+    number = htobe64(number ^ (number >> 31));
+    memcpy(exchange->id, "req_", 4);
+    number_hex(exchange->id + 4, (const unsigned char *)&number, sizeof number);
+    exchange->id[4 + 2 * sizeof number] = '\0';
 }
 
 /* Decides the reply before the body is there; `now`: without waiting for its end. */
