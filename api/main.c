@@ -111,8 +111,8 @@ static void ask(int signal)
     errno = kept;
 }
 
-/* SIGTERM and SIGINT ask for a stop, SIGHUP to read again, whichever thread they find. There may be threads that do not
- * block them: a library (OpenBLAS) starts its own before main. */
+/* SIGTERM and SIGINT ask for a stop, SIGHUP to read again, whichever thread they find. There may be
+ * threads that do not block them: a library (OpenBLAS) starts its own before main. */
 static void catch_signals(sigset_t *signals)
 {
     struct sigaction action = {.sa_handler = ask, .sa_flags = SA_RESTART};

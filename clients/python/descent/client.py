@@ -1,5 +1,6 @@
 """A server: Client."""
 
+import os
 import secrets
 import urllib.parse
 
@@ -7,6 +8,13 @@ from . import safetensors, wire
 from .errors import ConnectionFailed, Error
 from .session import Session
 from .transport import Transport
+
+
+def _checked(token):
+    """What could not be sent as it is: a message that has it would end up in logs."""
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise ValueError("the token has blanks, line ends or other characters that no token has")
+    return token
 
 
 class Client:
@@ -20,7 +28,9 @@ class Client:
     format    how tensors travel: "safetensors" (exact bytes, names and shapes checked), "raw" (the
               same bytes without a header) or "json" (exact too, readable, slow beyond some thousand
               numbers)
-    headers   sent with every request, for instance for a proxy that wants a token
+    headers   sent with every request, for instance for a proxy
+    token     of a server that asks for one, "dsc_..."; without it that of the environment variable
+              DESCENT_TOKEN, if there is one. It goes to the server of `url` alone
 
     Threads may share a client: each gets its own kept connection.
     """
@@ -32,10 +42,14 @@ class Client:
         retries=8,
         format="safetensors",
         headers=None,
+        token=None,
     ):
         if format not in wire.MEDIA:
             raise ValueError("format %r is none of %s" % (format, ", ".join(wire.MEDIA)))
         headers = {"User-Agent": "descent-python", "Accept": wire.JSON, **(headers or {})}
+        token = token or os.environ.get("DESCENT_TOKEN")
+        if token and "authorization" not in map(str.lower, headers):
+            headers["Authorization"] = "Bearer " + _checked(token)
         self._transport = Transport(url, timeout, retries, headers)
         self.format = format
 
