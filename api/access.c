@@ -68,24 +68,27 @@ static enum status load(struct access *access, struct fault *fault)
     return STATUS_OK;
 }
 
-/* Reads the file if it is another one, or in any case. */
-static void look(struct access *access, bool always)
+/* Reads the file if it is another one, or in any case. False: it cannot be used. */
+static bool look(struct access *access, bool always)
 {
     struct fault fault;
+    bool good = true;
 
     pthread_mutex_lock(&access->reading);
     if (always || tokens_changed(access->path, &access->mark)) {
-        if (load(access, &fault) == STATUS_OK)
+        good = load(access, &fault) == STATUS_OK;
+        if (good)
             log_info("%s has %zu tokens now", access->path, table_count(access->table));
         else
             log_error("the tokens stay as they were: %s", fault.detail);
     }
     pthread_mutex_unlock(&access->reading);
+    return good;
 }
 
-void access_reload(struct access *access)
+bool access_reload(struct access *access)
 {
-    look(access, true);
+    return look(access, true);
 }
 
 static void *watch(void *context)

@@ -37,8 +37,9 @@ enum status access_new(const struct config *config, const char *address, bool lo
                        struct access **out, struct fault *fault);
 void access_free(struct access *take_access); /* no request may run; NULL is allowed */
 
-/* Reads the file again, whether it has changed or not; what is wrong with it goes to the log. */
-void access_reload(struct access *access);
+/* Reads the file again, whether it has changed or not. False: it cannot be used, which goes to the
+ * log, and the tokens stay as they were. */
+bool access_reload(struct access *access);
 
 /* Lets the request in, whose route is known, and says so in its tenant, token_id and quotas; or
  * UNAUTHORIZED, FORBIDDEN (*challenge: the value of WWW-Authenticate, in the request's arena),

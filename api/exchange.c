@@ -53,14 +53,17 @@ static void distrust(struct exchange *exchange)
 bool exchange_serve(struct exchange *exchange)
 {
     struct request *request = &exchange->request;
+    struct fault fault;
 
     if (exchange->stage == STAGE_BODY) {
-        if (request->body != NULL)
-            buffer_shrink(request->body, exchange->body_used);
         if (!watch_set(&exchange->watched, WATCH_NONE, 0))
             return false;
-        request->receive_ms = (double)(clock_monotonic_us() - exchange->started_us) / 1e3;
-        exchange->reply = request->route->serve(exchange->commons->engine, request);
+        if (exchange_body_end(exchange, &fault) == STATUS_OK) {
+            request->receive_ms = (double)(clock_monotonic_us() - exchange->started_us) / 1e3;
+            exchange->reply = request->route->serve(exchange->commons->engine, request);
+        } else {
+            exchange->reply = reply_fault(request, &fault);
+        }
         distrust(exchange);
         /* Now, not when the reply has gone: who hears it may send the next body at once. */
         exchange_release_body(exchange);
@@ -83,8 +86,10 @@ static void clear(struct exchange *exchange)
 {
     exchange->stage = STAGE_IDLE;
     exchange->counted = false;
+    exchange->follows = false;
     exchange->target = NULL;
     exchange->dropped = 0;
+    exchange->received = 0;
     exchange->framing = (struct framing){.chunked = false};
     exchange->reply = reply_empty(500);
     exchange->id[0] = '\0';
@@ -92,6 +97,7 @@ static void clear(struct exchange *exchange)
     exchange->request.method = METHOD_OTHER;
     exchange->request.route = NULL;
     exchange->request.tenant = "";
+    exchange->request.taken = (struct header){.name = NULL};
     exchange->request.token_id = NULL;
     exchange->request.quotas = NULL;
     exchange->request.query_count = 0;
@@ -106,6 +112,8 @@ void exchange_reset(struct exchange *exchange)
     arena_reset(&exchange->arena);
     if (exchange->counted)
         atomic_fetch_sub(&exchange->commons->running, 1);
+    if (exchange->follows)
+        atomic_fetch_sub(&exchange->commons->followers, 1);
     clear(exchange);
     watch_set(&exchange->watched, WATCH_SILENT,
               exchange_seconds(exchange->commons->config->keepalive_timeout_s));
@@ -122,6 +130,7 @@ struct exchange *exchange_new(struct commons *commons, int fd)
     exchange->request.arena = &exchange->arena;
     exchange->request.config = commons->config;
     exchange->request.id = exchange->id;
+    atomic_fetch_add(&commons->accepted, 1);
     exchange->surplus =
         atomic_fetch_add(&commons->connections, 1) >= commons->config->connections_max;
     clear(exchange);

@@ -246,8 +246,10 @@ static void note_saved(struct save *save)
     save->place = NULL;
     session->dirty = 0;
     session->journal_since = 0;
-    if (save->step > session->durable_step)
+    if (save->step > session->durable_step) {
         session->durable_step = save->step;
+        session_tell_durable(session);
+    }
     pthread_mutex_unlock(&session->mutex);
 }
 

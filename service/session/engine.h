@@ -150,6 +150,11 @@ enum status engine_find(struct engine *engine, const char *tenant, const char *i
 size_t engine_list(struct engine *engine, const char *tenant, const char *after,
                    struct session **out, size_t count, bool *more);
 
+/* How many there are. Takes the lock of the list for a moment: that it returns shows that nobody
+ * holds that for good. */
+size_t engine_session_count(struct engine *engine);
+
+struct session *session_retain(struct session *session);
 void session_release(struct session *session); /* NULL is allowed */
 
 /* Everything about a session at one moment. */
@@ -382,11 +387,31 @@ struct step_line {
 
 /* Calls visit for the lines of the steps from..to (inclusive) that are kept, rising, on the line of
  * query's lineage (its step is not looked at); a visit that does not return OK ends it with its
- * status. *oldest: the first step that is kept. */
+ * status. *oldest: the first step that is kept; where oldest is NULL the newest steps cost little.
+ */
 enum status session_steps(struct session *session, const struct moment_query *query, uint64_t from,
                           uint64_t to,
                           enum status (*visit)(void *context, const struct step_line *line),
                           void *context, uint64_t *oldest, struct fault *fault);
+
+/* Where somebody goes on reading the ledger who was told all up to a moment, that he is never told
+ * a step twice, misses one, or is told one that a crash takes back: of steps that are not on disk
+ * nothing is told. */
+struct following {
+    enum {
+        FOLLOW_NOTHING, /* there is nothing new */
+        FOLLOW_STEPS,   /* read session_steps of to.lineage from at.step + 1 to to.step */
+        FOLLOW_BACK,    /* the session went back: what came after step to.step is left behind, and
+                           to.lineage goes on from there */
+        FOLLOW_LOST,    /* how that line leads to the present one, to.lineage, is not kept */
+    } kind;
+    struct moment to;
+};
+
+/* Waits at most wait_s seconds for something new, or until the engine drains; loads no state, and
+ * keeps none in memory. SESSION_NOT_FOUND when it is deleted. */
+enum status session_follow(struct session *session, const struct moment *at, double wait_s,
+                           struct following *out, struct fault *fault);
 
 /* Goes back to a revision under the next lineage. Configuration: as it was then, but for
  * durability, history, hash_every and labels, which stay. */

@@ -88,8 +88,11 @@ void journal_entry_landed(struct journal_entry *entry)
     __atomic_store_n(&session->engine->journal_lsn, place->lsn + place->chunks - 1,
                      __ATOMIC_RELAXED);
     session_list_event(session, place);
-    if (event_steps(place->kind) && place->step > session->durable_step)
+    if (event_steps(place->kind) && place->step > session->durable_step) {
         session->durable_step = place->step;
+        if (place->step <= session->step)
+            session_tell_durable(session);
+    }
     entry->lsn = place->lsn;
     entry->place = NULL;
 }

@@ -111,6 +111,17 @@ size_t engine_list(struct engine *engine, const char *tenant, const char *after,
     return listed;
 }
 
+size_t engine_session_count(struct engine *engine)
+{
+    size_t count = 0;
+
+    pthread_rwlock_rdlock(&engine->lock);
+    for (size_t i = 0; i < engine->count; i++)
+        count += !engine->sessions[i]->hidden;
+    pthread_rwlock_unlock(&engine->lock);
+    return count;
+}
+
 struct session **engine_sessions(struct engine *engine, size_t *count)
 {
     struct session **all;

@@ -51,6 +51,7 @@ struct session *session_new(struct engine *engine, int64_t key, struct tenant *t
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&session->news, &monotonic);
+    pthread_cond_init(&session->told, &monotonic);
     pthread_condattr_destroy(&monotonic);
     return session;
 }
@@ -81,6 +82,7 @@ void session_release(struct session *session)
     pthread_mutex_destroy(&session->mutex);
     pthread_cond_destroy(&session->turn);
     pthread_cond_destroy(&session->news);
+    pthread_cond_destroy(&session->told);
     free(session);
 }
 

@@ -144,6 +144,8 @@ struct session {
     struct waiter *waiters;
     unsigned watchers;   /* threads in session_await_step */
     pthread_cond_t news; /* on the monotonic clock: for waiters and watchers */
+    unsigned followers;  /* threads in session_follow */
+    pthread_cond_t told; /* likewise, for them: a step is published and on disk */
     bool timed;          /* on the engine's list of rounds with a deadline; under its mutex */
     uint64_t due_us;     /* monotonic; likewise */
     struct session *next_timed;
@@ -197,7 +199,6 @@ struct engine {
  * memory is out. */
 struct session *session_new(struct engine *engine, int64_t key, struct tenant *tenant,
                             const char *id, const struct session_record *record, struct plan *plan);
-struct session *session_retain(struct session *session);
 
 /* Makes the state resident and keeps it so until session_leave. SESSION_NOT_FOUND when deleted. */
 enum status session_enter(struct session *session, struct fault *fault);
@@ -226,6 +227,9 @@ void session_end_turn(struct session *session, bool exclusive, bool failed);
 /* Tells those who wait: of a step that was published (closes: and was that of the round), of a
  * rewind or a deletion (receipt NULL). Mutex held. */
 void session_tell(struct session *session, bool closes, const struct receipt *receipt);
+
+/* More of what was published is on disk. Mutex held. */
+void session_tell_durable(struct session *session);
 
 /* --- timekeeper.c --- */
 

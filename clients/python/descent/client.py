@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import ssl
 import urllib.parse
 
 from . import safetensors, wire
@@ -31,6 +32,9 @@ class Client:
     headers   sent with every request, for instance for a proxy
     token     of a server that asks for one, "dsc_..."; without it that of the environment variable
               DESCENT_TOKEN, if there is one. It goes to the server of `url` alone
+    cafile    for https: trust only the certificates in this PEM file, for instance the server's own
+              where nobody has signed it. Without it the system's certificates decide.
+    context   in place of cafile: an ssl.SSLContext
 
     Threads may share a client: each gets its own kept connection.
     """
@@ -43,14 +47,20 @@ class Client:
         format="safetensors",
         headers=None,
         token=None,
+        cafile=None,
+        context=None,
     ):
         if format not in wire.MEDIA:
             raise ValueError("format %r is none of %s" % (format, ", ".join(wire.MEDIA)))
+        if cafile is not None:
+            if context is not None:
+                raise ValueError("give cafile or context, not both")
+            context = ssl.create_default_context(cafile=cafile)
         headers = {"User-Agent": "descent-python", "Accept": wire.JSON, **(headers or {})}
         token = token or os.environ.get("DESCENT_TOKEN")
         if token and "authorization" not in map(str.lower, headers):
             headers["Authorization"] = "Bearer " + _checked(token)
-        self._transport = Transport(url, timeout, retries, headers)
+        self._transport = Transport(url, timeout, retries, headers, context)
         self.format = format
 
     def create(self, parameters, optimizer, id=None, worker=None, **options):
