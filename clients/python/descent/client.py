@@ -20,6 +20,8 @@ class Client:
     format    how tensors travel: "safetensors" (exact bytes, names and shapes checked), "raw" (the
               same bytes without a header) or "json" (exact too, readable, slow beyond some thousand
               numbers)
+    coding    "gzip" or "zstd": bodies go and come smaller, for networks that are slower than that
+              takes; zstd wants Python 3.14 or the package zstandard
     headers   sent with every request, for instance for a proxy that wants a token
 
     Threads may share a client: each gets its own kept connection.
@@ -32,11 +34,12 @@ class Client:
         retries=8,
         format="safetensors",
         headers=None,
+        coding=None,
     ):
         if format not in wire.MEDIA:
             raise ValueError("format %r is none of %s" % (format, ", ".join(wire.MEDIA)))
         headers = {"User-Agent": "descent-python", "Accept": wire.JSON, **(headers or {})}
-        self._transport = Transport(url, timeout, retries, headers)
+        self._transport = Transport(url, timeout, retries, headers, coding)
         self.format = format
 
     def create(self, parameters, optimizer, id=None, worker=None, **options):
