@@ -74,7 +74,8 @@ def check_options(path, options):
         elif kind != "FLAG":
             check(line.group(1) == default, "%s: %s is not the default %s" % (path, line.group(0), default))
     whole = path.with_name("whole.conf")
-    whole.write_text(re.sub(r"^#([a-z-]+ = .+)$", r"\1", text, flags=re.MULTILINE) + "listen = 127.0.0.1:1\n")
+    everything = re.sub(r"^#([a-z-]+ = .+)$", r"\1", text, flags=re.MULTILINE)
+    whole.write_text(re.sub(r"^listen = .*$", "listen = 127.0.0.1:1", everything, flags=re.MULTILINE))
     for file in path, whole:  # 2 is a mistake in the file, 1 only that nobody listens
         run(path.parents[2] / "bin/descent", "health", "--listen", "127.0.0.1:1", "--config", file, code=1)
     whole.unlink()
