@@ -1,6 +1,8 @@
 """Writes the seeds of tests/fuzz/corpus/. Run from the project's root."""
+import gzip
 import shutil
 import struct
+import subprocess
 from pathlib import Path
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -52,6 +54,25 @@ NEGOTIATE = [
 ]
 
 
+def zstd(data, *options):
+    return subprocess.run(["zstd", "-qc", *options], input=data, stdout=subprocess.PIPE, check=True).stdout
+
+
+CODED = b'{"w": [' + b", ".join(b"%d" % i for i in range(60)) + b"]}"
+CODING = [
+    gzip.compress(CODED, mtime=0),
+    gzip.compress(CODED, mtime=0) + gzip.compress(b"", mtime=0) + gzip.compress(bytes(3000), mtime=0),
+    bytes([31, 139, 8, 0x1C, 0, 0, 0, 0, 0, 3, 2, 0]) + b"xxname\0comment\0" + gzip.compress(CODED, mtime=0)[10:],
+    zstd(CODED),
+    zstd(CODED, "--no-check", "-19") + b"\x50\x2a\x4d\x18\x03\0\0\0abc" + zstd(bytes(3000)),
+    zstd(CODED * 20, "--no-content-size", "--fast=3"),
+    b"gzip;q=0.5, zstd;q=0.8, *;q=0, identity",
+    b"x-gzip",
+    b'sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:;a="b,c", md5=(1 2)',
+    b"sha-512=3, sha-256=10",
+]
+
+
 def write(target, seeds):
     folder = CORPUS / target
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,6 +98,7 @@ write("json", [text.encode() for text in JSON])
 write("safetensors", [safetensors(header) for header in SAFETENSORS])
 write("compressed", [safetensors(header, sparse=True) for header in COMPRESSED])
 write("npy", [npy(header) for header in NPY])
+write("coding", [bytes([6]) + seed for seed in CODING])
 write("negotiate", [text.encode() for text in NEGOTIATE])
 for name in ("all.f32.safetensors", "some.bf16.safetensors"):
     shutil.copy(GOLDEN / name, CORPUS / "safetensors" / name)
