@@ -73,8 +73,8 @@ static bool is_origin(struct span word)
     size_t scheme = strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789+-.");
     const char *host = text + scheme + 3;
     if (scheme == 0 || strncmp(text + scheme, "://", 3) != 0 || *host == '\0' ||
-        host[strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._[]:")] !=
-            '\0')
+        host[strspn(
+            host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._[]:")] != '\0')
         return false;
     const char *colon = *host == '[' ? strchr(host, ']') : host;
     colon = colon != NULL ? strchr(colon, ':') : NULL;

@@ -163,8 +163,8 @@ enum status session_follow(struct session *session, const struct moment *at, dou
         ;
     session->followers--;
     if (session->deleted)
-        status = fault_set(fault, STATUS_SESSION_NOT_FOUND, "", "session %s was deleted",
-                           session->id);
+        status =
+            fault_set(fault, STATUS_SESSION_NOT_FOUND, "", "session %s was deleted", session->id);
     pthread_mutex_unlock(&session->mutex);
     return status;
 }
