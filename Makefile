@@ -107,7 +107,7 @@ $(B)/storage/sqlite_file.o: $(wildcard storage/schema/*.sql)
 DEPS_BUILD := gcc g++ make libmicrohttpd-dev libjansson-dev libsqlite3-dev libopenblas-dev libxxhash-dev libfast-float-dev \
               libgnutls28-dev libzstd-dev zlib1g-dev
 DEPS_DEMO := $(DEPS_BUILD) python3 python3-numpy python3-sklearn python3-matplotlib
-DEPS_CHECK := $(DEPS_DEMO) check libsubunit-dev curl openssl slowhttptest zstd
+DEPS_CHECK := $(DEPS_DEMO) check libsubunit-dev curl openssl slowhttptest zstd nodejs
 DEPS_CLANG := clang clang-format libclang-rt-14-dev
 DEPS_CONTAINER := buildah podman runc containernetworking-plugins debootstrap python3 python3-numpy
 DEPS_DEB := $(DEPS_BUILD) dpkg-dev
