@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/cors.h"
 #include "service/core/contract.h"
 
 const struct option config_table[CONFIG_OPTIONS] = {
@@ -221,6 +222,8 @@ enum status config_read_some(char *const *arguments, const char *const *flags, s
         if (status == STATUS_OK)
             status = flags_apply(&config, arguments, flags, fault);
     }
+    if (status == STATUS_OK)
+        status = cors_check_origins(config.cors_origins, fault);
     if (status == STATUS_OK)
         *out = config;
     else

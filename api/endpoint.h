@@ -26,7 +26,7 @@ enum method {
     METHOD_OTHER
 };
 
-enum { QUERY_MAX = 32, HEADERS_MAX = 64, PATH_PARAMETERS_MAX = 4, REPLY_HEADERS_MAX = 40 };
+enum { QUERY_MAX = 32, HEADERS_MAX = 64, PATH_PARAMETERS_MAX = 4, REPLY_HEADERS_MAX = 56 };
 
 /* What a token may do; each includes those before it. */
 enum scope { SCOPE_NONE, SCOPE_READ, SCOPE_STEP, SCOPE_ADMIN };

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api/config.h"
+#include "api/cors.h"
 #include "api/router.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
@@ -12,7 +13,7 @@
 
 /* The client's X-Request-Id if it is a sane token, else our own: never twice in a process, hardly
  * twice in the world. */
-static void choose_id(struct exchange *exchange)
+void exchange_choose_id(struct exchange *exchange)
 {
     const char *given = request_header(&exchange->request, "X-Request-Id");
 
@@ -66,6 +67,10 @@ static enum status find_route(struct exchange *exchange, const char *query, cons
         return status;
     request->route = match.route;
     memcpy(request->path_parameters, match.parameters, sizeof match.parameters);
+    /* A browser has no token to send unless a page of its own gives it one. */
+    if (commons->access == NULL && match.route->scope != SCOPE_NONE &&
+        (status = cors_admit(request, commons->loopback, fault)) != STATUS_OK)
+        return status;
     if (commons->access != NULL &&
         (status = access_enter(commons->access, commons->engine, request, &exchange->pass,
                                challenge, fault)) != STATUS_OK)
@@ -113,7 +118,7 @@ bool exchange_admit(struct exchange *exchange, const struct envelope *envelope)
     atomic_fetch_add(&exchange->commons->running, 1);
     exchange->counted = true;
     exchange->started_us = clock_monotonic_us();
-    choose_id(exchange);
+    exchange_choose_id(exchange);
     request->method = method_find(envelope->method);
     if (exchange->target == NULL) {
         fault_set(&fault, STATUS_OVERLOADED, "", "out of memory; try again");

@@ -63,6 +63,7 @@ enum status server_start(const struct config *config, struct engine *engine, int
                                                &loopback, fault);
     if (status != STATUS_OK)
         goto done;
+    server->commons.loopback = loopback;
     status = access_new(config, server->address, loopback, &server->commons.access, fault);
     if (status != STATUS_OK)
         goto done;
