@@ -11,6 +11,7 @@
 #include "service/core/contract.h"
 #include "service/core/crew.h"
 #include "service/core/log.h"
+#include "service/core/metric.h"
 #include "service/core/point.h"
 #include "service/session/session.h"
 #include "storage/store.h"
@@ -76,6 +77,7 @@ static void evict_idle(struct engine *engine)
         }
         pthread_mutex_unlock(&sessions[i]->mutex);
     }
+    metric_set(GAUGE_STATE_BYTES, 0, (int64_t)bytes);
     uint64_t now = clock_monotonic_us(); /* after the loop: no use is later */
     if (resident_count > 1)
         qsort(residents, resident_count, sizeof *residents, compare_use);
@@ -132,9 +134,10 @@ static void engine_free(struct engine *engine)
 {
     if (engine->committer != NULL)
         committer_stop(engine->committer);
-    for (size_t i = 0; i < engine->count; i++)
-        session_release(engine->sessions[i]);
+    while (engine->count > 0)
+        engine_forget(engine, engine->sessions[engine->count - 1]);
     free(engine->sessions);
+    metric_move(GAUGE_JOURNAL_BYTES, 0, -(int64_t)engine->journal_bytes);
     store_close(engine->store);
     crew_stop();
     pthread_rwlock_destroy(&engine->lock);
