@@ -110,6 +110,10 @@ static enum status option_set(struct config *config, const struct option *option
             return fault_set(fault, STATUS_INVALID_FIELD, "", "%s is \"%.60s\"; it must be %s",
                              source, text, option->meaning);
     }
+    if (option->offset == offsetof(struct config, log_format) && strcmp(text, "text") != 0 &&
+        strcmp(text, "json") != 0)
+        return fault_set(fault, STATUS_INVALID_FIELD, "", "%s is \"%.60s\"; it must be %s", source,
+                         text, option->meaning);
     *(const char **)(void *)at = text;
     return STATUS_OK;
 }
@@ -275,6 +279,11 @@ enum log_level config_log_level(const struct config *config)
         if (strcmp(levels[level], config->log) == 0)
             return level;
     return LOG_OFF;
+}
+
+enum log_format config_log_format(const struct config *config)
+{
+    return strcmp(config->log_format, "json") == 0 ? LOG_JSON : LOG_TEXT;
 }
 
 char *config_store_url(const struct config *config)

@@ -52,9 +52,10 @@ struct request {
     size_t query_count;
     struct header headers[HEADERS_MAX];
     size_t header_count;
-    struct buffer *body; /* the whole body; NULL when there was none */
-    const char *tenant;  /* whose sessions the request sees; "": the default one, without tokens */
-    double receive_ms;   /* from the end of the header to the end of the body */
+    struct buffer *body;  /* the whole body; NULL when there was none */
+    const char *tenant;   /* whose sessions the request sees; "": the default one, without tokens */
+    const char *token_id; /* of the token it came with, for logs; NULL: none was asked for */
+    double receive_ms;    /* from the end of the header to the end of the body */
     const struct config *config;
     const struct route *route;
 };
@@ -81,6 +82,8 @@ struct reply {
     struct buffer *buffer; /* owned reference or NULL */
     size_t offset, size;
     struct span tail;
+    enum status problem;  /* that it tells of; STATUS_OK: none */
+    bool stepped;         /* a step was taken, or a contribution to a round */
     bool ranges;          /* a single Range may be cut from it (Accept-Ranges: bytes) */
     struct stream stream; /* in place of head, buffer and tail, which are empty then */
 };

@@ -8,6 +8,7 @@
 #include "api/exchange_stages.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/metric.h"
 
 /* The slowest upload or download we wait for. */
 enum { BODY_BYTES_PER_SECOND = 64 * 1024 };
@@ -85,6 +86,8 @@ static void clear(struct exchange *exchange)
     exchange->counted = false;
     exchange->target = NULL;
     exchange->dropped = 0;
+    exchange->started_us = 0;
+    exchange->account = (struct account){.received = 0};
     exchange->framing = (struct framing){.chunked = false};
     exchange->reply = reply_empty(500);
     exchange->id[0] = '\0';
@@ -92,20 +95,26 @@ static void clear(struct exchange *exchange)
     exchange->request.method = METHOD_OTHER;
     exchange->request.route = NULL;
     exchange->request.tenant = "";
+    exchange->request.token_id = NULL;
     exchange->request.query_count = 0;
     exchange->request.header_count = 0;
 }
 
-void exchange_reset(struct exchange *exchange)
+void exchange_reset(struct exchange *exchange, bool sent)
 {
+    uint64_t now_us = clock_monotonic_us();
+
+    exchange_told(exchange, sent, now_us);
     release_reply(exchange);
     exchange_release_body(exchange);
     arena_reset(&exchange->arena);
-    if (exchange->counted)
+    if (exchange->counted) {
+        metric_move(GAUGE_REQUESTS_RUNNING, 0, -1);
         atomic_fetch_sub(&exchange->commons->running, 1);
+    }
     clear(exchange);
     watch_set(&exchange->watched, WATCH_SILENT,
-              exchange_seconds(exchange->commons->config->keepalive_timeout_s));
+              now_us + exchange->commons->config->keepalive_timeout_s * 1000000);
 }
 
 struct exchange *exchange_new(struct commons *commons, int fd)
@@ -121,6 +130,8 @@ struct exchange *exchange_new(struct commons *commons, int fd)
     exchange->request.id = exchange->id;
     exchange->surplus =
         atomic_fetch_add(&commons->connections, 1) >= commons->config->connections_max;
+    metric_move(GAUGE_CONNECTIONS, 0, 1);
+    metric_count(COUNTER_CONNECTIONS_REFUSED, 0, exchange->surplus);
     clear(exchange);
     watch_add(commons->watch, &exchange->watched, fd, WATCH_ANSWER,
               exchange_seconds(commons->config->header_timeout_s));
@@ -131,6 +142,7 @@ void exchange_free(struct exchange *take_exchange)
 {
     watch_remove(take_exchange->commons->watch, &take_exchange->watched);
     atomic_fetch_sub(&take_exchange->commons->connections, 1);
+    metric_move(GAUGE_CONNECTIONS, 0, -1);
     arena_close(&take_exchange->arena);
     free(take_exchange);
 }

@@ -9,9 +9,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "api/address.h"
 #include "api/endpoint.h"
 #include "api/guard.h"
 #include "api/range.h"
+#include "api/trace.h"
 #include "api/watch.h"
 
 enum { REQUEST_ID_BYTES_MAX = 64 };
@@ -37,6 +39,14 @@ enum stage {
     STAGE_REPLY,  /* `reply` is to go out, or is on its way */
 };
 
+/* What is told of a request: exchange_tell.c. */
+struct account {
+    uint64_t received, sent; /* bytes of the bodies */
+    uint64_t answered_us;    /* when the answer was ready to go; 0: there is none yet */
+    bool traced;
+    struct trace trace;
+};
+
 struct exchange {
     struct watched watched;
     struct commons *commons;
@@ -52,6 +62,8 @@ struct exchange {
     uint64_t dropped; /* bytes of a refused body */
     uint64_t charged; /* bytes of commons->inflight_bytes */
     struct reply reply;
+    struct account account;
+    char remote[PEER_BYTES]; /* the client's address, once it was asked for */
     char id[REQUEST_ID_BYTES_MAX + 1];
 };
 
@@ -75,7 +87,7 @@ bool exchange_receive(struct exchange *exchange, const void *data, size_t size);
 /* The body is complete: serves the request, if it was not refused. False: expired, cut it. */
 bool exchange_serve(struct exchange *exchange);
 
-/* The reply is about to go: completes its header, logs, and gives the part of it that was asked for
+/* The reply is about to go: completes its header, counts, and gives the part of it that was asked for
  * as at most three spans that live until exchange_reset. False: expired, cut it. */
 bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], size_t *count);
 
@@ -83,7 +95,8 @@ bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], si
  * connection. */
 ptrdiff_t exchange_read(struct exchange *exchange, uint64_t at, void *out, size_t capacity);
 
-/* The reply has gone, or never will: frees what belonged to the request and waits for the next. */
-void exchange_reset(struct exchange *exchange);
+/* The reply has gone (sent), or never will: logs, frees what belonged to the request and waits for
+ * the next. */
+void exchange_reset(struct exchange *exchange, bool sent);
 
 #endif

@@ -8,6 +8,7 @@
 #include "api/router.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/metric.h"
 
 /* The client's X-Request-Id if it is a sane token, else our own: never twice in a process, hardly
  * twice in the world. */
@@ -102,6 +103,7 @@ bool exchange_admit(struct exchange *exchange, const struct envelope *envelope)
 
     PRE(exchange->stage == STAGE_HEADER);
     atomic_fetch_add(&exchange->commons->running, 1);
+    metric_move(GAUGE_REQUESTS_RUNNING, 0, 1);
     exchange->counted = true;
     exchange->started_us = clock_monotonic_us();
     choose_id(exchange);

@@ -6,6 +6,7 @@
 #include "api/config.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/metric.h"
 
 /* A body of unknown length starts so large, and doubles. */
 enum { CHUNKED_BYTES_FIRST = 64 * 1024 };
@@ -21,6 +22,14 @@ uint64_t exchange_drop_max(const struct exchange *exchange)
     return twice > DROP_BYTES_MIN ? twice : DROP_BYTES_MIN;
 }
 
+/* So many bytes of memory more, or less; returns how many all bodies have. */
+static uint64_t charge(struct exchange *exchange, int64_t bytes)
+{
+    exchange->charged += (uint64_t)bytes;
+    metric_move(GAUGE_INFLIGHT_BYTES, 0, bytes);
+    return atomic_fetch_add(&exchange->commons->inflight_bytes, (uint64_t)bytes) + (uint64_t)bytes;
+}
+
 /* Gives the body's memory back. */
 void exchange_release_body(struct exchange *exchange)
 {
@@ -28,8 +37,7 @@ void exchange_release_body(struct exchange *exchange)
     exchange->request.body = NULL;
     exchange->body_used = 0;
     if (exchange->charged > 0)
-        atomic_fetch_sub(&exchange->commons->inflight_bytes, exchange->charged);
-    exchange->charged = 0;
+        charge(exchange, -(int64_t)exchange->charged);
 }
 
 /* Memory for a body of `size` bytes: exactly that when its length is known, else it grows
@@ -51,9 +59,7 @@ enum status exchange_reserve(struct exchange *exchange, uint64_t size, struct fa
         size = size < max ? size : max;
     }
     /* While a body moves, both copies are in memory. */
-    uint64_t inflight = atomic_fetch_add(&commons->inflight_bytes, size) + size;
-    exchange->charged += size;
-    if (inflight > commons->config->inflight_bytes_max)
+    if (charge(exchange, (int64_t)size) > commons->config->inflight_bytes_max)
         return fault_set(fault, STATUS_OVERLOADED, "",
                          "too many bytes of request bodies are under way; try again");
     struct buffer *larger = buffer_new((size_t)size);
@@ -63,8 +69,7 @@ enum status exchange_reserve(struct exchange *exchange, uint64_t size, struct fa
                          (unsigned long long)size);
     if (body != NULL) {
         memcpy(larger->data, body->data, exchange->body_used);
-        exchange->charged -= body->size;
-        atomic_fetch_sub(&commons->inflight_bytes, body->size);
+        charge(exchange, -(int64_t)body->size);
         buffer_release(body);
     }
     exchange->request.body = larger;
@@ -82,6 +87,7 @@ bool exchange_receive(struct exchange *exchange, const void *data, size_t size)
     struct buffer *body = exchange->request.body;
     struct fault fault;
 
+    exchange->account.received += size;
     if (exchange->stage == STAGE_DROP)
         return drop(exchange, size);
     PRE(exchange->stage == STAGE_BODY);

@@ -1,25 +1,11 @@
-/* The reply of an exchange on its way out: its last header fields, its range, its log line. */
+/* The reply of an exchange on its way out: its last header fields, its range. */
 #include "api/exchange_stages.h"
 
 #include <strings.h>
 
 #include "api/config.h"
-#include "api/router.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
-#include "service/core/log.h"
-
-static void log_reply(const struct exchange *exchange, uint64_t bytes)
-{
-    unsigned http = exchange->reply.http;
-
-    log_write(http >= 500   ? LOG_ERROR
-              : http >= 400 ? LOG_INFO
-                            : LOG_DEBUG,
-              "%s %.200s %u %llu bytes %llu us %s", method_name(exchange->request.method),
-              exchange->request.path, http, (unsigned long long)bytes,
-              (unsigned long long)(clock_monotonic_us() - exchange->started_us), exchange->id);
-}
 
 bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], size_t *count)
 {
@@ -34,10 +20,10 @@ bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], si
         reply_header(reply, "Cache-Control", "no-store");
     reply_header(reply, "Request-Id", exchange->id);
     *count = range_cut(reply, &range, parts);
-    bool known = reply->stream.close != NULL && reply->stream.size != STREAM_OPEN;
-    log_reply(exchange, known ? reply->stream.size : range.size);
+    uint64_t now_us = clock_monotonic_us();
+    exchange_answered(exchange, range.size, now_us);
     return watch_set(&exchange->watched, WATCH_SILENT,
-                     exchange_deadline(exchange, clock_monotonic_us(), range.size));
+                     exchange_deadline(exchange, now_us, range.size));
 }
 
 ptrdiff_t exchange_read(struct exchange *exchange, uint64_t at, void *out, size_t capacity)
@@ -47,6 +33,8 @@ ptrdiff_t exchange_read(struct exchange *exchange, uint64_t at, void *out, size_
     if (!watch_set(&exchange->watched, WATCH_NONE, 0))
         return -1;
     ptrdiff_t size = stream->read(stream->context, at, out, capacity);
+    if (size > 0)
+        exchange_streamed(exchange, (uint64_t)size);
     /* Every piece earns the time that the client may take for it. */
     if (!watch_set(&exchange->watched, WATCH_SILENT,
                    exchange_deadline(exchange, clock_monotonic_us(), capacity)))

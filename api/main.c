@@ -14,6 +14,7 @@
 #include "api/server.h"
 #include "service/core/log.h"
 #include "service/core/point.h"
+#include "service/core/simd.h"
 #include "service/core/version.h"
 #include "service/session/engine.h"
 #include "storage/store.h"
@@ -133,6 +134,17 @@ static void await_stop(const sigset_t *signals)
     pthread_sigmask(SIG_BLOCK, signals, NULL); /* a second one does not break the drain */
 }
 
+static void tell_start(const struct config *config, const struct server *server)
+{
+    const struct log_field fields[] = {{.name = "version", .text = DESCENT_VERSION},
+                                       {.name = "address", .text = server_address(server)},
+                                       {.name = "data", .text = config->data},
+                                       {.name = "simd", .text = simd_path()},
+                                       {.name = "pid", .number = (uint64_t)getpid()}};
+
+    log_fields(LOG_INFO, "serving", fields, sizeof fields / sizeof *fields);
+}
+
 /* Serves until one of `signals` comes. */
 static int run(const struct config *config, const sigset_t *signals)
 {
@@ -149,6 +161,7 @@ static int run(const struct config *config, const sigset_t *signals)
     POINT(before_greeting);
     printf("descent listening on http://%s\n", server_address(server));
     fflush(stdout);
+    tell_start(config, server);
 
     await_stop(signals);
     log_info("%s: finishing what runs", stop_signal == SIGTERM ? "SIGTERM" : "SIGINT");
@@ -177,6 +190,11 @@ static int command_serve(char *const *options)
         return EXIT_USAGE;
     }
     log_set_level(config_log_level(&config));
+    log_set_format(config_log_format(&config));
+    if (log_open(config.log_file, &fault) != STATUS_OK) {
+        config_close(&config);
+        return fail(&fault);
+    }
     catch_signals(&signals);
     raise_descriptors(config.connections_max);
     int code = run(&config, &signals);

@@ -25,6 +25,7 @@
 #include "api/router.h"
 #include "service/core/clock.h"
 #include "service/core/log.h"
+#include "service/core/metric.h"
 #include "service/core/point.h"
 #include "service/session/engine.h"
 
@@ -240,11 +241,8 @@ static void completed(void *context, struct MHD_Connection *connection, void **r
     (void)connection;
     if (exchange == NULL)
         return;
-    if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK)
-        log_debug("%s %.200s was cut off (%d) %s", method_name(exchange->request.method),
-                  exchange->request.path, (int)code, exchange->id);
     POINT(after_reply);
-    exchange_reset(exchange);
+    exchange_reset(exchange, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
 }
 
 static void connection_changed(void *context, struct MHD_Connection *connection,
@@ -304,6 +302,7 @@ enum status server_start(const struct config *config, struct engine *engine, str
     server->commons.engine = engine;
     server->commons.id_seed = clock_unix_us() * 0xD1342543DE82EF95u ^ (uint64_t)getpid() << 40;
     server->socket = -1;
+    metric_build(METRIC_BUILD_MICROHTTPD, MHD_get_version());
     enum status status =
         address_listen(config->listen, &server->socket, server->address, &loopback, fault);
     if (status != STATUS_OK)

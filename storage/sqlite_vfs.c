@@ -85,6 +85,7 @@ static void vfs_register(void)
 {
     if ((registered = sqlite3_initialize()) != SQLITE_OK)
         return;
+    metric_build(METRIC_BUILD_SQLITE, sqlite3_libversion());
     base = sqlite3_vfs_find(NULL);
     ours = *base;
     ours.zName = SQLITE_VFS_NAME;
