@@ -286,6 +286,9 @@ static void open_stderr(void)
 {
     struct stat about;
 
+    file_path[0] = '\0';
+    atomic_store(&descriptor, STDERR_FILENO);
+    atomic_store(&target, TARGET_PLAIN);
     if (fstat(STDERR_FILENO, &about) != 0)
         return;
     if (S_ISSOCK(about.st_mode)) {

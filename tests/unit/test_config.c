@@ -176,7 +176,10 @@ END_TEST
 START_TEST(help_names_every_option)
 {
     static const char *const flags[] = {
-#define OPTION(field, type, flag, ...) "--" flag " ",
+#define AFTER_TEXT " "
+#define AFTER_COUNT " "
+#define AFTER_FLAG "\n" /* it takes no value */
+#define OPTION(field, type, flag, ...) "--" flag AFTER_##type,
 #include "api/config.def"
 #undef OPTION
     };
