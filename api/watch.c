@@ -1,6 +1,7 @@
 /* The watchdog: deadlines of connections. */
 #include "api/watch.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,11 +21,13 @@ struct watch {
     pthread_t thread;
     struct watched *first;
     bool stopping;
+    bool mute;
+    _Atomic uint64_t looked_us; /* monotonic */
 };
 
 /* Nobody else writes to the socket: the phase went from ANSWER to EXPIRED, and a handler that finds
  * that keeps away. */
-static void expire(struct watched *watched, int phase)
+static void expire(struct watched *watched, int phase, bool mute)
 {
     static const char body[] = "{\"type\":\"/problems/request_timeout\","
                                "\"title\":\"The request did not arrive in time\",\"status\":408,"
@@ -32,7 +35,7 @@ static void expire(struct watched *watched, int phase)
                                "timeouts\",\"code\":\"request_timeout\"}";
     char answer[sizeof body + 256];
 
-    if (phase == WATCH_ANSWER) {
+    if (phase == WATCH_ANSWER && !mute) {
         int size = snprintf(answer, sizeof answer,
                             "HTTP/1.1 408 Request Timeout\r\n"
                             "Content-Type: application/problem+json\r\n"
@@ -55,8 +58,9 @@ static void look(struct watch *watch)
         if ((phase == WATCH_SILENT || phase == WATCH_ANSWER) &&
             atomic_load(&at->deadline_us) <= now &&
             atomic_compare_exchange_strong(&at->phase, &phase, WATCH_EXPIRED))
-            expire(at, phase);
+            expire(at, phase, watch->mute);
     }
+    atomic_store(&watch->looked_us, now);
 }
 
 static void *run(void *context)
@@ -76,13 +80,15 @@ static void *run(void *context)
     return NULL;
 }
 
-enum status watch_new(struct watch **out, struct fault *fault)
+enum status watch_new(bool mute, struct watch **out, struct fault *fault)
 {
     struct watch *watch = calloc(1, sizeof *watch);
     pthread_condattr_t attributes;
 
     if (watch == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    watch->mute = mute;
+    atomic_init(&watch->looked_us, clock_monotonic_us());
     pthread_mutex_init(&watch->lock, NULL);
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -110,6 +116,13 @@ void watch_free(struct watch *take_watch)
     pthread_cond_destroy(&take_watch->stop);
     pthread_mutex_destroy(&take_watch->lock);
     free(take_watch);
+}
+
+uint64_t watch_silence_us(const struct watch *watch)
+{
+    uint64_t looked_us = atomic_load(&watch->looked_us); /* first: it is never later than now */
+
+    return clock_monotonic_us() - looked_us;
 }
 
 void watch_add(struct watch *watch, struct watched *watched, int fd, enum watch_phase phase,
@@ -146,4 +159,11 @@ bool watch_set(struct watched *watched, enum watch_phase phase, uint64_t deadlin
         if (atomic_compare_exchange_weak(&watched->phase, &old, (int)phase))
             return true;
     return false;
+}
+
+bool watch_left(const struct watched *watched)
+{
+    struct pollfd poll_fd = {.fd = watched->fd, .events = POLLRDHUP};
+
+    return poll(&poll_fd, 1, 0) > 0;
 }

@@ -27,15 +27,22 @@ struct watched {
 
 struct watch;
 
-enum status watch_new(struct watch **out, struct fault *fault);
+/* `mute`: never write a 408, which would be no TLS record. */
+enum status watch_new(bool mute, struct watch **out, struct fault *fault);
 void watch_free(struct watch *take_watch); /* nothing may be watched any more */
 
 void watch_add(struct watch *watch, struct watched *watched, int fd, enum watch_phase phase,
                uint64_t deadline_us);
 void watch_remove(struct watch *watch, struct watched *watched); /* before the socket is closed */
 
+/* Microseconds since the thread last looked. Any thread. */
+uint64_t watch_silence_us(const struct watch *watch);
+
 /* Sets the phase and its deadline (clock_monotonic_us); false when the connection has expired
  * already: write nothing to it then. Any thread, no lock. */
 bool watch_set(struct watched *watched, enum watch_phase phase, uint64_t deadline_us);
+
+/* Whether the other side has closed its end, or the connection is broken. */
+bool watch_left(const struct watched *watched);
 
 #endif

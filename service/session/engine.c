@@ -33,7 +33,7 @@ static void evict(struct session *session)
         return;
     if (dirty) {
         if (session_save(session, true, &fault) != STATUS_OK)
-            log_warning("session %s stays in memory: %s", session->id, fault.detail);
+            log_warning("session %s stays in memory: %s", session->stored_id, fault.detail);
         session_unpin(session);
     }
     POINT(before_evict);
@@ -138,6 +138,7 @@ static void engine_free(struct engine *engine)
         engine_forget(engine, engine->sessions[engine->count - 1]);
     free(engine->sessions);
     metric_move(GAUGE_JOURNAL_BYTES, 0, -(int64_t)engine->journal_bytes);
+    engine_free_tenants(engine);
     store_close(engine->store);
     crew_stop();
     pthread_rwlock_destroy(&engine->lock);
@@ -224,7 +225,7 @@ void engine_save(struct engine *engine)
         pthread_mutex_unlock(&session->mutex);
         if (changed && session_pin(session, &fault) == STATUS_OK) {
             if (session_save(session, true, &fault) != STATUS_OK)
-                log_error("session %s: not saved at the end: %s", session->id, fault.detail);
+                log_error("session %s: not saved at the end: %s", session->stored_id, fault.detail);
             session_unpin(session);
         }
         session_release(session);

@@ -1,6 +1,7 @@
 """A server: Client."""
 
 import secrets
+import ssl
 import urllib.parse
 
 from . import safetensors, wire
@@ -21,6 +22,9 @@ class Client:
               same bytes without a header) or "json" (exact too, readable, slow beyond some thousand
               numbers)
     headers   sent with every request, for instance for a proxy that wants a token
+    cafile    for https: trust only the certificates in this PEM file, for instance the server's own
+              where nobody has signed it. Without it the system's certificates decide.
+    context   in place of cafile: an ssl.SSLContext
 
     Threads may share a client: each gets its own kept connection.
     """
@@ -32,11 +36,17 @@ class Client:
         retries=8,
         format="safetensors",
         headers=None,
+        cafile=None,
+        context=None,
     ):
         if format not in wire.MEDIA:
             raise ValueError("format %r is none of %s" % (format, ", ".join(wire.MEDIA)))
+        if cafile is not None:
+            if context is not None:
+                raise ValueError("give cafile or context, not both")
+            context = ssl.create_default_context(cafile=cafile)
         headers = {"User-Agent": "descent-python", "Accept": wire.JSON, **(headers or {})}
-        self._transport = Transport(url, timeout, retries, headers)
+        self._transport = Transport(url, timeout, retries, headers, context)
         self.format = format
 
     def create(self, parameters, optimizer, id=None, worker=None, **options):

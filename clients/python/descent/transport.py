@@ -13,10 +13,12 @@ rewind is sent once. What is repeated:
 507 storage_full is not: it lasts until somebody makes room, and that person should hear of it.
 """
 
+import contextlib
 import http.client
 import os
 import random
 import socket
+import ssl
 import threading
 import time
 import urllib.parse
@@ -54,13 +56,14 @@ class _HTTPS(_ClosesItself, http.client.HTTPSConnection):
 class Transport:
     """One server. Threads share it, each on its own connection; a forked child opens new ones."""
 
-    def __init__(self, url, timeout, retries, headers):
+    def __init__(self, url, timeout, retries, headers, context=None):
         parts = urllib.parse.urlsplit(url if "://" in url else "http://" + url)
         known = parts.scheme in ("http", "https") and parts.hostname
         if not known or parts.query or parts.fragment:
             raise ValueError("url must look like http://HOST:PORT, not %r" % url)
         self.url = "%s://%s%s" % (parts.scheme, parts.netloc, parts.path.rstrip("/"))
         self._parts, self._prefix = parts, parts.path.rstrip("/")
+        self._context = context  # None: the system's certificates decide
         self._timeout, self._retries, self._headers = timeout, retries, dict(headers or {})
         self._local = threading.local()
         self._open = weakref.WeakSet()
@@ -92,6 +95,11 @@ class Transport:
                 status, answer_headers, received = _exchange(
                     connection, method, target, body, headers
                 )
+            except ssl.SSLCertVerificationError as error:
+                connection.close()
+                raise ConnectionFailed(
+                    "%s shows a certificate that is not trusted: %s" % (self.url, error)
+                ) from error  # another attempt would see the same
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 failure = error
@@ -112,6 +120,24 @@ class Transport:
                 ) from failure
             time.sleep(_delay_s(failures, answer_headers))
 
+    @property
+    def retries(self):
+        return self._retries
+
+    @contextlib.contextmanager
+    def stream(self, path, query, headers):
+        """The answer to one GET, to be read as it comes, on a connection of its own, which is
+        closed at the end. Not repeated."""
+        target = self._prefix + path
+        if query:
+            target += "?" + urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
+        connection = self._connect()
+        try:
+            connection.request("GET", target, headers={**self._headers, **headers})
+            yield connection.getresponse()
+        finally:
+            connection.close()
+
     def close(self):
         """Closes every connection; the next request opens a new one."""
         for connection in list(self._open):
@@ -121,11 +147,15 @@ class Transport:
         local = self._local
         # A socket shared with a parent process would mix messages. (http.client sets TCP_NODELAY.)
         if getattr(local, "pid", None) != os.getpid():
-            parts, local.pid = self._parts, os.getpid()
-            kind = _HTTPS if parts.scheme == "https" else _HTTP
-            local.connection = kind(parts.hostname, parts.port, timeout=self._timeout)
+            local.connection, local.pid = self._connect(), os.getpid()
             self._open.add(local.connection)
         return local.connection
+
+    def _connect(self):
+        host, port = self._parts.hostname, self._parts.port
+        if self._parts.scheme == "https":
+            return _HTTPS(host, port, timeout=self._timeout, context=self._context)
+        return _HTTP(host, port, timeout=self._timeout)
 
 
 def _exchange(connection, method, target, body, headers):
@@ -133,7 +163,7 @@ def _exchange(connection, method, target, body, headers):
     cut = False
     try:
         connection.request(method, target, body=body, headers=headers)
-    except (BrokenPipeError, ConnectionResetError):
+    except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
         cut = True  # the server stopped reading; it may have said why before
     response = connection.getresponse()
     if response.length is None:
