@@ -141,6 +141,9 @@ struct reply reply_fault(const struct request *request, const struct fault *faul
 void reply_header(struct reply *reply, const char *name,
                   const char *value); /* NULL value: nothing */
 
+/* The value of a field of the reply, the first of that name, or NULL. To be changed in place. */
+const char **reply_find(struct reply *reply, const char *name);
+
 /* Adds a request field to Vary, which then says of each once that the answer depends on it. */
 void reply_vary(struct reply *reply, struct arena *arena, const char *name);
 

@@ -10,9 +10,6 @@
 #include "service/core/contract.h"
 #include "service/core/metric.h"
 
-/* The slowest upload or download we wait for. */
-enum { BODY_BYTES_PER_SECOND = 64 * 1024 };
-
 uint64_t exchange_seconds(uint64_t seconds)
 {
     return clock_monotonic_us() + seconds * 1000000;
@@ -21,7 +18,7 @@ uint64_t exchange_seconds(uint64_t seconds)
 /* For a body or a reply of `size` bytes that began at `start_us`. */
 uint64_t exchange_deadline(const struct exchange *exchange, uint64_t start_us, uint64_t size)
 {
-    uint64_t seconds = size / BODY_BYTES_PER_SECOND;
+    uint64_t seconds = size / exchange->commons->config->transfer_bytes_per_s;
 
     if (seconds < exchange->commons->config->body_timeout_s)
         seconds = exchange->commons->config->body_timeout_s;
@@ -91,6 +88,7 @@ static void clear(struct exchange *exchange)
     exchange->target = NULL;
     exchange->dropped = 0;
     exchange->received = 0;
+    exchange->reply_until_us = 0;
     exchange->started_us = 0;
     exchange->account = (struct account){.received = 0};
     exchange->framing = (struct framing){.chunked = false};
@@ -123,9 +121,10 @@ void exchange_reset(struct exchange *exchange, bool sent)
         metric_move(GAUGE_WAITING, METRIC_AWAITED_EVENTS, -1);
         atomic_fetch_sub(&exchange->commons->followers, 1);
     }
+    uint64_t idle_us = now_us + exchange->commons->config->keepalive_timeout_s * 1000000;
+    watch_idle(&exchange->watched,
+               exchange->reply_until_us > 0 ? exchange->reply_until_us : idle_us, idle_us);
     clear(exchange);
-    watch_set(&exchange->watched, WATCH_SILENT,
-              now_us + exchange->commons->config->keepalive_timeout_s * 1000000);
 }
 
 struct exchange *exchange_new(struct commons *commons, int fd)

@@ -51,6 +51,7 @@ enum stage {
 struct account {
     uint64_t received, sent; /* bytes of the bodies */
     uint64_t answered_us;    /* when the answer was ready to go; 0: there is none yet */
+    bool past;               /* it has gone past the library */
     bool traced;
     struct trace trace;
 };
@@ -78,6 +79,7 @@ struct exchange {
     struct reply reply;
     struct account account;
     char remote[PEER_BYTES]; /* the client's address, once it was asked for */
+    uint64_t reply_until_us; /* when the client must have it; 0: none went out */
     char id[REQUEST_ID_BYTES_MAX + 1];
 };
 
@@ -108,6 +110,11 @@ bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], si
 /* The next piece of a reply that is a stream: its bytes in out, 0 at the end, negative: cut the
  * connection. */
 ptrdiff_t exchange_read(struct exchange *exchange, uint64_t at, void *out, size_t capacity);
+
+/* The request cannot be read to its end: writes the answer at once, past the library, and shuts the
+ * connection. Nothing may have been written of another answer; does nothing when the reply is on its
+ * way or the connection has expired. */
+void exchange_break(struct exchange *exchange, const struct fault *fault);
 
 /* The reply has gone (sent), or never will: logs, frees what belonged to the request and waits for
  * the next. */

@@ -1,7 +1,7 @@
 /* The header of a request is complete: what is refused before a byte of its body is read. */
 #include "api/exchange_stages.h"
 
-#include <stdio.h>
+#include <endian.h>
 #include <string.h>
 
 #include "api/config.h"
@@ -10,10 +10,11 @@
 #include "service/core/clock.h"
 #include "service/core/contract.h"
 #include "service/core/metric.h"
+#include "service/core/number.h"
 
 /* The client's X-Request-Id if it is a sane token, else our own: never twice in a process, hardly
  * twice in the world. */
-static void choose_id(struct exchange *exchange)
+void exchange_choose_id(struct exchange *exchange)
 {
     const char *given = request_header(&exchange->request, "X-Request-Id");
 
@@ -26,8 +27,10 @@ static void choose_id(struct exchange *exchange)
     number = exchange->commons->id_seed + number * 0x9E3779B97F4A7C15u;
     number = (number ^ (number >> 30)) * 0xBF58476D1CE4E5B9u;
     number = (number ^ (number >> 27)) * 0x94D049BB133111EBu;
-    snprintf(exchange->id, sizeof exchange->id, "req_%016llx",
-             (unsigned long long)(number ^ (number >> 31)));
+    number = htobe64(number ^ (number >> 31));
+    memcpy(exchange->id, "req_", 4);
+    number_hex(exchange->id + 4, (const unsigned char *)&number, sizeof number);
+    exchange->id[4 + 2 * sizeof number] = '\0';
 }
 
 /* Decides the reply before the body is there; `now`: without waiting for its end. */
@@ -117,7 +120,7 @@ bool exchange_admit(struct exchange *exchange, const struct envelope *envelope)
     metric_move(GAUGE_REQUESTS_RUNNING, 0, 1);
     exchange->counted = true;
     exchange->started_us = clock_monotonic_us();
-    choose_id(exchange);
+    exchange_choose_id(exchange);
     request->method = method_find(envelope->method);
     if (exchange->target == NULL) {
         fault_set(&fault, STATUS_OVERLOADED, "", "out of memory; try again");

@@ -10,6 +10,9 @@
 #include "service/core/contract.h"
 #include "service/core/metric.h"
 
+/* The system holds so much of a reply for a client that does not read it; for more it is asked. */
+enum { LARGE_BYTES = 64 * 1024 };
+
 /* Of what goes out: to HEAD that is nothing (RFC 9530, B.2). What a 304 says would be taken for
  * the stored answer's, and of a stream nothing is known yet. */
 static void tell_digest(struct exchange *exchange, const struct span *parts, size_t count)
@@ -42,8 +45,10 @@ bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], si
     tell_digest(exchange, parts, *count);
     uint64_t now_us = clock_monotonic_us();
     exchange_answered(exchange, range.size, now_us);
-    return watch_set(&exchange->watched, WATCH_SILENT,
-                     exchange_deadline(exchange, now_us, range.size));
+    uint64_t until_us = exchange_deadline(exchange, now_us, range.size);
+    if (range.size > LARGE_BYTES)
+        exchange->reply_until_us = until_us;
+    return watch_set(&exchange->watched, WATCH_SILENT, until_us);
 }
 
 /* From here on no stop waits for it. */
@@ -85,8 +90,8 @@ ptrdiff_t exchange_read(struct exchange *exchange, uint64_t at, void *out, size_
     if (size > 0)
         exchange_streamed(exchange, (uint64_t)size);
     /* Every piece earns the time that the client may take for it. */
-    if (!watch_set(&exchange->watched, WATCH_SILENT,
-                   exchange_deadline(exchange, clock_monotonic_us(), capacity)))
+    exchange->reply_until_us = exchange_deadline(exchange, clock_monotonic_us(), capacity);
+    if (!watch_set(&exchange->watched, WATCH_SILENT, exchange->reply_until_us))
         return -1;
     return size;
 }

@@ -25,6 +25,9 @@ void exchange_told(struct exchange *exchange, bool sent, uint64_t now_us);
 
 /* --- exchange_admit.c --- */
 
+/* Gives the request its id. */
+void exchange_choose_id(struct exchange *exchange);
+
 /* Decides the reply before the body is there; `now`: without waiting for its end. */
 void exchange_refuse(struct exchange *exchange, const struct fault *fault, const char *allow,
                      bool now);

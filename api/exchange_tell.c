@@ -164,6 +164,7 @@ void exchange_told(struct exchange *exchange, bool sent, uint64_t now_us)
 {
     enum log_level level = level_of(exchange);
 
+    sent |= exchange->account.past;
     if (!sent)
         metric_count(COUNTER_REQUESTS_CUT, 0, 1);
     else if (exchange->reply.stepped)

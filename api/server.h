@@ -40,9 +40,9 @@ bool server_alive(struct server *server, uint64_t silence_us, const char **why);
  * time, not while it stops. */
 bool server_reload(struct server *server);
 
-/* Says at /readyz for --drain-delay-s that it is leaving, drains, waits for running requests up to the drain timeout, closes everything, frees. False when
- * requests still ran at the end of that time: then nothing was freed, the engine is in use, and
- * only leaving the process is safe. */
+/* Says at /readyz for --drain-delay-s that it is leaving; drains, waits for running requests up to
+ * the drain timeout, closes everything, frees. False when requests still ran at the end of that
+ * time: then nothing was freed, the engine is in use, and only leaving the process is safe. */
 bool server_stop(struct server *take_server);
 
 #endif

@@ -4,7 +4,6 @@
 #include <ctype.h>
 #include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "api/coding.h"
@@ -14,6 +13,7 @@
 #include "api/waiting.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/number.h"
 
 /* --- receipts --- */
 
@@ -195,14 +195,20 @@ void session_write(struct json_text *text, const struct session *session,
 
 char *digest_text(char out[DIGEST_TEXT_BYTES], const struct digest *digest)
 {
-    for (size_t i = 0; i < sizeof digest->bytes; i++)
-        snprintf(out + 2 * i, 3, "%02x", digest->bytes[i]);
+    number_hex(out, digest->bytes, sizeof digest->bytes);
+    out[2 * sizeof digest->bytes] = '\0';
     return out;
 }
 
 const char *etag_text(struct arena *arena, uint64_t lineage, uint64_t step)
 {
-    return arena_format(arena, "\"%" PRIu64 "-%" PRIu64 "\"", lineage, step);
+    char text[2 * NUMBER_BYTES] = "\"";
+    size_t used = 1 + number_digits(text + 1, lineage);
+
+    text[used++] = '-';
+    used += number_digits(text + used, step);
+    text[used++] = '"';
+    return arena_copy(arena, text, used);
 }
 
 /* What follows a tag's own text in the tag of its coded form, and its closing quote: "-zstd\"".

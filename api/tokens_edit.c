@@ -12,6 +12,7 @@
 #include "api/json_text.h"
 #include "api/tokens.h"
 #include "service/core/clock.h"
+#include "service/core/number.h"
 
 enum { LOCK_TRIES = 200, LOCK_PAUSE_MS = 50 };
 
@@ -78,10 +79,9 @@ static enum status take_lock(const struct paths *paths, int *out, struct fault *
 
 static void write_token(struct json_text *text, const struct token *token)
 {
-    char time[32], digits[2 * SHA256_BYTES + 1];
+    char time[32], digits[2 * SHA256_BYTES + 1] = "";
 
-    for (size_t i = 0; i < SHA256_BYTES; i++)
-        snprintf(digits + 2 * i, 3, "%02x", token->hash[i]);
+    number_hex(digits, token->hash, SHA256_BYTES);
     json_text_open(text, '{');
     json_text_member_string(text, "id", token->id);
     json_text_member_string(text, "name", token->name);

@@ -402,6 +402,24 @@ def large_bodies(folder):
     state = wire.ask("GET", "/v1/sessions/big/state")
     check(state.status == 200 and weights.tobytes() in state.body, "the state")
 
+    # A stream without an end: each step comes when it is taken.
+    follower = Wire(server.port, good.context(), timeout=10)
+    follower.send(b"GET /v1/sessions/big/steps HTTP/1.1\r\nHost: test\r\n"
+                  b"Accept: text/event-stream\r\nLast-Event-ID: 0-4\r\n\r\n")
+    check(follower.stream.readline().split()[1] == b"200", "no stream of events")
+    for number in (5, 6):
+        gradient = draw.standard_normal(count, np.float32)
+        check(wire.ask("POST", "/v1/sessions/big/gradients", gradient.tobytes(),
+                       Content_Type=raw).status == 200, "a step")
+        weights = weights - gradient
+        for line in iter(follower.stream.readline, b""):
+            if line.strip() == b"id: 0-%d" % number:
+                break
+            check(not line.startswith(b"id:") or line.strip() == b"id: 0-4", f"event {line}")
+        else:
+            raise Failed("the stream of events ends")
+    follower.close()
+
     # Expect: 100-continue is granted, or refused before the body comes.
     wire.send(b"POST /v1/sessions/big/gradients HTTP/1.1\r\nHost: test\r\nContent-Type: " +
               raw.encode() + b"\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n" % len(data))
