@@ -107,7 +107,7 @@ $(B)/storage/sqlite_file.o: $(wildcard storage/schema/*.sql)
 DEPS_BUILD := gcc g++ make libmicrohttpd-dev libjansson-dev libsqlite3-dev libopenblas-dev libxxhash-dev libfast-float-dev \
               libgnutls28-dev libzstd-dev zlib1g-dev
 DEPS_DEMO := $(DEPS_BUILD) python3 python3-numpy python3-sklearn python3-matplotlib
-DEPS_CHECK := $(DEPS_DEMO) check libsubunit-dev curl openssl
+DEPS_CHECK := $(DEPS_DEMO) check libsubunit-dev curl openssl slowhttptest
 DEPS_CLANG := clang clang-format libclang-rt-14-dev
 DEPS_CONTAINER := buildah podman runc containernetworking-plugins debootstrap python3 python3-numpy
 DEPS_DEB := $(DEPS_BUILD) dpkg-dev
@@ -236,6 +236,11 @@ check-clang: deps-check deps-clang ## build everything with clang, warnings are 
 load: deps-check ## 64 workers on one session of a million parameters, a minute synchronous and a minute not
 	@$(MAKE) --no-print-directory build/descent
 	@DESCENT_BINARY=$(CURDIR)/build/descent $(PYTHON) tests/scenario/workers_load.py --seconds 60
+
+.PHONY: soak
+soak: deps-check ## ten minutes of mixed load with kills and restarts: what grows, what is lost (SOAK_SECONDS=600)
+	@$(MAKE) --no-print-directory build/descent
+	@DESCENT_BINARY=$(CURDIR)/build/descent $(PYTHON) tests/soak/soak.py
 
 .PHONY: check-fault check-fault-long
 check-fault: deps-check ## disks, power, memory and processes that fail: the short form, about a minute (FAULTS="names")

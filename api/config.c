@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/cors.h"
 #include "service/core/contract.h"
 
 const struct option config_table[CONFIG_OPTIONS] = {
@@ -79,6 +80,34 @@ bool option_names_file(const struct option *option)
     return option->offset == offsetof(struct config, config);
 }
 
+/* Options that are one of a few words. */
+static const struct choice {
+    size_t offset;
+    const char *values[6];
+    const char *words;
+} choices[] = {
+    {offsetof(struct config, log),
+     {"debug", "info", "warning", "error", "off"},
+     "debug, info, warning, error or off"},
+    {offsetof(struct config, auth), {"auto", "on", "off"}, "auto, on or off"},
+};
+
+static const struct choice *choice_of(const struct option *option)
+{
+    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++)
+        if (choices[i].offset == option->offset)
+            return &choices[i];
+    return NULL;
+}
+
+static bool choice_has(const struct choice *choice, const char *text)
+{
+    for (size_t i = 0; choice->values[i] != NULL; i++)
+        if (strcmp(choice->values[i], text) == 0)
+            return true;
+    return false;
+}
+
 static enum status text_read(const struct option *option, const char *text, const char *where,
                              const char **out, struct fault *fault)
 {
@@ -92,14 +121,10 @@ static enum status text_read(const struct option *option, const char *text, cons
         if (iscntrl((unsigned char)text[i]) || ((i == 0 || i == size - 1) && text[i] == ' '))
             return fault_set(fault, STATUS_INVALID_FIELD, "",
                              "%s has a control character, or a space at an end", where);
-    if (option->offset == offsetof(struct config, log)) {
-        size_t level = 0;
-        while (level <= LOG_OFF && strcmp(levels[level], text) != 0)
-            level++;
-        if (level > LOG_OFF)
-            return fault_set(fault, STATUS_INVALID_FIELD, "", "%s is \"%.60s\"; it must be %s",
-                             where, text, option->meaning);
-    }
+    const struct choice *choice = choice_of(option);
+    if (choice != NULL && !choice_has(choice, text))
+        return fault_set(fault, STATUS_INVALID_FIELD, "", "%s is \"%.60s\"; it must be %s", where,
+                         text, choice->words);
     *out = text;
     return STATUS_OK;
 }
@@ -197,6 +222,8 @@ enum status config_read_some(char *const *arguments, const char *const *flags, s
         if (status == STATUS_OK)
             status = flags_apply(&config, arguments, flags, fault);
     }
+    if (status == STATUS_OK)
+        status = cors_check_origins(config.cors_origins, fault);
     if (status == STATUS_OK)
         *out = config;
     else

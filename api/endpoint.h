@@ -26,10 +26,17 @@ enum method {
     METHOD_OTHER
 };
 
-enum { QUERY_MAX = 32, HEADERS_MAX = 64, PATH_PARAMETERS_MAX = 4, REPLY_HEADERS_MAX = 40 };
+enum { QUERY_MAX = 32, HEADERS_MAX = 64, PATH_PARAMETERS_MAX = 4, REPLY_HEADERS_MAX = 56 };
 
 /* What a token may do; each includes those before it. */
 enum scope { SCOPE_NONE, SCOPE_READ, SCOPE_STEP, SCOPE_ADMIN };
+
+/* What a token may take of the server; 0: no limit. */
+struct quotas {
+#define QUOTA(field, ...) uint64_t field;
+#include "api/quotas.def"
+#undef QUOTA
+};
 
 struct header {
     const char *name; /* as it came; compared without case */
@@ -52,10 +59,12 @@ struct request {
     size_t query_count;
     struct header headers[HEADERS_MAX];
     size_t header_count;
-    struct buffer *body; /* the whole body; NULL when there was none */
-    const char *tenant;  /* whose sessions the request sees; "": the default one, without tokens */
-    double receive_ms;   /* from the end of the header to the end of the body, decoding included */
-    struct header taken; /* of a 415: the field that lists what would be taken; name NULL: none */
+    struct buffer *body;  /* the whole body; NULL when there was none */
+    const char *tenant;   /* whose sessions the request sees; "": the default one, without tokens */
+    double receive_ms;    /* from the end of the header to the end of the body, decoding included */
+    struct header taken;  /* of a 415: the field that lists what would be taken; name NULL: none */
+    const char *token_id; /* of the token it came with, for logs; NULL: none was asked for */
+    const struct quotas *quotas; /* of that token; NULL: none */
     const struct config *config;
     const struct route *route;
 };

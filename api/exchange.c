@@ -9,9 +9,6 @@
 #include "service/core/clock.h"
 #include "service/core/contract.h"
 
-/* The slowest upload or download we wait for. */
-enum { BODY_BYTES_PER_SECOND = 64 * 1024 };
-
 uint64_t exchange_seconds(uint64_t seconds)
 {
     return clock_monotonic_us() + seconds * 1000000;
@@ -20,7 +17,7 @@ uint64_t exchange_seconds(uint64_t seconds)
 /* For a body or a reply of `size` bytes that began at `start_us`. */
 uint64_t exchange_deadline(const struct exchange *exchange, uint64_t start_us, uint64_t size)
 {
-    uint64_t seconds = size / BODY_BYTES_PER_SECOND;
+    uint64_t seconds = size / exchange->commons->config->transfer_bytes_per_s;
 
     if (seconds < exchange->commons->config->body_timeout_s)
         seconds = exchange->commons->config->body_timeout_s;
@@ -90,6 +87,7 @@ static void clear(struct exchange *exchange)
     exchange->target = NULL;
     exchange->dropped = 0;
     exchange->received = 0;
+    exchange->reply_until_us = 0;
     exchange->framing = (struct framing){.chunked = false};
     exchange->reply = reply_empty(500);
     exchange->id[0] = '\0';
@@ -98,6 +96,8 @@ static void clear(struct exchange *exchange)
     exchange->request.route = NULL;
     exchange->request.tenant = "";
     exchange->request.taken = (struct header){.name = NULL};
+    exchange->request.token_id = NULL;
+    exchange->request.quotas = NULL;
     exchange->request.query_count = 0;
     exchange->request.header_count = 0;
 }
@@ -106,14 +106,16 @@ void exchange_reset(struct exchange *exchange)
 {
     release_reply(exchange);
     exchange_release_body(exchange);
+    access_leave(&exchange->pass);
     arena_reset(&exchange->arena);
     if (exchange->counted)
         atomic_fetch_sub(&exchange->commons->running, 1);
     if (exchange->follows)
         atomic_fetch_sub(&exchange->commons->followers, 1);
+    uint64_t idle_us = exchange_seconds(exchange->commons->config->keepalive_timeout_s);
+    watch_idle(&exchange->watched,
+               exchange->reply_until_us > 0 ? exchange->reply_until_us : idle_us, idle_us);
     clear(exchange);
-    watch_set(&exchange->watched, WATCH_SILENT,
-              exchange_seconds(exchange->commons->config->keepalive_timeout_s));
 }
 
 struct exchange *exchange_new(struct commons *commons, int fd)

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "api/access.h"
 #include "api/coding.h"
 #include "api/content_digest.h"
 #include "api/endpoint.h"
@@ -22,7 +23,9 @@ enum { REQUEST_ID_BYTES_MAX = 64 };
 struct commons {
     const struct config *config;
     struct engine *engine; /* NULL while it recovers */
+    struct access *access; /* NULL: nobody is asked for a token */
     struct watch *watch;
+    bool loopback; /* only this machine can reach the server */
     uint64_t id_seed;
     _Atomic uint64_t id_next;
     atomic_bool leaving; /* it will drain soon: only who asks whether it is ready hears of it */
@@ -53,6 +56,7 @@ struct exchange {
     struct request request;
     char *target; /* NULL: memory ran out */
     struct framing framing;
+    struct access_pass pass; /* until the reply has gone */
     uint64_t started_us;
     uint64_t received; /* bytes of the body as they came */
     size_t body_used;  /* bytes of it in memory, decoded */
@@ -62,6 +66,7 @@ struct exchange {
     uint64_t dropped; /* bytes of a refused body */
     uint64_t charged; /* bytes of commons->inflight_bytes, which a coded reply counts among too */
     struct reply reply;
+    uint64_t reply_until_us; /* when the client must have it; 0: none went out */
     char id[REQUEST_ID_BYTES_MAX + 1];
 };
 
@@ -92,6 +97,11 @@ bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], si
 /* The next piece of a reply that is a stream: its bytes in out, 0 at the end, negative: cut the
  * connection. */
 ptrdiff_t exchange_read(struct exchange *exchange, uint64_t at, void *out, size_t capacity);
+
+/* The request cannot be read to its end: writes the answer at once, past the library, and shuts the
+ * connection. Nothing may have been written of another answer; does nothing when the reply is on its
+ * way or the connection has expired. */
+void exchange_break(struct exchange *exchange, const struct fault *fault);
 
 /* The reply has gone, or never will: frees what belonged to the request and waits for the next. */
 void exchange_reset(struct exchange *exchange);

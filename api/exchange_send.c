@@ -4,10 +4,15 @@
 #include <strings.h>
 
 #include "api/config.h"
+#include "api/cors.h"
+#include "api/deprecation.h"
 #include "api/router.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
 #include "service/core/log.h"
+
+/* The system holds so much of a reply for a client that does not read it; for more it is asked. */
+enum { LARGE_BYTES = 64 * 1024 };
 
 static void log_reply(const struct exchange *exchange, uint64_t bytes)
 {
@@ -45,12 +50,18 @@ bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], si
     if (!cache_told)
         reply_header(reply, "Cache-Control", "no-store");
     reply_header(reply, "Request-Id", exchange->id);
+    if (exchange->request.route != NULL)
+        deprecation_tell(deprecation_find(exchange->request.route->operation), &exchange->arena,
+                         reply);
+    cors_tell(&exchange->request, reply);
     *count = range_cut(reply, &range, parts);
     tell_digest(exchange, parts, *count);
     bool known = reply->stream.close != NULL && reply->stream.size != STREAM_OPEN;
     log_reply(exchange, known ? reply->stream.size : range.size);
-    return watch_set(&exchange->watched, WATCH_SILENT,
-                     exchange_deadline(exchange, clock_monotonic_us(), range.size));
+    uint64_t until_us = exchange_deadline(exchange, clock_monotonic_us(), range.size);
+    if (range.size > LARGE_BYTES)
+        exchange->reply_until_us = until_us;
+    return watch_set(&exchange->watched, WATCH_SILENT, until_us);
 }
 
 /* From here on no stop waits for it. */
@@ -89,8 +100,8 @@ ptrdiff_t exchange_read(struct exchange *exchange, uint64_t at, void *out, size_
     ptrdiff_t size = stream->follows ? follow(exchange, at, out, capacity)
                                      : stream->read(stream->context, at, out, capacity);
     /* Every piece earns the time that the client may take for it. */
-    if (!watch_set(&exchange->watched, WATCH_SILENT,
-                   exchange_deadline(exchange, clock_monotonic_us(), capacity)))
+    exchange->reply_until_us = exchange_deadline(exchange, clock_monotonic_us(), capacity);
+    if (!watch_set(&exchange->watched, WATCH_SILENT, exchange->reply_until_us))
         return -1;
     return size;
 }

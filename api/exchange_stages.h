@@ -14,6 +14,9 @@ uint64_t exchange_deadline(const struct exchange *exchange, uint64_t start_us, u
 
 /* --- exchange_admit.c --- */
 
+/* Gives the request its id. */
+void exchange_choose_id(struct exchange *exchange);
+
 /* Decides the reply before the body is there; `now`: without waiting for its end. */
 void exchange_refuse(struct exchange *exchange, const struct fault *fault, const char *allow,
                      bool now);

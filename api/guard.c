@@ -94,6 +94,30 @@ static bool read_length(const char *text, uint64_t *out)
     return text[0] != '\0';
 }
 
+/* A host name, IPv4 or bracketed IPv6 address, and a port or none (RFC 9110, 7.2). Whoever lets a
+ * path, a user or a list pass here may have been led to another place than we were. */
+static bool is_host(const char *value)
+{
+    static const char name[] = "-._~%0123456789abcdefghijklmnopqrstuvwxyz"
+                               "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    size_t size;
+
+    if (value[0] == '[') {
+        size = 1 + strspn(value + 1, "0123456789abcdefABCDEF:.");
+        if (size < 3 || value[size] != ']')
+            return false;
+        size++;
+    } else {
+        size = strspn(value, name);
+        if (size == 0)
+            return false;
+    }
+    if (value[size] == '\0')
+        return true;
+    size_t digits = strspn(value + size + 1, "0123456789");
+    return value[size] == ':' && digits <= 5 && value[size + 1 + digits] == '\0';
+}
+
 static enum status check_framing(const struct envelope *envelope, const struct request *request,
                                  struct framing *out, struct fault *fault)
 {
@@ -110,6 +134,9 @@ static enum status check_framing(const struct envelope *envelope, const struct r
     if (hosts > 1 || (hosts == 0 && !old))
         return fault_set(fault, STATUS_INVALID_REQUEST, "",
                          "the request has %zu Host fields; send one", hosts);
+    if (hosts == 1 && !is_host(host))
+        return fault_set(fault, STATUS_INVALID_REQUEST, "",
+                         "Host is not a name or address with a port or none");
     if (encodings > 0 && old)
         return fault_set(fault, STATUS_INVALID_REQUEST, "",
                          "HTTP/1.0 has no Transfer-Encoding; send Content-Length");

@@ -43,5 +43,8 @@ struct reply reply_fault(const struct request *request, const struct fault *faul
     if (fault->status == STATUS_UNSUPPORTED_MEDIA_TYPE && request->method == METHOD_PATCH &&
         request->taken.name != NULL && strcmp(request->taken.name, "Accept") == 0)
         reply_header(&reply, "Accept-Patch", request->taken.value); /* RFC 5789, 2.2 */
+    else if (fault->extra_name != NULL && strcmp(fault->extra_name, "retry_after_s") == 0)
+        reply_header(&reply, "Retry-After",
+                     arena_format(request->arena, "%llu", (unsigned long long)fault->extra));
     return reply;
 }

@@ -1,14 +1,16 @@
-/* What a server does with requests. libmicrohttpd calls log_target when it has the
- * request line, then handle: once when the header is complete, once for every piece of the body,
- * once at the end. A reply that is queued in the first call closes the connection, one at the end
- * keeps it: so whatever is decided early waits, where it can, until the body has been read and
- * dropped (exchange.h).
+/* What a server does with requests. libmicrohttpd calls log_target when it has the request line,
+ * then handle: once when the header is complete, once for every piece of the body, once at the
+ * end. A reply that is queued in the first call closes the connection, one at the end keeps it: so
+ * whatever is decided early waits, where it can, until the body has been read and dropped
+ * (exchange.h).
  *
- * What libmicrohttpd answers itself, as HTML, before any of our code runs: a header line without a
- * colon, a header beyond CONNECTION_BYTES (431, 414), an unknown HTTP version (505), a malformed
- * chunk (400), a Content-Length that is not a number (400) or beyond 64 bits (413). In the last two
- * cases version 0.9.75 writes the header of its answer twice; it closes the connection all the
- * same. */
+ * libmicrohttpd refuses some requests itself, as HTML, and some of them with the header of its
+ * answer written twice: a header line without a colon, a header beyond CONNECTION_BYTES, a
+ * malformed chunk, a Content-Length that is no number. It tells its log before it answers, so
+ * log_library answers in its place, with a problem document, and leaves it a socket that is shut.
+ * What stays its own is what it says of a first line, for which nobody tells us the connection: no
+ * HTTP/1.x (400, 505), longer than CONNECTION_BYTES (414); and a first line without a space, or
+ * without a method, which it ends without an answer. */
 #include "api/server_inside.h"
 
 #include <microhttpd.h>
@@ -26,6 +28,9 @@ enum {
     STREAM_BYTES = 256 * 1024,     /* of a stream, in one piece */
     CONNECTION_BYTES = 128 * 1024, /* half of it is the largest piece of a body in one call */
 };
+
+/* The exchange whose request line this thread, which serves one connection, has read last. */
+static _Thread_local struct exchange *reading;
 
 /* --- the header, as libmicrohttpd has it --- */
 
@@ -50,7 +55,10 @@ static enum MHD_Result collect_header(void *context, enum MHD_ValueKind kind, co
     walk->next = value + value_size + 2; /* CR LF */
     if (walk->envelope->header_count++ >= HEADERS_MAX)
         return MHD_YES;
-    if (value_size > 0 && strchr(blank, value[value_size - 1]) != NULL) {
+    /* Spaces after "chunked" stay: libmicrohttpd does not know it with them, and would read the
+     * chunks as they are up to the end of the connection. */
+    if (value_size > 0 && strchr(blank, value[value_size - 1]) != NULL &&
+        strcasecmp(name, "Transfer-Encoding") != 0) {
         while (value_size > 0 && strchr(blank, value[value_size - 1]) != NULL)
             value_size--;
         value = arena_copy(request->arena, value, value_size);
@@ -161,6 +169,10 @@ static enum MHD_Result queue_reply(struct exchange *exchange, struct MHD_Connect
         result = MHD_add_response_header(response, "Content-Type", reply->media_type);
     for (size_t i = 0; i < reply->header_count && result == MHD_YES; i++)
         result = MHD_add_response_header(response, reply->headers[i].name, reply->headers[i].value);
+    /* libmicrohttpd takes much for the end of a chunk's line, and anything for an extension: where
+     * another reader may have seen another end of the body, no further request is read. */
+    if (exchange->framing.chunked && result == MHD_YES)
+        result = MHD_add_response_header(response, "Connection", "close");
     if (result == MHD_YES)
         result = MHD_queue_response(connection, reply->http, response);
     if (result != MHD_YES)
@@ -173,7 +185,9 @@ static enum MHD_Result queue_reply(struct exchange *exchange, struct MHD_Connect
 
 /* --- what libmicrohttpd calls --- */
 
-/* The whole target, which libmicrohttpd unescapes in place after this call. */
+/* The whole target, which libmicrohttpd unescapes in place after this call, and whose query it would
+ * cut into pairs that live in the connection's memory: some thousand of them are too many, and it
+ * would close without a word. The cutting is ours (guard.h), so it is left an empty query. */
 static void *log_target(void *context, const char *target, struct MHD_Connection *connection)
 {
     const union MHD_ConnectionInfo *info =
@@ -181,8 +195,12 @@ static void *log_target(void *context, const char *target, struct MHD_Connection
     struct exchange *exchange = info->socket_context;
 
     (void)context;
+    reading = exchange;
     if (exchange != NULL)
         exchange_begin(exchange, target != NULL ? target : "");
+    char *query = target != NULL ? strchr(target, '?') : NULL;
+    if (query != NULL)
+        query[1] = '\0';
     return exchange;
 }
 
@@ -202,6 +220,11 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection, 
     if (exchange->stage == STAGE_HEADER) {
         read_header(exchange, connection, method, version, &envelope);
         if (!exchange_admit(exchange, &envelope))
+            return MHD_NO;
+        /* Who waits for leave to send nothing would get it, and a request behind it would be taken
+         * for the body. */
+        if (exchange->framing.expects_continue && exchange->framing.length == 0 &&
+            !exchange->framing.chunked && !exchange_serve(exchange))
             return MHD_NO;
         return exchange->stage == STAGE_REPLY ? queue_reply(exchange, connection) : MHD_YES;
     }
@@ -229,6 +252,7 @@ static void completed(void *context, struct MHD_Connection *connection, void **r
         log_debug("%s %.200s was cut off (%d) %s", method_name(exchange->request.method),
                   exchange->request.path, (int)code, exchange->id);
     POINT(after_reply);
+    reading = NULL;
     exchange_reset(exchange);
 }
 
@@ -251,11 +275,43 @@ static void connection_changed(void *context, struct MHD_Connection *connection,
     }
 }
 
+/* What libmicrohttpd is about to answer, said in our words. */
+static void answer_before_library(struct exchange *exchange, unsigned http, const char *page)
+{
+    struct fault fault;
+
+    if (http == MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE || http == MHD_HTTP_URI_TOO_LONG)
+        fault_set(&fault, STATUS_HEADERS_TOO_LARGE, "",
+                  "the header, or what follows the last chunk, has more than %d bytes",
+                  CONNECTION_BYTES);
+    else if (http == MHD_HTTP_CONTENT_TOO_LARGE)
+        fault_set(&fault, STATUS_TOO_LARGE, "", "the length of the body is beyond 64 bits");
+    else if (http == MHD_HTTP_INTERNAL_SERVER_ERROR) /* the one place where it says so */
+        fault_set(&fault, STATUS_TOO_LARGE, "", "a line between two chunks is too long");
+    else if (strstr(page, "chunked") != NULL)
+        fault_set(
+            &fault, STATUS_INVALID_REQUEST, "",
+            "a chunk is malformed: write its size in hexadecimal digits, CRLF, so many bytes, "
+            "CRLF");
+    else if (strstr(page, "Content-Length") != NULL)
+        fault_set(&fault, STATUS_INVALID_REQUEST, "", "Content-Length is not a number");
+    else
+        fault_set(&fault, STATUS_INVALID_REQUEST, "", "a header line has no colon");
+    exchange_break(exchange, &fault);
+}
+
 static void log_library(void *context, const char *format, va_list arguments)
 {
+    static const char refusal[] = "Error processing request (HTTP response code is %u ('%s')";
     char words[512];
 
     (void)context;
+    if (strncmp(format, refusal, sizeof refusal - 1) == 0 && reading != NULL &&
+        reading->stage != STAGE_IDLE) {
+        unsigned http = va_arg(arguments, unsigned);
+        answer_before_library(reading, http, va_arg(arguments, const char *));
+        return;
+    }
     vsnprintf(words, sizeof words, format, arguments);
     words[strcspn(words, "\n")] = '\0';
     log_debug("libmicrohttpd: %s", words);

@@ -63,6 +63,10 @@ enum status server_start(const struct config *config, struct engine *engine, int
                                                &loopback, fault);
     if (status != STATUS_OK)
         goto done;
+    server->commons.loopback = loopback;
+    status = access_new(config, server->address, loopback, &server->commons.access, fault);
+    if (status != STATUS_OK)
+        goto done;
     status = watch_new(server->tls != NULL, &server->commons.watch, fault);
     if (status != STATUS_OK)
         goto done;
@@ -72,17 +76,21 @@ enum status server_start(const struct config *config, struct engine *engine, int
                            strerror(errno));
         goto done;
     }
-    if (!loopback)
-        log_warning("%s can be reached from other machines, and there is %s: put a proxy before "
-                    "it that has what is missing",
-                    server->address,
-                    server->tls != NULL ? "no password" : "neither TLS nor a password");
+    if (!loopback && server->commons.access == NULL)
+        log_warning("%s can be reached from other machines, and whoever does can do everything "
+                    "(--insecure)",
+                    server->address);
+    else if (!loopback && server->tls == NULL)
+        log_warning("%s can be reached from other machines without TLS: who sees the network sees "
+                    "the tokens",
+                    server->address);
     *out = server;
     server = NULL;
 done:
     if (server != NULL) {
         if (server->commons.watch != NULL)
             watch_free(server->commons.watch);
+        access_free(server->commons.access);
         if (server->socket >= 0)
             close(server->socket);
         tls_close(server->tls);
@@ -127,6 +135,8 @@ bool server_reload(struct server *server)
     bool done = true;
 
     /* Each part says in the log what is wrong. */
+    if (server->commons.access != NULL)
+        done &= access_reload(server->commons.access);
     done &= reload_tls(server);
     if (done)
         log_info("reloaded");
@@ -167,6 +177,7 @@ bool server_stop(struct server *take_server)
         nanosleep(&pause, NULL);
     MHD_stop_daemon(take_server->daemon);
     watch_free(commons->watch);
+    access_free(commons->access);
     tls_close(take_server->tls);
     free(take_server);
     return true;

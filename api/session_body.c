@@ -135,7 +135,9 @@ struct reply session_create_reply(struct engine *engine, struct request *request
     enum status status = read_body(engine, request, id, &creation, &fault);
 
     if (status == STATUS_OK && creation.session == NULL) {
+        struct owner owner = request_owner(request);
         struct session_request wanted = {.id = id,
+                                         .owner = &owner,
                                          .spec = &creation.spec,
                                          .layout = creation.layout,
                                          .weights = creation.weights};

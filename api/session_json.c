@@ -4,7 +4,6 @@
 #include <ctype.h>
 #include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "api/coding.h"
@@ -14,6 +13,7 @@
 #include "api/waiting.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/number.h"
 
 /* --- receipts --- */
 
@@ -195,14 +195,20 @@ void session_write(struct json_text *text, const struct session *session,
 
 char *digest_text(char out[DIGEST_TEXT_BYTES], const struct digest *digest)
 {
-    for (size_t i = 0; i < sizeof digest->bytes; i++)
-        snprintf(out + 2 * i, 3, "%02x", digest->bytes[i]);
+    number_hex(out, digest->bytes, sizeof digest->bytes);
+    out[2 * sizeof digest->bytes] = '\0';
     return out;
 }
 
 const char *etag_text(struct arena *arena, uint64_t lineage, uint64_t step)
 {
-    return arena_format(arena, "\"%" PRIu64 "-%" PRIu64 "\"", lineage, step);
+    char text[2 * NUMBER_BYTES] = "\"";
+    size_t used = 1 + number_digits(text + 1, lineage);
+
+    text[used++] = '-';
+    used += number_digits(text + used, step);
+    text[used++] = '"';
+    return arena_copy(arena, text, used);
 }
 
 /* What follows a tag's own text in the tag of its coded form, and its closing quote: "-zstd\"".
@@ -287,13 +293,24 @@ void precondition_read(const struct request *request, struct precondition *out)
     }
 }
 
+struct owner request_owner(const struct request *request)
+{
+    struct owner owner = {.tenant = request->tenant};
+
+    if (request->quotas != NULL) {
+        owner.sessions_max = request->quotas->sessions;
+        owner.parameters_max = request->quotas->parameters;
+    }
+    return owner;
+}
+
 enum status request_session(struct engine *engine, const struct request *request,
                             struct session **out, struct fault *fault)
 {
     if (!session_id_valid(request->path_parameters[0]))
         return fault_set(fault, STATUS_SESSION_NOT_FOUND, "",
                          "no session can have this id; ids are [a-z0-9][a-z0-9_-]{0,63}");
-    return engine_find(engine, request->path_parameters[0], out, fault);
+    return engine_find(engine, request->tenant, request->path_parameters[0], out, fault);
 }
 
 struct reply session_serve(struct engine *engine, struct request *request,

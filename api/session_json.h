@@ -44,6 +44,9 @@ struct reply session_serve(struct engine *engine, struct request *request,
                            enum status (*serve)(struct request *request, struct session *session,
                                                 struct reply *reply, struct fault *fault));
 
+/* Whose the sessions are that the request makes, and how many there may be. */
+struct owner request_owner(const struct request *request);
+
 /* {id} of the path, retained. */
 enum status request_session(struct engine *engine, const struct request *request,
                             struct session **out, struct fault *fault);

@@ -218,8 +218,7 @@ static void feed_begin(struct feed *feed, const struct moment *at)
 
 static void feed_add(struct feed *feed, const struct moment *at, const char *text, size_t size)
 {
-    while (feed->count > 0 &&
-           (feed->count == FEED_EVENTS || feed_used(feed) + size > FEED_BYTES)) {
+    while (feed->count > 0 && (feed->count == FEED_EVENTS || feed_used(feed) + size > FEED_BYTES)) {
         size_t before = feed->count;
         feed_halve(feed);
         if (feed->count == before) /* one alone */
@@ -254,11 +253,8 @@ static enum status feed_extend(struct feed *feed, struct fault *fault)
 {
     struct moment at = feed->count > 0 ? feed->marks[feed->count - 1].at : feed->first;
     struct json_text text;
-    struct writing writing = {.session = feed->session,
-                              .tensors = feed->tensors,
-                              .at = &at,
-                              .text = &text,
-                              .feed = feed};
+    struct writing writing = {
+        .session = feed->session, .tensors = feed->tensors, .at = &at, .text = &text, .feed = feed};
 
     arena_reset(&feed->arena);
     json_text_init(&text, &feed->arena);
@@ -302,10 +298,8 @@ static enum status read_ledger(struct follower *follower, struct json_text *text
                                struct fault *fault)
 {
     struct feed *feed = follower->feed;
-    struct writing writing = {.session = feed->session,
-                              .tensors = feed->tensors,
-                              .at = &follower->at,
-                              .text = text};
+    struct writing writing = {
+        .session = feed->session, .tensors = feed->tensors, .at = &follower->at, .text = text};
     enum status status = write_events(&writing, fault);
     size_t index;
 

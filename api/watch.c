@@ -1,11 +1,13 @@
 /* The watchdog: deadlines of connections. */
 #include "api/watch.h"
 
+#include <linux/sockios.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -25,9 +27,34 @@ struct watch {
     _Atomic uint64_t looked_us; /* monotonic */
 };
 
+/* Bytes that the client has not taken yet. */
+static int unsent(const struct watched *watched)
+{
+    int bytes = 0;
+
+    return ioctl(watched->fd, SIOCOUTQ, &bytes) == 0 ? bytes : 0;
+}
+
+/* Shuts the connection. What its client did not read is thrown away: the system would go on holding
+ * it, for minutes after the end of the connection. */
+static void cut(const struct watched *watched)
+{
+    const struct linger none = {.l_onoff = 1, .l_linger = 0};
+
+    if (unsent(watched) > 0)
+        setsockopt(watched->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+    shutdown(watched->fd, SHUT_RDWR);
+}
+
+static void say(const struct watched *watched, const char *answer, size_t size)
+{
+    if (send(watched->fd, answer, size, MSG_NOSIGNAL | MSG_DONTWAIT) < (ssize_t)size)
+        log_debug("a client does not hear why its request was refused");
+}
+
 /* Nobody else writes to the socket: the phase went from ANSWER to EXPIRED, and a handler that finds
  * that keeps away. */
-static void expire(struct watched *watched, int phase, bool mute)
+static void expire(struct watched *watched, int phase)
 {
     static const char body[] = "{\"type\":\"/problems/request_timeout\","
                                "\"title\":\"The request did not arrive in time\",\"status\":408,"
@@ -35,7 +62,7 @@ static void expire(struct watched *watched, int phase, bool mute)
                                "timeouts\",\"code\":\"request_timeout\"}";
     char answer[sizeof body + 256];
 
-    if (phase == WATCH_ANSWER && !mute) {
+    if (phase == WATCH_ANSWER && !watched->mute) {
         int size = snprintf(answer, sizeof answer,
                             "HTTP/1.1 408 Request Timeout\r\n"
                             "Content-Type: application/problem+json\r\n"
@@ -43,10 +70,11 @@ static void expire(struct watched *watched, int phase, bool mute)
                             "Cache-Control: no-store\r\n"
                             "Connection: close\r\n\r\n%s",
                             sizeof body - 1, body);
-        if (send(watched->fd, answer, (size_t)size, MSG_NOSIGNAL | MSG_DONTWAIT) < size)
-            log_debug("a client was too late to hear that it was too late");
+        say(watched, answer, (size_t)size);
+        shutdown(watched->fd, SHUT_RDWR);
+    } else {
+        cut(watched);
     }
-    shutdown(watched->fd, SHUT_RDWR);
 }
 
 static void look(struct watch *watch)
@@ -55,10 +83,12 @@ static void look(struct watch *watch)
 
     for (struct watched *at = watch->first; at != NULL; at = at->next) {
         int phase = atomic_load(&at->phase);
-        if ((phase == WATCH_SILENT || phase == WATCH_ANSWER) &&
-            atomic_load(&at->deadline_us) <= now &&
-            atomic_compare_exchange_strong(&at->phase, &phase, WATCH_EXPIRED))
-            expire(at, phase, watch->mute);
+        if (phase == WATCH_NONE || phase == WATCH_EXPIRED || atomic_load(&at->deadline_us) > now)
+            continue;
+        if (phase == WATCH_SENT && atomic_load(&at->idle_us) > now && unsent(at) == 0)
+            continue;
+        if (atomic_compare_exchange_strong(&at->phase, &phase, WATCH_EXPIRED))
+            expire(at, phase);
     }
     atomic_store(&watch->looked_us, now);
 }
@@ -129,7 +159,9 @@ void watch_add(struct watch *watch, struct watched *watched, int fd, enum watch_
                uint64_t deadline_us)
 {
     watched->fd = fd;
+    watched->mute = watch->mute;
     atomic_init(&watched->deadline_us, deadline_us);
+    atomic_init(&watched->idle_us, deadline_us);
     atomic_init(&watched->phase, phase);
     pthread_mutex_lock(&watch->lock);
     watched->next = watch->first;
@@ -166,4 +198,23 @@ bool watch_left(const struct watched *watched)
     struct pollfd poll_fd = {.fd = watched->fd, .events = POLLRDHUP};
 
     return poll(&poll_fd, 1, 0) > 0;
+}
+
+void watch_idle(struct watched *watched, uint64_t deadline_us, uint64_t idle_us)
+{
+    bool sent = deadline_us < idle_us && unsent(watched) > 0;
+
+    atomic_store(&watched->idle_us, idle_us);
+    watch_set(watched, sent ? WATCH_SENT : WATCH_SILENT, sent ? deadline_us : idle_us);
+}
+
+bool watch_answer(struct watched *watched, const char *answer, size_t size)
+{
+    int phase = WATCH_ANSWER;
+
+    if (watched->mute || !atomic_compare_exchange_strong(&watched->phase, &phase, WATCH_EXPIRED))
+        return false;
+    say(watched, answer, size);
+    shutdown(watched->fd, SHUT_RDWR);
+    return true;
 }

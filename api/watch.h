@@ -6,6 +6,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "service/core/status.h"
@@ -13,6 +14,8 @@
 enum watch_phase {
     WATCH_NONE,    /* no deadline: an endpoint is at work */
     WATCH_SILENT,  /* at the deadline the socket is shut: idle, or a reply nobody reads */
+    WATCH_SENT,    /* the reply is with the system: the same while the client does not take it, and
+                      when the connection has been idle for too long */
     WATCH_ANSWER,  /* at the deadline 408 is written, then it is shut: a request that does not come
                       to its end */
     WATCH_EXPIRED, /* it was */
@@ -20,8 +23,10 @@ enum watch_phase {
 
 struct watched {
     struct watched *next, **link;
-    int fd; /* open as long as this is watched */
+    int fd;    /* open as long as this is watched */
+    bool mute; /* of the watch */
     _Atomic uint64_t deadline_us;
+    _Atomic uint64_t idle_us; /* the second deadline, of SENT */
     _Atomic int phase;
 };
 
@@ -44,5 +49,13 @@ bool watch_set(struct watched *watched, enum watch_phase phase, uint64_t deadlin
 
 /* Whether the other side has closed its end, or the connection is broken. */
 bool watch_left(const struct watched *watched);
+/* A reply has been given to the system, which holds megabytes of it for a client that does not read:
+ * until deadline_us; and idle_us is the deadline when the client has it all. */
+void watch_idle(struct watched *watched, uint64_t deadline_us, uint64_t idle_us);
+
+/* Writes these bytes, the only answer to a request that does not come to its end, and shuts the
+ * connection. False, and nothing is written: its phase is not ANSWER, or the watch is mute. Any
+ * thread. */
+bool watch_answer(struct watched *watched, const char *answer, size_t size);
 
 #endif

@@ -22,7 +22,13 @@ struct engine;
 struct session;
 struct store;
 
-enum { SESSION_ID_BYTES = 64, WORKER_BYTES = 64, CURSOR_BYTES = 4096, KEY_BYTES = 255 };
+enum {
+    SESSION_ID_BYTES = 64,
+    TENANT_BYTES = 32,
+    WORKER_BYTES = 64,
+    CURSOR_BYTES = 4096,
+    KEY_BYTES = 255
+};
 
 struct engine_options {
     struct store *take_store;
@@ -92,13 +98,38 @@ struct receipt {
     bool due;                    /* it is time for a new snapshot */
 };
 
+/* --- tenants --- */
+
+/* Whose a new session is. Every tenant has names of its own and sees no others. The limits count
+ * over all sessions of the tenant. */
+struct owner {
+    const char *tenant;      /* "": the default one */
+    uint64_t sessions_max;   /* 0: no limit */
+    uint64_t parameters_max; /* likewise */
+};
+
+/* Whether the text can name a tenant other than the default one: [a-z0-9][a-z0-9_-]{0,31}. */
+bool tenant_valid(const char *name);
+
+/* When it may be worth to try again what a quota has refused that only a deletion mends. */
+enum { QUOTA_RETRY_S = 60 };
+
+/* What a tenant's sessions have together; `bytes`: in the journal and in checkpoints, without what
+ * the storage adds of its own. After a restart the bytes of small events are not known to the
+ * byte. */
+struct tenant_usage {
+    uint64_t sessions, parameters, bytes;
+};
+void engine_tenant_usage(struct engine *engine, const char *tenant, struct tenant_usage *out);
+
 /* --- sessions --- */
 
 /* Whether the text can be a session id: [a-z0-9][a-z0-9_-]{0,63}. */
 bool session_id_valid(const char *id);
 
 struct session_request {
-    const char *id; /* NULL: the server picks one */
+    const char *id;            /* NULL: the server picks one */
+    const struct owner *owner; /* NULL: the default tenant, without limits */
     const struct spec *spec;
     struct layout *layout; /* borrowed; the engine retains it */
     struct buffer
@@ -106,18 +137,18 @@ struct session_request {
 };
 
 /* Creates; on disk when it returns. The session comes retained. An id in use: with the same request
- * (spec, layout, weights) OK and *created false, else SESSION_EXISTS. */
+ * (spec, layout, weights) OK and *created false, else SESSION_EXISTS. QUOTA_EXCEEDED. */
 enum status engine_create(struct engine *engine, const struct session_request *request,
                           struct session **out, bool *created, struct fault *fault);
 
-/* The session of that id, retained. SESSION_NOT_FOUND. */
-enum status engine_find(struct engine *engine, const char *id, struct session **out,
-                        struct fault *fault);
+/* The session of that id of a tenant, retained. SESSION_NOT_FOUND. */
+enum status engine_find(struct engine *engine, const char *tenant, const char *id,
+                        struct session **out, struct fault *fault);
 
-/* Up to `count` sessions with ids after `after` ("" for the first), in id order, retained. *more:
- * there are others. */
-size_t engine_list(struct engine *engine, const char *after, struct session **out, size_t count,
-                   bool *more);
+/* Up to `count` sessions of a tenant with ids after `after` ("" for the first), in id order,
+ * retained. *more: there are others. */
+size_t engine_list(struct engine *engine, const char *tenant, const char *after,
+                   struct session **out, size_t count, bool *more);
 
 /* How many there are. Takes the lock of the list for a moment: that it returns shows that nobody
  * holds that for good. */
@@ -392,6 +423,7 @@ enum fork_slot { FORK_SLOT_KEPT, FORK_SLOT_FRESH, FORK_SLOT_DROPPED };
 
 struct fork_request {
     const char *id;                   /* NULL: the server picks one */
+    const struct owner *owner;        /* the parent's; NULL: the same, without limits */
     const struct moment_query *query; /* NULL: the current revision */
     /* Edits a copy of the parent's configuration as it was then; may change the rule, but not the
      * precision. NULL: as it is. */
@@ -414,7 +446,8 @@ struct fork_outcome {
     uint64_t replayed; /* gradients of the parent that were run through it */
 };
 
-/* A new session, on disk when it returns; retained. SESSION_EXISTS for an id in use. */
+/* A new session, on disk when it returns; retained. SESSION_EXISTS for an id in use;
+ * QUOTA_EXCEEDED. */
 enum status session_fork(struct session *session, const struct fork_request *request,
                          struct session **out, struct fork_outcome *outcome, struct fault *fault);
 
@@ -481,9 +514,11 @@ enum status engine_image(struct engine *engine, struct span record, struct span 
                          struct image **out, struct fault *fault);
 
 /* Makes a session of an image whose vectors are filled. INVALID_FIELD when their hash is not the
- * one of the head. An id in use: with the same image OK and *created false, else SESSION_EXISTS. */
-enum status engine_import(struct engine *engine, const char *id, struct image *take_image,
-                          struct session **out, bool *created, struct fault *fault);
+ * one of the head. An id in use: with the same image OK and *created false, else SESSION_EXISTS.
+ * owner NULL: as in session_request. */
+enum status engine_import(struct engine *engine, const struct owner *owner, const char *id,
+                          struct image *take_image, struct session **out, bool *created,
+                          struct fault *fault);
 
 void image_free(struct image *image); /* NULL is allowed */
 

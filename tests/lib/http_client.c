@@ -196,6 +196,16 @@ bool http_client_at_end(struct http_client *client)
     return more(client) <= 0 && errno != EAGAIN;
 }
 
+char *http_client_take_until(struct http_client *client, const char *end)
+{
+    char *at = NULL;
+
+    while (client->data == NULL || (at = strstr(client->data, end)) == NULL)
+        if (more(client) <= 0)
+            return NULL;
+    return take(client, (size_t)(at - client->data) + strlen(end));
+}
+
 bool http_client_hears(struct http_client *client, const char *text)
 {
     while (more(client) > 0)

@@ -38,6 +38,9 @@ void http_response_free(struct http_response *response);
 /* Whether the other side has closed and sent nothing more. Waits for it. */
 bool http_client_at_end(struct http_client *client);
 
+/* What comes up to `end` and with it, malloc'ed; NULL: closed or silent before. */
+char *http_client_take_until(struct http_client *client, const char *end);
+
 /* Reads all until the other side closes; whether `text` occurred in it. */
 bool http_client_hears(struct http_client *client, const char *text);
 

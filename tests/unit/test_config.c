@@ -267,7 +267,7 @@ END_TEST
 START_TEST(help_names_every_option)
 {
     static const char *const flags[] = {
-#define OPTION(field, type, flag, ...) "--" flag " ",
+#define OPTION(field, type, flag, ...) "--" flag,
 #include "api/config.def"
 #undef OPTION
     };

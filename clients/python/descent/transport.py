@@ -13,6 +13,7 @@ rewind is sent once. What is repeated:
 507 storage_full is not: it lasts until somebody makes room, and that person should hear of it.
 """
 
+import contextlib
 import http.client
 import os
 import random
@@ -119,6 +120,24 @@ class Transport:
                 ) from failure
             time.sleep(_delay_s(failures, answer_headers))
 
+    @property
+    def retries(self):
+        return self._retries
+
+    @contextlib.contextmanager
+    def stream(self, path, query, headers):
+        """The answer to one GET, to be read as it comes, on a connection of its own, which is
+        closed at the end. Not repeated."""
+        target = self._prefix + path
+        if query:
+            target += "?" + urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
+        connection = self._connect()
+        try:
+            connection.request("GET", target, headers={**self._headers, **headers})
+            yield connection.getresponse()
+        finally:
+            connection.close()
+
     def close(self):
         """Closes every connection; the next request opens a new one."""
         for connection in list(self._open):
@@ -128,15 +147,15 @@ class Transport:
         local = self._local
         # A socket shared with a parent process would mix messages. (http.client sets TCP_NODELAY.)
         if getattr(local, "pid", None) != os.getpid():
-            parts, local.pid = self._parts, os.getpid()
-            if parts.scheme == "https":
-                local.connection = _HTTPS(
-                    parts.hostname, parts.port, timeout=self._timeout, context=self._context
-                )
-            else:
-                local.connection = _HTTP(parts.hostname, parts.port, timeout=self._timeout)
+            local.connection, local.pid = self._connect(), os.getpid()
             self._open.add(local.connection)
         return local.connection
+
+    def _connect(self):
+        host, port = self._parts.hostname, self._parts.port
+        if self._parts.scheme == "https":
+            return _HTTPS(host, port, timeout=self._timeout, context=self._context)
+        return _HTTP(host, port, timeout=self._timeout)
 
 
 def _exchange(connection, method, target, body, headers):
