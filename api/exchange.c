@@ -118,7 +118,7 @@ void exchange_reset(struct exchange *exchange)
     clear(exchange);
 }
 
-struct exchange *exchange_new(struct commons *commons, int fd)
+struct exchange *exchange_new(struct commons *commons, int fd, void *tls)
 {
     struct exchange *exchange = calloc(1, sizeof *exchange);
 
@@ -133,7 +133,7 @@ struct exchange *exchange_new(struct commons *commons, int fd)
     exchange->surplus =
         atomic_fetch_add(&commons->connections, 1) >= commons->config->connections_max;
     clear(exchange);
-    watch_add(commons->watch, &exchange->watched, fd, WATCH_ANSWER,
+    watch_add(commons->watch, &exchange->watched, fd, tls, WATCH_ANSWER,
               exchange_seconds(commons->config->header_timeout_s));
     return exchange;
 }

@@ -81,7 +81,7 @@ enum status server_start(const struct config *config, struct engine *engine, int
     status = access_new(config, server->address, loopback, &server->commons.access, fault);
     if (status != STATUS_OK)
         goto done;
-    status = watch_new(server->tls != NULL, &server->commons.watch, fault);
+    status = watch_new(&server->commons.watch, fault);
     if (status != STATUS_OK)
         goto done;
     server->daemon = server_daemon(server);
