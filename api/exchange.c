@@ -127,7 +127,7 @@ void exchange_reset(struct exchange *exchange, bool sent)
     clear(exchange);
 }
 
-struct exchange *exchange_new(struct commons *commons, int fd)
+struct exchange *exchange_new(struct commons *commons, int fd, void *tls)
 {
     struct exchange *exchange = calloc(1, sizeof *exchange);
 
@@ -144,7 +144,7 @@ struct exchange *exchange_new(struct commons *commons, int fd)
     metric_move(GAUGE_CONNECTIONS, 0, 1);
     metric_count(COUNTER_CONNECTIONS_REFUSED, 0, exchange->surplus);
     clear(exchange);
-    watch_add(commons->watch, &exchange->watched, fd, WATCH_ANSWER,
+    watch_add(commons->watch, &exchange->watched, fd, tls, WATCH_ANSWER,
               exchange_seconds(commons->config->header_timeout_s));
     return exchange;
 }
