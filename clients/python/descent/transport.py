@@ -9,6 +9,8 @@ rewind is sent once. What is repeated:
     no answer (refused, reset, timed out)   whether the request took effect does not matter
     408 502 503 504                         the server, or a proxy, was busy, stopping or starting
     409 idempotency_in_flight               an earlier attempt is at work: its receipt will come
+    429 quota_exceeded                      where Retry-After is a few seconds: the token has too
+                                            many requests at once, or takes too many steps a second
 
 507 storage_full is not: it lasts until somebody makes room, and that person should hear of it.
 """
@@ -29,6 +31,7 @@ from .coding import Coding
 from .errors import ConnectionFailed
 
 _BACKOFF_FIRST_S, _BACKOFF_MAX_S, _RETRY_AFTER_MAX_S = 0.05, 2.0, 60.0
+_QUOTA_WAIT_MAX_S = 5.0  # beyond that somebody has to delete something
 _BUSY = (408, 502, 503, 504)
 
 
@@ -112,7 +115,7 @@ class Transport:
                 raise
             if failure is None and self._coding:
                 received = self._coding.decode(received, answer_headers)
-            if failure is None and not _is_busy(status, received):
+            if failure is None and not _is_busy(status, answer_headers, received):
                 return Answer(status, answer_headers, received, attempts)
             if failure is not None and reused and not isinstance(failure, socket.timeout):
                 continue  # a kept connection that the server had closed: connect anew, at no charge
@@ -188,13 +191,21 @@ def _exchange(connection, method, target, body, headers):
     return response.status, response.headers, received
 
 
-def _is_busy(status, body):
+def _is_busy(status, headers, body):
+    if status == 429:
+        after = _retry_after_s(headers)
+        return after is not None and after <= _QUOTA_WAIT_MAX_S
     return status in _BUSY or (status == 409 and b'"idempotency_in_flight"' in body)
+
+
+def _retry_after_s(headers):
+    after = headers.get("Retry-After", "") if headers is not None else ""
+    return float(after) if after.isdigit() else None
 
 
 def _delay_s(failures, headers):
     """Seconds to wait: what Retry-After says, else growing, with jitter against coming in step."""
-    after = headers.get("Retry-After", "") if headers is not None else ""
-    if after.isdigit():
-        return min(float(after), _RETRY_AFTER_MAX_S)
+    after = _retry_after_s(headers)
+    if after is not None:
+        return min(after, _RETRY_AFTER_MAX_S)
     return min(_BACKOFF_FIRST_S * 2 ** (failures - 1), _BACKOFF_MAX_S) * random.uniform(0.5, 1.0)
