@@ -145,8 +145,7 @@ static const char *const hostile[] = {
     "\x1B[2J\x1B]0;title\x07",
     "\x01\x02\x1F\x7F\t",
     "caf\xC3\xA9 \xE2\x82\xAC \xF0\x9F\x98\x80",
-    "\xC2\x9B"
-    "31m and \xC2\x85",
+    "\xC2\x9B[31m and \xC2\x85",
     "right \xE2\x80\xAE to left \xE2\x81\xA6",
     "break \xE2\x80\xA8 and \xE2\x80\xA9",
     "{\"level\":\"error\"}",
