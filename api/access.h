@@ -6,8 +6,8 @@
  * Where which quota is checked:
  *   sessions, parameters   where a session is made, under the registry's lock: exact
  *   disk_bytes             before a POST or PUT with a body: what runs already may exceed it
- *   steps_per_s            before a request that asks for scope step, repeats and refused ones too: a
- *                          token bucket with a second's worth, from the start of the server on
+ *   steps_per_s            before a request that asks for scope step, repeats and refused ones
+ *                          too: a token bucket that holds a second's worth and begins full
  *   inflight               from the header to the end of the answer: exact
  * Those of sessions count what the tenant has, whichever token made it; the others are of the token
  * alone. */

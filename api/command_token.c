@@ -1,6 +1,6 @@
-/* `descent token create|list|revoke`: who may do what. Works beside a running server, which looks at
- * the file of tokens itself. What a token lets in is shown once, by create, on stdout alone, so that
- * TOKEN=$(descent token create) has it and nothing else. */
+/* `descent token create|list|revoke`: who may do what. Works beside a running server, which looks
+ * at the file of tokens itself. What lets its holder in is shown once, by create, on stdout alone,
+ * so that TOKEN=$(descent token create) has it and nothing else. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -105,7 +105,7 @@ life_with_systemd() {
         printf "[Service]\nEnvironment=DESCENT_LISTEN=%s\nWatchdogSec=2\n" "$0" >/etc/systemd/system/descent.service.d/port.conf
         printf "[Socket]\nListenStream=\nListenStream=%s\n" "$0" >/etc/systemd/system/descent.socket.d/port.conf' "$listen"
     podman commit --quiet "$container" localhost/with-systemd >>"$log"
-    open booted --systemd=always --cap-add SYS_ADMIN --security-opt seccomp=unconfined \
+    open booted --systemd=always --cap-add SYS_ADMIN,SYS_PTRACE --security-opt seccomp=unconfined \
         --security-opt apparmor=unconfined localhost/with-systemd /sbin/init
     if ! (await "systemd does not run" inside sh -c 'systemctl is-system-running | grep -qE "running|degraded"'); then
         printf '  SKIPPED: systemd does not run in a container on this machine\n'
