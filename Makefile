@@ -107,7 +107,7 @@ $(B)/storage/sqlite_file.o: $(wildcard storage/schema/*.sql)
 DEPS_BUILD := gcc g++ make libmicrohttpd-dev libjansson-dev libsqlite3-dev libopenblas-dev libxxhash-dev libfast-float-dev \
               libgnutls28-dev libzstd-dev zlib1g-dev
 DEPS_DEMO := $(DEPS_BUILD) python3 python3-numpy python3-sklearn python3-matplotlib
-DEPS_CHECK := $(DEPS_DEMO) check libsubunit-dev curl openssl slowhttptest
+DEPS_CHECK := $(DEPS_DEMO) check libsubunit-dev curl openssl slowhttptest zstd nodejs
 DEPS_CLANG := clang clang-format libclang-rt-14-dev
 DEPS_CONTAINER := buildah podman runc containernetworking-plugins debootstrap python3 python3-numpy
 DEPS_DEB := $(DEPS_BUILD) dpkg-dev
@@ -132,6 +132,7 @@ deps-demo:
 	$(call install,$(DEPS_DEMO))
 deps-check:
 	$(call install,$(DEPS_CHECK))
+	@tests/lib/promtool.sh
 deps-clang:
 	$(call install,$(DEPS_CLANG))
 deps-container:
@@ -216,8 +217,9 @@ check: deps-check ## pass every test (installs what is missing)
 	@$(MAKE) --no-print-directory build/descent check-suites check-scripts
 
 # The C tests of a flavour.
-check-suites: $(B)/descent $(B)/tests/descent-tests
+check-suites: $(B)/descent $(B)/tests/descent-tests $(B)/tests/fuzz/replay
 	@$(TESTING) tests/run.sh $(B)/tests/descent-tests $(SUITES)
+	@$(if $(SUITES),:,$(B)/tests/fuzz/replay)
 
 # What drives the server from outside, in other languages.
 check-scripts: build/descent
@@ -293,23 +295,38 @@ rules-table: deps-check ## write the README's table of rules from the catalogue 
 	@$(MAKE) --no-print-directory build/descent
 	@clients/examples/with_server.sh $(PYTHON) tests/bench/rules_table.py
 
-FUZZ_SECONDS ?= 10
-FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
-.PHONY: fuzz
-fuzz: deps-check deps-clang ## fuzz every parser for FUZZ_SECONDS (10) each, under ASan and UBSan
+# Seconds of each target, and how many run at a time.
+FUZZ_SECONDS ?= 60
+FUZZ_JOBS ?= $(shell nproc)
+FUZZERS := $(shell sed -n 's/^TARGET(\([a-z_0-9]*\))/\1/p' tests/fuzz/targets.def)
+FUZZ ?= $(FUZZERS)
+.PHONY: fuzz fuzz-long
+fuzz: deps-check deps-clang ## fuzz every parser for FUZZ_SECONDS (60) each, under ASan and UBSan (FUZZ="json headers")
 	@$(MAKE) --no-print-directory FLAVOUR=fuzz fuzz-run
 
-.PHONY: fuzz-run
-fuzz-run: $(FUZZERS:%=build/fuzz/%)
-	@set -e; for target in $(FUZZERS); do \
-	    mkdir -p build/fuzz/corpus/$$target; echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
-	    build/fuzz/$$target -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=2048 -print_final_stats=0 -verbosity=0 \
-	        -artifact_prefix=build/fuzz/ build/fuzz/corpus/$$target tests/fuzz/corpus/$$target; done; echo "no input broke a parser"
+fuzz-long: ## the same for half an hour each
+	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=1800
 
-build/fuzz/%: tests/fuzz/fuzz_%.c $(LIB)
+.PHONY: fuzz-run
+fuzz-run: $(FUZZ:%=build/fuzz/tests/fuzz/%)
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_JOBS=$(FUZZ_JOBS) tests/fuzz/run.sh $(FUZZ)
+
+.SECONDARY: $(FUZZERS:%=build/fuzz/tests/fuzz/fuzz_%.o)
+build/fuzz/tests/fuzz/%: build/fuzz/tests/fuzz/fuzz_%.o $(LIB)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CFLAGS_ALL) -c -o $@.o $<
-	$(Q)$(CXX) $(COMMON) -fsanitize=fuzzer -o $@ $@.o $(LIB) $(LDLIBS)
+	$(Q)$(CXX) $(COMMON) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+
+# All targets in one program, over the inputs that are kept. The function of each gets the name of its target.
+REPLAYED := $(FUZZERS:%=$(B)/tests/fuzz/%.replay.o)
+$(B)/tests/fuzz/%.replay.o: tests/fuzz/fuzz_%.c
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS_ALL) -DLLVMFuzzerTestOneInput=fuzz_$* -MMD -MP -c -o $@ $<
+-include $(REPLAYED:.o=.d) $(B)/tests/fuzz/replay.d $(FUZZERS:%=$(B)/tests/fuzz/fuzz_%.d)
+
+$(B)/tests/fuzz/replay: $(LIB) $(REPLAYED) $(B)/tests/fuzz/replay.o
+	$(call say,LINK,$@)
+	$(Q)$(CXX) $(COMMON) -o $@ $^ $(LDLIBS)
 
 .PHONY: golden
 golden: ## generate the golden traces again, from PyTorch and a transcription of the rules
@@ -329,7 +346,7 @@ check-deb: ## install, upgrade, remove and purge the Debian package where no sys
 	@PYTHON=$(PYTHON) tests/container/deb.sh
 
 tidy: deps-clang ## layers, tables against files, dead symbols, formatting
-	@$(MAKE) --no-print-directory build/descent $(B)/tests/descent-tests $(B)/tests/bits $(B)/tests/bench/bench
+	@$(MAKE) --no-print-directory build/descent $(B)/tests/descent-tests $(B)/tests/bits $(B)/tests/bench/bench $(B)/tests/fuzz/replay
 	@tests/tidy.sh $(B)
 
 format: deps-clang ## format the C sources

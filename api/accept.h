@@ -18,8 +18,8 @@ bool accept_next(const char **list, struct span *word, int *quality);
 /* Whether the word is this text, without case. `text` may be NULL: it is not. */
 bool accept_is(struct span word, const char *text);
 
-/* The value of a parameter, without its quotes, of a field that is one word, like Content-Type; size
- * 0: it has none, or an empty one. */
+/* The value of a parameter, without its quotes, of a field that is one word, like Content-Type;
+ * size 0: it has none, or an empty one. */
 struct span accept_parameter(const char *field, const char *name);
 
 #endif

@@ -15,6 +15,7 @@
 #include "service/core/clock.h"
 #include "service/core/contract.h"
 #include "service/core/log.h"
+#include "service/core/metric.h"
 #include "service/session/engine.h"
 
 enum { LOOK_MS = 500 };
@@ -196,6 +197,7 @@ static enum status check_disk(struct engine *engine, const struct request *reque
     engine_tenant_usage(engine, request->tenant, &usage);
     if (usage.bytes < request->quotas->disk_bytes)
         return STATUS_OK;
+    metric_count(COUNTER_QUOTA_REFUSALS, METRIC_QUOTA_DISK_BYTES, 1);
     fault_set(fault, STATUS_QUOTA_EXCEEDED, "",
               "the sessions have %llu bytes on disk, and this token may have %llu: delete some, or "
               "lower history.keep_steps",

@@ -1,6 +1,6 @@
-/* Digests of contents as they stand on the wire, after their coding (RFC 9530): those that a request
- * brings are compared, those that it asks for are told. sha-256 and sha-512; other algorithms are
- * not looked at. */
+/* Digests of contents as they stand on the wire, after their coding (RFC 9530): those that a
+ * request brings are compared, those that it asks for are told. sha-256 and sha-512; other
+ * algorithms are not looked at. */
 #ifndef DESCENT_API_CONTENT_DIGEST_H
 #define DESCENT_API_CONTENT_DIGEST_H
 

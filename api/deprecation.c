@@ -38,7 +38,7 @@ bool deprecation_date(const char *text, int64_t *out)
     struct tm date = {.tm_isdst = 0};
     int used = 0;
 
-    if (strlen(text) != sizeof "2000-01-01" - 1 ||
+    if (strlen(text) != sizeof "2000-01-01" - 1 || strspn(text, "0123456789-") != strlen(text) ||
         sscanf(text, "%4d-%2d-%2d%n", &date.tm_year, &date.tm_mon, &date.tm_mday, &used) != 3 ||
         text[used] != '\0')
         return false;

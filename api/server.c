@@ -21,6 +21,7 @@
 #include "api/router.h"
 #include "api/tls.h"
 #include "service/core/log.h"
+#include "service/core/metric.h"
 #include "service/core/point.h"
 
 enum {
@@ -248,12 +249,9 @@ static void completed(void *context, struct MHD_Connection *connection, void **r
     (void)connection;
     if (exchange == NULL)
         return;
-    if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK)
-        log_debug("%s %.200s was cut off (%d) %s", method_name(exchange->request.method),
-                  exchange->request.path, (int)code, exchange->id);
     POINT(after_reply);
     reading = NULL;
-    exchange_reset(exchange);
+    exchange_reset(exchange, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
 }
 
 static void connection_changed(void *context, struct MHD_Connection *connection,
@@ -323,6 +321,8 @@ struct MHD_Daemon *server_daemon(struct server *server)
 {
     /* Room beyond the limit, so that whoever exceeds it hears 503 and not just a closed door. */
     unsigned connections = (unsigned)server->commons.config->connections_max;
+
+    metric_build(METRIC_BUILD_MICROHTTPD, MHD_get_version());
     unsigned flags = MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_ITC |
                      MHD_USE_ERROR_LOG;
     struct MHD_OptionItem secure[] = {{MHD_OPTION_END, 0, NULL},

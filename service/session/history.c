@@ -65,8 +65,8 @@ struct following session_line_from(const struct session *session, const struct m
 {
     const struct following lost = {FOLLOW_LOST, {session->lineage, session->step}};
     uint64_t own = at->lineage, line = session->lineage; /* of both, down to where they part */
-    uint64_t step = at->step;       /* the last that both lines have, of those up to `at` */
-    uint64_t end = session->step;   /* the last of lineage `line` on the present line */
+    uint64_t step = at->step;     /* the last that both lines have, of those up to `at` */
+    uint64_t end = session->step; /* the last of lineage `line` on the present line */
 
     while (own != line) {
         uint64_t *newer = own > line ? &own : &line;

@@ -75,6 +75,10 @@ struct http_response coded_send_bytes(const char *method, const char *path, cons
     else
         ck_assert(http_client_send(client, bytes.data, bytes.size));
     ck_assert_msg(http_client_receive(client, false, &response), "%s %s: no answer", method, path);
+    if (travel.framing == CHUNKED) { /* its answer closes the connection */
+        http_client_close(client);
+        client = http_client_open(coded_server.port, WAIT_S);
+    }
     return response;
 }
 

@@ -51,6 +51,12 @@ struct http_client *http_client_open(unsigned port, unsigned timeout_s)
     return client;
 }
 
+void http_client_take_little(struct http_client *client, int bytes)
+{
+    if (setsockopt(client->fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes) != 0)
+        perror("http_client_take_little");
+}
+
 void http_client_close(struct http_client *take_client)
 {
     close(take_client->fd);

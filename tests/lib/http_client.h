@@ -18,6 +18,9 @@ struct http_response {
 /* Connects to 127.0.0.1; aborts the test when it cannot. Every later wait gives up after timeout_s.
  */
 struct http_client *http_client_open(unsigned port, unsigned timeout_s);
+
+/* The system takes no more than about `bytes` of an answer that is not read. */
+void http_client_take_little(struct http_client *client, int bytes);
 void http_client_close(struct http_client *take_client);
 
 /* Whether a connection can be made at all. */

@@ -1,5 +1,5 @@
-/* Answers in a content coding, against a live server: they decode to the plain ones, and nobody gets
- * one who did not ask. */
+/* Answers in a content coding, against a live server: they decode to the plain ones, and nobody
+ * gets one who did not ask. */
 #include <check.h>
 #include <stdio.h>
 #include <string.h>

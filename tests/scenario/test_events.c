@@ -61,7 +61,8 @@ static void learn(struct ledger *ledger, const struct heard *heard)
     unsigned long long lineage, step;
 
     ck_assert_int_eq(sscanf(heard->id, "%llu-%llu", &lineage, &step), 2);
-    ck_assert_int_eq(json_integer_value(json_object_get(heard->data, "lineage")), (long long)lineage);
+    ck_assert_int_eq(json_integer_value(json_object_get(heard->data, "lineage")),
+                     (long long)lineage);
     ck_assert_int_eq(json_integer_value(json_object_get(heard->data, "step")), (long long)step);
     if (strcmp(heard->name, "rewind") == 0) {
         ck_assert_uint_le(step, ledger->count);
@@ -130,8 +131,8 @@ START_TEST(every_step_is_told_as_the_listing_has_it)
             ck_assert_str_eq(heard.name, "step");
             snprintf(value, sizeof value, "0-%zu", 5 * q + i + 1);
             ck_assert_str_eq(heard.id, value);
-            ck_assert(json_equal(heard.data,
-                                 json_array_get(json_object_get(answer.json, "steps"), i)));
+            ck_assert(
+                json_equal(heard.data, json_array_get(json_object_get(answer.json, "steps"), i)));
             heard_close(&heard);
         }
         answer_close(&answer);
@@ -229,8 +230,9 @@ static void check_refused(const struct remote *remote, const char *query, const 
 
 START_TEST(what_cannot_be_followed_is_refused_before_the_stream_begins)
 {
-    static const char *const ids[] = {"1",    "-",    "0-",   "-1",   "0-1-",  "a-b",
-                                      "+0-1", "0--1", "00-1", "0-01", "0x0-1", "0-99999999999999999"};
+    static const char *const ids[] = {"1",    "-",    "0-",    "-1",
+                                      "0-1-", "a-b",  "+0-1",  "0--1",
+                                      "00-1", "0-01", "0x0-1", "0-99999999999999999"};
     struct remote remote = remote_create(server.port, "refused", "\"optimizer\": \"sgd\"");
     struct remote none = remote_other(&remote, server.port, "none");
     char header[96];
@@ -293,8 +295,8 @@ END_TEST
 
 START_TEST(lines_that_are_not_kept_are_a_gap)
 {
-    struct remote remote = remote_create(server.port, "gap",
-                                         "\"optimizer\": \"sgd\", \"history\": {\"keep_steps\": 2}");
+    struct remote remote = remote_create(
+        server.port, "gap", "\"optimizer\": \"sgd\", \"history\": {\"keep_steps\": 2}");
     uint64_t step = 1;
     long long oldest = 1;
     char id[EVENT_ID_BYTES];

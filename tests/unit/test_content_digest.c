@@ -1,5 +1,5 @@
-/* Digests of contents: what requests claim, and what replies are asked for. The digests are those of
- * RFC 9530's examples. */
+/* Digests of contents: what requests claim, and what replies are asked for. The digests are those
+ * of RFC 9530's examples. */
 #include <check.h>
 #include <stdio.h>
 #include <string.h>

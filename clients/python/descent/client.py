@@ -29,6 +29,8 @@ class Client:
     format    how tensors travel: "safetensors" (exact bytes, names and shapes checked), "raw" (the
               same bytes without a header) or "json" (exact too, readable, slow beyond some thousand
               numbers)
+    coding    "gzip" or "zstd": bodies go and come smaller, for networks that are slower than that
+              takes; zstd wants Python 3.14 or the package zstandard
     headers   sent with every request, for instance for a proxy
     token     of a server that asks for one, "dsc_..."; without it that of the environment variable
               DESCENT_TOKEN, if there is one. It goes to the server of `url` alone
@@ -49,6 +51,7 @@ class Client:
         token=None,
         cafile=None,
         context=None,
+        coding=None,
     ):
         if format not in wire.MEDIA:
             raise ValueError("format %r is none of %s" % (format, ", ".join(wire.MEDIA)))
@@ -60,7 +63,7 @@ class Client:
         token = token or os.environ.get("DESCENT_TOKEN")
         if token and "authorization" not in map(str.lower, headers):
             headers["Authorization"] = "Bearer " + _checked(token)
-        self._transport = Transport(url, timeout, retries, headers, context)
+        self._transport = Transport(url, timeout, retries, headers, context, coding)
         self.format = format
 
     def create(self, parameters, optimizer, id=None, worker=None, **options):

@@ -27,6 +27,7 @@ import urllib.parse
 import weakref
 from typing import NamedTuple
 
+from .coding import Coding
 from .errors import ConnectionFailed
 
 _BACKOFF_FIRST_S, _BACKOFF_MAX_S, _RETRY_AFTER_MAX_S = 0.05, 2.0, 60.0
@@ -59,7 +60,7 @@ class _HTTPS(_ClosesItself, http.client.HTTPSConnection):
 class Transport:
     """One server. Threads share it, each on its own connection; a forked child opens new ones."""
 
-    def __init__(self, url, timeout, retries, headers, context=None):
+    def __init__(self, url, timeout, retries, headers, context=None, coding=None):
         parts = urllib.parse.urlsplit(url if "://" in url else "http://" + url)
         known = parts.scheme in ("http", "https") and parts.hostname
         if not known or parts.query or parts.fragment:
@@ -68,6 +69,7 @@ class Transport:
         self._parts, self._prefix = parts, parts.path.rstrip("/")
         self._context = context  # None: the system's certificates decide
         self._timeout, self._retries, self._headers = timeout, retries, dict(headers or {})
+        self._coding = Coding(coding) if coding else None
         self._local = threading.local()
         self._open = weakref.WeakSet()
 
@@ -82,6 +84,8 @@ class Transport:
         if query:
             target += "?" + urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
         headers = {**self._headers, **(headers or {})}
+        if self._coding:
+            body, headers = self._coding.encode(body, headers)
         attempts = failures = 0
         if not repeat:
             self._connection().close()
@@ -109,6 +113,8 @@ class Transport:
             except BaseException:  # interrupted within a message: the connection is of no more use
                 connection.close()
                 raise
+            if failure is None and self._coding:
+                received = self._coding.decode(received, answer_headers)
             if failure is None and not _is_busy(status, answer_headers, received):
                 return Answer(status, answer_headers, received, attempts)
             if failure is not None and reused and not isinstance(failure, socket.timeout):
