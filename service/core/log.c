@@ -17,6 +17,7 @@
 
 #include "service/core/clock.h"
 #include "service/core/metric.h"
+#include "service/core/number.h"
 #include "service/core/utf8.h"
 
 enum {
@@ -116,6 +117,11 @@ static void put(struct line *line, const char *text, size_t size)
     line->used += size;
 }
 
+static void put_text(struct line *line, const char *text)
+{
+    put(line, text, strlen(text));
+}
+
 static uint32_t code_point(const char *text, size_t length)
 {
     static const unsigned char masks[] = {0, 0x7F, 0x1F, 0x0F, 0x07};
@@ -153,6 +159,12 @@ static size_t escape(bool json, const char *text, size_t size, char out[ESCAPED_
     return length > 0 ? length : 1;
 }
 
+/* What stands for itself wherever it is. */
+static bool is_ordinary(char byte)
+{
+    return byte >= 0x20 && byte < 0x7F && byte != '"' && byte != '\\';
+}
+
 /* At most `max` bytes of it, escaped, if the line has so many; `end` follows it for certain. */
 static void put_escaped(struct line *line, const char *text, size_t max, const char *end)
 {
@@ -162,21 +174,24 @@ static void put_escaped(struct line *line, const char *text, size_t max, const c
     char out[ESCAPED_BYTES];
 
     while (rest > 0) {
-        unsigned char first = (unsigned char)*text;
-        size_t taken = 1;
-        if (first >= 0x20 && first < 0x7F && first != '"' && first != '\\') {
-            out[0] = *text;
-            out[1] = '\0';
+        size_t run = 0, taken = 1;
+        while (run < rest && is_ordinary(text[run]))
+            run++;
+        const char *from = text;
+        size_t size = run;
+        if (run > 0) {
+            size = taken = run < limit - line->used ? run : limit - line->used;
         } else {
             taken = escape(line->json, text, rest, out);
+            from = out;
+            size = strlen(out);
         }
-        size_t size = strlen(out);
-        if (line->used + size > limit) {
+        if (size == 0 || line->used + size > limit) {
             line->cut = true;
             put(line, dots, sizeof dots - 1);
             break;
         }
-        put(line, out, size);
+        put(line, from, size);
         text += taken;
         rest -= taken;
     }
@@ -197,9 +212,8 @@ static bool is_plain(const char *text)
 static void put_field(struct line *line, const struct log_field *field)
 {
     size_t name_size = strlen(field->name);
-    char number[24];
 
-    if (room(line) < name_size + sizeof number + 16) {
+    if (room(line) < name_size + NUMBER_BYTES + 8) {
         line->cut = true;
         return;
     }
@@ -207,8 +221,7 @@ static void put_field(struct line *line, const struct log_field *field)
     put(line, field->name, name_size);
     put(line, line->json ? "\":" : "=", line->json ? 2 : 1);
     if (field->text == NULL) {
-        int size = snprintf(number, sizeof number, "%" PRIu64, field->number);
-        put(line, number, (size_t)size);
+        line->used += number_digits(line->data + line->used, field->number);
     } else if (!line->json && is_plain(field->text)) {
         put_escaped(line, field->text, VALUE_BYTES, "");
     } else {
@@ -224,10 +237,13 @@ static void put_start(struct line *line, enum log_level level, const char *words
     clock_format(time, clock_unix_us());
     line->json = atomic_load(&format) == LOG_JSON;
     line->cut = false;
-    line->used =
-        (size_t)snprintf(line->data, sizeof line->data,
-                         line->json ? "{\"time\":\"%s\",\"level\":\"%s\",\"message\":\"" : "%s %s ",
-                         time, level_names[level]);
+    line->used = 0;
+    if (line->json)
+        put_text(line, "{\"time\":\"");
+    put_text(line, time);
+    put_text(line, line->json ? "\",\"level\":\"" : " ");
+    put_text(line, level_names[level]);
+    put_text(line, line->json ? "\",\"message\":\"" : " ");
     put_escaped(line, words, WORDS_BYTES, line->json ? "\"" : "");
 }
 
