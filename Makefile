@@ -34,6 +34,8 @@ CWARN := $(WARN) -Wstrict-prototypes -Wmissing-prototypes
 COMMON := -g -I. $(OPT.$(FLAVOUR)) -fPIC -pthread -ffp-contract=off -fno-math-errno -fno-trapping-math -D_GNU_SOURCE
 CFLAGS_ALL = -std=c11 $(CWARN) $(COMMON) $(CFLAGS)
 CXXFLAGS_ALL = -std=c++17 $(WARN) $(COMMON) -fno-exceptions -fno-rtti $(CXXFLAGS)
+# Bound before the first request, read-only from then on; the same bytes in whatever folder it is built.
+LDFLAGS_ALL := -Wl,-z,relro,-z,now -Wl,--build-id=none
 LDLIBS := -lmicrohttpd -lgnutls -lzstd -lz -ljansson -lsqlite3 -lopenblas -lm
 
 ifeq ($(V),1)
@@ -69,7 +71,7 @@ build/descent: build/release/descent
 
 $(B)/descent: $(OBJ)
 	$(call say,LINK,$@)
-	$(Q)$(CXX) $(COMMON) -o $@ $^ $(LDLIBS)
+	$(Q)$(CXX) $(COMMON) $(LDFLAGS_ALL) -o $@ $^ $(LDLIBS)
 
 $(B)/tests/descent-tests: $(LIB) $(TESTOBJ)
 	$(call say,LINK,$@)
@@ -105,9 +107,11 @@ $(B)/storage/sqlite_file.o: $(wildcard storage/schema/*.sql)
 DEPS_BUILD := gcc g++ make libmicrohttpd-dev libjansson-dev libsqlite3-dev libopenblas-dev libxxhash-dev libfast-float-dev \
               libgnutls28-dev libzstd-dev zlib1g-dev
 DEPS_DEMO := $(DEPS_BUILD) python3 python3-numpy python3-sklearn python3-matplotlib
-DEPS_CHECK := $(DEPS_DEMO) check libsubunit-dev curl slowhttptest
+DEPS_CHECK := $(DEPS_DEMO) check libsubunit-dev curl openssl slowhttptest zstd nodejs
 DEPS_CLANG := clang clang-format libclang-rt-14-dev
 DEPS_CONTAINER := buildah podman runc containernetworking-plugins debootstrap python3 python3-numpy
+DEPS_DEB := $(DEPS_BUILD) dpkg-dev
+DEPS_PACKAGE := $(DEPS_CONTAINER) $(DEPS_DEB) lintian systemd zsh fish
 DEPS_GOLDEN := python3 python3-numpy python3-torch
 
 # $(call install,PACKAGES): installs those that are missing, as root or through sudo; asks nothing when all are there.
@@ -134,7 +138,7 @@ deps-container:
 	$(call install,$(DEPS_CONTAINER))
 
 # --- running ---------------------------------------------------------------------------------------------------------
-.PHONY: demo gallery svrg-demo staleness-demo federated-demo serve install uninstall
+.PHONY: demo gallery svrg-demo staleness-demo federated-demo serve
 demo: deps-demo ## train a classifier of handwritten digits through a server of its own (installs what is missing)
 	@$(MAKE) --no-print-directory build/descent
 	@clients/examples/with_server.sh $(PYTHON) clients/examples/digits.py --picture build/demo/loss.png
@@ -159,13 +163,50 @@ serve: deps ## run a server on 127.0.0.1:8080 with ./descent-data
 	@$(MAKE) --no-print-directory build/descent
 	build/descent serve
 
-install: ## install the binary and its man page under PREFIX (/usr/local)
-	@$(MAKE) --no-print-directory build/descent
-	install -D -m 755 build/release/descent $(DESTDIR)$(PREFIX)/bin/descent
-	install -D -m 644 api/descent.1 $(DESTDIR)$(PREFIX)/share/man/man1/descent.1
+# --- installing and packaging ----------------------------------------------------------------------------------------
+# A distribution says PREFIX=/usr SYSCONFDIR=/etc UNITDIR=/lib/systemd/system; DESTDIR is put before each.
+SYSCONFDIR ?= $(if $(filter /usr,$(PREFIX)),/etc,$(PREFIX)/etc)
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+PACKAGE := build/package
+# FILE:MODE:TARGET. `uninstall` removes what `install` puts.
+INSTALLED = build/release/descent:755:$(PREFIX)/bin/descent \
+            api/descent.1:644:$(PREFIX)/share/man/man1/descent.1 \
+            $(PACKAGE)/descent.service:644:$(UNITDIR)/descent.service \
+            $(PACKAGE)/descent.socket:644:$(UNITDIR)/descent.socket \
+            api/package/descent.sysusers:644:$(PREFIX)/lib/sysusers.d/descent.conf \
+            $(PACKAGE)/descent.bash:644:$(PREFIX)/share/bash-completion/completions/descent \
+            $(PACKAGE)/descent.zsh:644:$(PREFIX)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)/_descent \
+            $(PACKAGE)/descent.fish:644:$(PREFIX)/share/fish/vendor_completions.d/descent.fish
+CONFIG = $(DESTDIR)$(SYSCONFDIR)/descent/descent.conf
 
-uninstall: ## remove them
-	rm -f $(DESTDIR)$(PREFIX)/bin/descent $(DESTDIR)$(PREFIX)/share/man/man1/descent.1
+.PHONY: install uninstall package deb
+install: ## install the binary, man page, systemd units, shell completions, a file of options (PREFIX=/usr/local)
+	@$(MAKE) --no-print-directory build/descent package
+	@set -e; for entry in $(INSTALLED); do target=$(DESTDIR)$${entry##*:} mode=$${entry#*:}; \
+	    echo "  INSTALL $$target"; install -D -m "$${mode%:*}" "$${entry%%:*}" "$$target"; done; \
+	if [ -e "$(CONFIG)" ]; then echo "  KEEP    $(CONFIG)"; else \
+	    echo "  INSTALL $(CONFIG)"; install -D -m 644 $(PACKAGE)/descent.conf "$(CONFIG)"; fi
+
+uninstall: ## remove them, but for options that were changed
+	@$(MAKE) --no-print-directory build/descent package
+	@for entry in $(INSTALLED); do rm -f "$(DESTDIR)$${entry##*:}"; done; \
+	if [ ! -e "$(CONFIG)" ] || cmp -s $(PACKAGE)/descent.conf "$(CONFIG)"; then rm -f "$(CONFIG)"; else echo "  KEEP    $(CONFIG)"; fi; \
+	rmdir "$(DESTDIR)$(SYSCONFDIR)/descent" 2>/dev/null || true
+
+# What is made of templates and of `descent --help`; anew each time, for the folders may be others.
+package: build/descent
+	@mkdir -p $(PACKAGE)
+	$(Q)for unit in descent.service descent.socket; do \
+	    sed 's|@bindir@|$(PREFIX)/bin|g; s|@sysconfdir@|$(SYSCONFDIR)|g' api/package/$$unit >$(PACKAGE)/$$unit || exit 1; done
+	$(Q)build/descent --help >$(PACKAGE)/help
+	$(Q)for shell in bash zsh fish; do \
+	    awk -v shell=$$shell -f api/package/help.awk -f api/package/completion.awk $(PACKAGE)/help >$(PACKAGE)/descent.$$shell || exit 1; done
+	$(Q)awk -v data=/var/lib/descent -f api/package/help.awk -f api/package/conf.awk $(PACKAGE)/help >$(PACKAGE)/descent.conf
+
+deb: ## build a Debian package, build/deb/descent_VERSION_ARCH.deb
+	$(call install,$(DEPS_DEB))
+	@$(MAKE) --no-print-directory build/descent
+	@api/package/deb/build.sh
 
 # --- checks ----------------------------------------------------------------------------------------------------------
 TESTING = DESCENT_BINARY=$(CURDIR)/$(B)/descent PYTHON=$(PYTHON)
@@ -295,6 +336,13 @@ golden: ## generate the golden traces again, from PyTorch and a transcription of
 .PHONY: container
 container: deps-container ## build the image without a Docker engine and test a container of it (installs what is missing)
 	@PYTHON=$(PYTHON) tests/container/run.sh
+
+.PHONY: check-deb
+check-deb: ## install, upgrade, remove and purge the Debian package where no systemd runs and under one; judge the units
+	$(call install,$(DEPS_PACKAGE))
+	@$(MAKE) --no-print-directory deb
+	@$(PYTHON) tests/scenario/install.py --all
+	@PYTHON=$(PYTHON) tests/container/deb.sh
 
 tidy: deps-clang ## layers, tables against files, dead symbols, formatting
 	@$(MAKE) --no-print-directory build/descent $(B)/tests/descent-tests $(B)/tests/bits $(B)/tests/bench/bench $(B)/tests/fuzz/replay

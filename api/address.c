@@ -2,6 +2,7 @@
 #include "api/address.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -97,6 +98,44 @@ enum status address_listen(const char *address, int *socket_out, char text[ADDRE
 done:
     if (fd >= 0)
         close(fd);
+    if (found != NULL)
+        freeaddrinfo(found);
+    return status;
+}
+
+enum status address_adopt(int socket, char text[ADDRESS_BYTES], bool *loopback, struct fault *fault)
+{
+    struct sockaddr_storage bound = {.ss_family = AF_UNSPEC};
+    socklen_t size = sizeof bound, option_size = sizeof(int);
+    char host[NI_MAXHOST / 4], port[8];
+    int type = 0, listening = 0;
+
+    if (getsockopt(socket, SOL_SOCKET, SO_TYPE, &type, &option_size) != 0 || type != SOCK_STREAM ||
+        getsockopt(socket, SOL_SOCKET, SO_ACCEPTCONN, &listening, &option_size) != 0 ||
+        listening == 0 || getsockname(socket, (struct sockaddr *)&bound, &size) != 0 ||
+        (bound.ss_family != AF_INET && bound.ss_family != AF_INET6))
+        return fault_set(fault, STATUS_INVALID_FIELD, "",
+                         "descriptor %d is no listening TCP socket: the service manager must pass "
+                         "one (ListenStream=ADDRESS:PORT, Accept=no)",
+                         socket);
+    int flags = fcntl(socket, F_GETFL);
+    if (flags < 0 || fcntl(socket, F_SETFL, flags | O_NONBLOCK) != 0 ||
+        fcntl(socket, F_SETFD, FD_CLOEXEC) != 0 ||
+        getnameinfo((struct sockaddr *)&bound, size, host, sizeof host, port, sizeof port,
+                    NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+        return fault_set(fault, STATUS_INTERNAL, "", "descriptor %d cannot be used: %s", socket,
+                         strerror(errno));
+    snprintf(text, ADDRESS_BYTES, strchr(host, ':') != NULL ? "[%s]:%s" : "%s:%s", host, port);
+    *loopback = is_loopback((struct sockaddr *)&bound);
+    return STATUS_OK;
+}
+
+enum status address_check(const char *address, struct fault *fault)
+{
+    char host[ADDRESS_BYTES];
+    struct addrinfo *found = NULL;
+    enum status status = resolve(address, true, host, &found, fault);
+
     if (found != NULL)
         freeaddrinfo(found);
     return status;

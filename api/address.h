@@ -15,6 +15,14 @@ enum { ADDRESS_BYTES = 320 }; /* a name of 253 characters, brackets, colon, port
 enum status address_listen(const char *address, int *socket_out, char text[ADDRESS_BYTES],
                            bool *loopback, struct fault *fault);
 
+/* The same for a listening socket that was opened by another program: sets it to close at exec and
+ * not to block. INVALID_FIELD when it is no listening TCP socket. */
+enum status address_adopt(int socket, char text[ADDRESS_BYTES], bool *loopback,
+                          struct fault *fault);
+
+/* Whether "HOST:PORT" can be read and is known here. Faults as of address_listen. */
+enum status address_check(const char *address, struct fault *fault);
+
 /* A connected socket, whose reads and writes give up after timeout_s. Faults as above. */
 enum status address_connect(const char *address, unsigned timeout_s, int *socket_out,
                             struct fault *fault);

@@ -50,14 +50,17 @@ static void distrust(struct exchange *exchange)
 bool exchange_serve(struct exchange *exchange)
 {
     struct request *request = &exchange->request;
+    struct fault fault;
 
     if (exchange->stage == STAGE_BODY) {
-        if (request->body != NULL)
-            buffer_shrink(request->body, exchange->body_used);
         if (!watch_set(&exchange->watched, WATCH_NONE, 0))
             return false;
-        request->receive_ms = (double)(clock_monotonic_us() - exchange->started_us) / 1e3;
-        exchange->reply = request->route->serve(exchange->commons->engine, request);
+        if (exchange_body_end(exchange, &fault) == STATUS_OK) {
+            request->receive_ms = (double)(clock_monotonic_us() - exchange->started_us) / 1e3;
+            exchange->reply = request->route->serve(exchange->commons->engine, request);
+        } else {
+            exchange->reply = reply_fault(request, &fault);
+        }
         distrust(exchange);
         /* Now, not when the reply has gone: who hears it may send the next body at once. */
         exchange_release_body(exchange);
@@ -80,8 +83,10 @@ static void clear(struct exchange *exchange)
 {
     exchange->stage = STAGE_IDLE;
     exchange->counted = false;
+    exchange->follows = false;
     exchange->target = NULL;
     exchange->dropped = 0;
+    exchange->received = 0;
     exchange->reply_until_us = 0;
     exchange->framing = (struct framing){.chunked = false};
     exchange->reply = reply_empty(500);
@@ -90,6 +95,9 @@ static void clear(struct exchange *exchange)
     exchange->request.method = METHOD_OTHER;
     exchange->request.route = NULL;
     exchange->request.tenant = "";
+    exchange->request.taken = (struct header){.name = NULL};
+    exchange->request.token_id = NULL;
+    exchange->request.quotas = NULL;
     exchange->request.query_count = 0;
     exchange->request.header_count = 0;
 }
@@ -98,9 +106,12 @@ void exchange_reset(struct exchange *exchange)
 {
     release_reply(exchange);
     exchange_release_body(exchange);
+    access_leave(&exchange->pass);
     arena_reset(&exchange->arena);
     if (exchange->counted)
         atomic_fetch_sub(&exchange->commons->running, 1);
+    if (exchange->follows)
+        atomic_fetch_sub(&exchange->commons->followers, 1);
     uint64_t idle_us = exchange_seconds(exchange->commons->config->keepalive_timeout_s);
     watch_idle(&exchange->watched,
                exchange->reply_until_us > 0 ? exchange->reply_until_us : idle_us, idle_us);
@@ -118,6 +129,7 @@ struct exchange *exchange_new(struct commons *commons, int fd)
     exchange->request.arena = &exchange->arena;
     exchange->request.config = commons->config;
     exchange->request.id = exchange->id;
+    atomic_fetch_add(&commons->accepted, 1);
     exchange->surplus =
         atomic_fetch_add(&commons->connections, 1) >= commons->config->connections_max;
     clear(exchange);

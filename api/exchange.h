@@ -9,6 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "api/access.h"
+#include "api/coding.h"
+#include "api/content_digest.h"
 #include "api/endpoint.h"
 #include "api/guard.h"
 #include "api/range.h"
@@ -20,13 +23,18 @@ enum { REQUEST_ID_BYTES_MAX = 64 };
 struct commons {
     const struct config *config;
     struct engine *engine; /* NULL while it recovers */
+    struct access *access; /* NULL: nobody is asked for a token */
     struct watch *watch;
+    bool loopback; /* only this machine can reach the server */
     uint64_t id_seed;
     _Atomic uint64_t id_next;
+    atomic_bool leaving; /* it will drain soon: only who asks whether it is ready hears of it */
     atomic_bool draining;
+    _Atomic uint64_t accepted; /* connections, ever */
     _Atomic uint64_t connections;
-    _Atomic uint64_t running; /* requests whose header has come and whose reply has not gone */
-    _Atomic uint64_t inflight_bytes; /* bodies in memory */
+    _Atomic uint64_t running;   /* requests whose header has come and whose reply has not gone */
+    _Atomic uint64_t followers; /* streams without an end of their own: not among the running */
+    _Atomic uint64_t inflight_bytes; /* bodies and coded replies in memory */
 };
 
 enum stage {
@@ -43,14 +51,20 @@ struct exchange {
     enum stage stage;
     bool surplus; /* opened beyond connections_max: it hears 503 */
     bool counted; /* in commons->running */
+    bool follows; /* in commons->followers */
     struct arena arena;
     struct request request;
     char *target; /* NULL: memory ran out */
     struct framing framing;
+    struct access_pass pass; /* until the reply has gone */
     uint64_t started_us;
-    size_t body_used;
+    uint64_t received; /* bytes of the body as they came */
+    size_t body_used;  /* bytes of it in memory, decoded */
+    uint64_t body_max; /* that may be there */
+    struct decoding decoding;
+    struct content_check check;
     uint64_t dropped; /* bytes of a refused body */
-    uint64_t charged; /* bytes of commons->inflight_bytes */
+    uint64_t charged; /* bytes of commons->inflight_bytes, which a coded reply counts among too */
     struct reply reply;
     uint64_t reply_until_us; /* when the client must have it; 0: none went out */
     char id[REQUEST_ID_BYTES_MAX + 1];

@@ -1,13 +1,15 @@
 /* The header of a request is complete: what is refused before a byte of its body is read. */
 #include "api/exchange_stages.h"
 
-#include <stdio.h>
+#include <endian.h>
 #include <string.h>
 
 #include "api/config.h"
+#include "api/cors.h"
 #include "api/router.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/number.h"
 
 /* The client's X-Request-Id if it is a sane token, else our own: never twice in a process, hardly
  * twice in the world. */
@@ -24,8 +26,10 @@ void exchange_choose_id(struct exchange *exchange)
     number = exchange->commons->id_seed + number * 0x9E3779B97F4A7C15u;
     number = (number ^ (number >> 30)) * 0xBF58476D1CE4E5B9u;
     number = (number ^ (number >> 27)) * 0x94D049BB133111EBu;
-    snprintf(exchange->id, sizeof exchange->id, "req_%016llx",
-             (unsigned long long)(number ^ (number >> 31)));
+    number = htobe64(number ^ (number >> 31));
+    memcpy(exchange->id, "req_", 4);
+    number_hex(exchange->id + 4, (const unsigned char *)&number, sizeof number);
+    exchange->id[4 + 2 * sizeof number] = '\0';
 }
 
 /* Decides the reply before the body is there; `now`: without waiting for its end. */
@@ -46,10 +50,11 @@ void exchange_refuse(struct exchange *exchange, const struct fault *fault, const
     exchange->stage = now ? STAGE_REPLY : STAGE_DROP;
 }
 
-/* Finds the route and memory for the body. *allow is set for 405. */
+/* Finds the route and memory for the body. *allow is set for 405, *challenge for 401 and 403. */
 static enum status find_route(struct exchange *exchange, const char *query, const char **allow,
-                              struct fault *fault)
+                              const char **challenge, struct fault *fault)
 {
+    struct commons *commons = exchange->commons;
     struct request *request = &exchange->request;
     const struct framing *framing = &exchange->framing;
     struct match match;
@@ -62,12 +67,20 @@ static enum status find_route(struct exchange *exchange, const char *query, cons
         return status;
     request->route = match.route;
     memcpy(request->path_parameters, match.parameters, sizeof match.parameters);
-    if (framing->length == 0 && !framing->chunked)
-        return STATUS_OK;
-    if (!match.route->takes_body)
+    /* A browser has no token to send unless a page of its own gives it one. */
+    if (commons->access == NULL && match.route->scope != SCOPE_NONE &&
+        (status = cors_admit(request, commons->loopback, fault)) != STATUS_OK)
+        return status;
+    if (commons->access != NULL &&
+        (status = access_enter(commons->access, commons->engine, request, &exchange->pass,
+                               challenge, fault)) != STATUS_OK)
+        return status;
+    if ((status = exchange_coding_check(exchange, fault)) != STATUS_OK)
+        return status;
+    if ((framing->length > 0 || framing->chunked) && !match.route->takes_body)
         return fault_set(fault, STATUS_INVALID_REQUEST, "", "%s %.200s takes no body",
                          method_name(request->method), request->path);
-    return framing->chunked ? STATUS_OK : exchange_reserve(exchange, framing->length, fault);
+    return exchange_body_begin(exchange, fault);
 }
 
 static bool is_path(const struct exchange *exchange, const char *path)
@@ -80,16 +93,17 @@ static enum status check_commons(const struct exchange *exchange, struct fault *
 {
     struct commons *commons = exchange->commons;
     bool about_life = is_path(exchange, "/livez"); /* true whatever else is */
+    bool about_work = is_path(exchange, "/readyz") || is_path(exchange, "/healthz");
 
-    if (atomic_load(&commons->draining) && !about_life)
+    if ((atomic_load(&commons->draining) && !about_life) ||
+        (atomic_load(&commons->leaving) && about_work))
         return fault_set(fault, STATUS_DRAINING, "", "the server is stopping; try again soon");
     if (exchange->surplus)
         return fault_set(fault, STATUS_OVERLOADED, "",
                          "the server has %llu connections open, which is its limit; try again, "
                          "and use one connection for several requests",
                          (unsigned long long)commons->config->connections_max);
-    if (commons->engine == NULL && !about_life && !is_path(exchange, "/readyz") &&
-        !is_path(exchange, "/healthz"))
+    if (commons->engine == NULL && !about_life && !about_work)
         return fault_set(fault, STATUS_DRAINING, "", "the server is recovering; try again soon");
     return STATUS_OK;
 }
@@ -98,7 +112,7 @@ bool exchange_admit(struct exchange *exchange, const struct envelope *envelope)
 {
     struct request *request = &exchange->request;
     struct fault fault;
-    const char *allow = NULL;
+    const char *allow = NULL, *challenge = NULL;
 
     PRE(exchange->stage == STAGE_HEADER);
     atomic_fetch_add(&exchange->commons->running, 1);
@@ -122,9 +136,11 @@ bool exchange_admit(struct exchange *exchange, const struct envelope *envelope)
                    exchange_deadline(exchange, exchange->started_us, exchange->framing.length)))
         return false;
     exchange->stage = STAGE_BODY;
-    if (check_commons(exchange, &fault) != STATUS_OK)
+    if (check_commons(exchange, &fault) != STATUS_OK) {
         exchange_refuse(exchange, &fault, NULL, true);
-    else if (find_route(exchange, query, &allow, &fault) != STATUS_OK)
+    } else if (find_route(exchange, query, &allow, &challenge, &fault) != STATUS_OK) {
         exchange_refuse(exchange, &fault, allow, false);
+        reply_header(&exchange->reply, "WWW-Authenticate", challenge);
+    }
     return true;
 }

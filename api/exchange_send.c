@@ -4,10 +4,15 @@
 #include <strings.h>
 
 #include "api/config.h"
+#include "api/cors.h"
+#include "api/deprecation.h"
 #include "api/router.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
 #include "service/core/log.h"
+
+/* The system holds so much of a reply for a client that does not read it; for more it is asked. */
+enum { LARGE_BYTES = 64 * 1024 };
 
 static void log_reply(const struct exchange *exchange, uint64_t bytes)
 {
@@ -21,23 +26,69 @@ static void log_reply(const struct exchange *exchange, uint64_t bytes)
               (unsigned long long)(clock_monotonic_us() - exchange->started_us), exchange->id);
 }
 
+/* Of what goes out: to HEAD that is nothing (RFC 9530, B.2). What a 304 says would be taken for
+ * the stored answer's, and of a stream nothing is known yet. */
+static void tell_digest(struct exchange *exchange, const struct span *parts, size_t count)
+{
+    struct reply *reply = &exchange->reply;
+
+    if (reply->http != 204 && reply->http != 304 && reply->stream.close == NULL)
+        content_digest_tell(&exchange->request, reply, parts,
+                            exchange->request.method == METHOD_HEAD ? 0 : count);
+}
+
 bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], size_t *count)
 {
     struct reply *reply = &exchange->reply;
-    struct range range = range_apply(&exchange->request, reply);
     bool cache_told = false;
 
     PRE(exchange->stage == STAGE_REPLY);
+    exchange_code(exchange);
+    struct range range = range_apply(&exchange->request, reply);
     for (size_t i = 0; i < reply->header_count; i++)
         cache_told |= strcasecmp(reply->headers[i].name, "Cache-Control") == 0;
     if (!cache_told)
         reply_header(reply, "Cache-Control", "no-store");
     reply_header(reply, "Request-Id", exchange->id);
+    if (exchange->request.route != NULL)
+        deprecation_tell(deprecation_find(exchange->request.route->operation), &exchange->arena,
+                         reply);
+    cors_tell(&exchange->request, reply);
     *count = range_cut(reply, &range, parts);
+    tell_digest(exchange, parts, *count);
     bool known = reply->stream.close != NULL && reply->stream.size != STREAM_OPEN;
     log_reply(exchange, known ? reply->stream.size : range.size);
-    exchange->reply_until_us = exchange_deadline(exchange, clock_monotonic_us(), range.size);
-    return watch_set(&exchange->watched, WATCH_SILENT, exchange->reply_until_us);
+    uint64_t until_us = exchange_deadline(exchange, clock_monotonic_us(), range.size);
+    if (range.size > LARGE_BYTES)
+        exchange->reply_until_us = until_us;
+    return watch_set(&exchange->watched, WATCH_SILENT, until_us);
+}
+
+/* From here on no stop waits for it. */
+static void start_following(struct exchange *exchange)
+{
+    exchange->follows = true;
+    atomic_fetch_add(&exchange->commons->followers, 1);
+    exchange->counted = false;
+    atomic_fetch_sub(&exchange->commons->running, 1);
+}
+
+/* The next piece of a stream that follows something: it ends when the server drains. */
+static ptrdiff_t follow(struct exchange *exchange, uint64_t at, void *out, size_t capacity)
+{
+    const struct stream *stream = &exchange->reply.stream;
+    ptrdiff_t size = STREAM_LATER;
+
+    if (exchange->counted)
+        start_following(exchange);
+    while (size == STREAM_LATER) {
+        if (atomic_load(&exchange->commons->draining))
+            return 0;
+        if (watch_left(&exchange->watched))
+            return -1;
+        size = stream->read(stream->context, at, out, capacity);
+    }
+    return size;
 }
 
 ptrdiff_t exchange_read(struct exchange *exchange, uint64_t at, void *out, size_t capacity)
@@ -46,7 +97,8 @@ ptrdiff_t exchange_read(struct exchange *exchange, uint64_t at, void *out, size_
 
     if (!watch_set(&exchange->watched, WATCH_NONE, 0))
         return -1;
-    ptrdiff_t size = stream->read(stream->context, at, out, capacity);
+    ptrdiff_t size = stream->follows ? follow(exchange, at, out, capacity)
+                                     : stream->read(stream->context, at, out, capacity);
     /* Every piece earns the time that the client may take for it. */
     exchange->reply_until_us = exchange_deadline(exchange, clock_monotonic_us(), capacity);
     if (!watch_set(&exchange->watched, WATCH_SILENT, exchange->reply_until_us))

@@ -26,11 +26,27 @@ void exchange_refuse(struct exchange *exchange, const struct fault *fault, const
 /* How many bytes of a refused body are read and dropped. */
 uint64_t exchange_drop_max(const struct exchange *exchange);
 
-/* Memory for a body of `size` bytes: exactly that when its length is known, else it grows
- * geometrically. TOO_LARGE, OVERLOADED. */
-enum status exchange_reserve(struct exchange *exchange, uint64_t size, struct fault *fault);
+/* The route has been found: what the header says of the body, and memory for it where its size is
+ * known. TOO_LARGE, OVERLOADED; UNSUPPORTED_MEDIA_TYPE: its coding; INVALID_REQUEST: its digest. */
+enum status exchange_body_begin(struct exchange *exchange, struct fault *fault);
 
-/* Gives the body's memory back. */
+/* All of it has come. INVALID_REQUEST: its coding is cut off, or its digest is another. */
+enum status exchange_body_end(struct exchange *exchange, struct fault *fault);
+
+/* Counts bytes of memory among inflight_bytes, and for this exchange; false: that would be too
+ * many, and they are not counted. exchange_release_body gives all back. */
+bool exchange_charge(struct exchange *exchange, uint64_t size);
+void exchange_discharge(struct exchange *exchange, uint64_t size);
+
+/* Gives the body's memory back, and what else was charged. */
 void exchange_release_body(struct exchange *exchange);
+
+/* --- exchange_coding.c --- */
+
+/* NOT_ACCEPTABLE: the client takes no answer in any coding, and none without. */
+enum status exchange_coding_check(const struct exchange *exchange, struct fault *fault);
+
+/* Codes the reply as its request asks, and says what it depends on. */
+void exchange_code(struct exchange *exchange);
 
 #endif

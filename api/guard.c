@@ -165,16 +165,6 @@ static enum status check_expect(const struct envelope *envelope, const struct re
     return STATUS_OK;
 }
 
-static enum status check_encoding(const struct request *request, struct fault *fault)
-{
-    const char *encoding = request_header(request, "Content-Encoding");
-
-    if (encoding == NULL || strcasecmp(encoding, "identity") == 0)
-        return STATUS_OK;
-    return fault_set(fault, STATUS_UNSUPPORTED_MEDIA_TYPE, "",
-                     "Content-Encoding is %.40s; send the body as it is", encoding);
-}
-
 enum status guard_check(const struct envelope *envelope, const struct request *request,
                         struct framing *out, struct fault *fault)
 {
@@ -184,8 +174,6 @@ enum status guard_check(const struct envelope *envelope, const struct request *r
         status = check_fields(envelope, request, fault);
     if (status == STATUS_OK)
         status = check_framing(envelope, request, out, fault);
-    if (status == STATUS_OK)
-        status = check_encoding(request, fault);
     if (status == STATUS_OK)
         status = check_expect(envelope, request, out, fault);
     return status;

@@ -1,48 +1,32 @@
-/* The HTTP server, and the only user of libmicrohttpd, which calls log_target when it has the
- * request line, then handle: once when the header is complete, once for every piece of the body,
- * once at the end. A reply that is queued in the first call closes the connection, one at the end
- * keeps it: so whatever is decided early waits, where it can, until the body has been read and
- * dropped (exchange.h).
+/* What a server does with requests. libmicrohttpd calls log_target when it has the request line,
+ * then handle: once when the header is complete, once for every piece of the body, once at the
+ * end. A reply that is queued in the first call closes the connection, one at the end keeps it: so
+ * whatever is decided early waits, where it can, until the body has been read and dropped
+ * (exchange.h).
  *
- * libmicrohttpd refuses some requests itself, as HTML, and some of them with the header of its answer
- * written twice: a header line without a colon, a header beyond CONNECTION_BYTES, a malformed chunk,
- * a Content-Length that is no number. It tells its log before it answers, so log_library answers in
- * its place, with a problem document, and leaves it a socket that is shut. What stays its own is what
- * it says of a first line, for which nobody tells us the connection: no HTTP/1.x (400, 505), longer
- * than CONNECTION_BYTES (414); and a first line without a space, or without a method, which it ends
- * without an answer. */
-#include "api/server.h"
+ * libmicrohttpd refuses some requests itself, as HTML, and some of them with the header of its
+ * answer written twice: a header line without a colon, a header beyond CONNECTION_BYTES, a
+ * malformed chunk, a Content-Length that is no number. It tells its log before it answers, so
+ * log_library answers in its place, with a problem document, and leaves it a socket that is shut.
+ * What stays its own is what it says of a first line, for which nobody tells us the connection: no
+ * HTTP/1.x (400, 505), longer than CONNECTION_BYTES (414); and a first line without a space, or
+ * without a method, which it ends without an answer. */
+#include "api/server_inside.h"
 
-#include <errno.h>
 #include <microhttpd.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <strings.h>
-#include <time.h>
-#include <unistd.h>
 
-#include "api/address.h"
 #include "api/config.h"
-#include "api/exchange.h"
 #include "api/router.h"
-#include "service/core/clock.h"
+#include "api/tls.h"
 #include "service/core/log.h"
 #include "service/core/point.h"
-#include "service/session/engine.h"
 
 enum {
     JOINED_BYTES_MAX = 16384,      /* what is copied rather than sent apart */
     STREAM_BYTES = 256 * 1024,     /* of a stream, in one piece */
     CONNECTION_BYTES = 128 * 1024, /* half of it is the largest piece of a body in one call */
-    STOP_POLL_MS = 5,
-};
-
-struct server {
-    struct commons commons;
-    struct MHD_Daemon *daemon;
-    int socket;
-    char address[ADDRESS_BYTES];
 };
 
 /* The exchange whose request line this thread, which serves one connection, has read last. */
@@ -279,7 +263,10 @@ static void connection_changed(void *context, struct MHD_Connection *connection,
 
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
         const union MHD_ConnectionInfo *info =
-            MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+            MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+        if (server->tls != NULL && info != NULL)
+            tls_attach(server->tls, info->tls_session);
+        info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
         /* NULL: the first request ends the connection. */
         *socket_context = exchange_new(&server->commons, info->connect_fd);
     } else if (*socket_context != NULL) {
@@ -332,95 +319,31 @@ static void log_library(void *context, const char *format, va_list arguments)
 
 /* --- life --- */
 
-static struct MHD_Daemon *start_daemon(struct server *server)
+struct MHD_Daemon *server_daemon(struct server *server)
 {
     /* Room beyond the limit, so that whoever exceeds it hears 503 and not just a closed door. */
     unsigned connections = (unsigned)server->commons.config->connections_max;
+    unsigned flags = MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_ITC |
+                     MHD_USE_ERROR_LOG;
+    struct MHD_OptionItem secure[] = {{MHD_OPTION_END, 0, NULL},
+                                      {MHD_OPTION_HTTPS_MEM_KEY, 0, NULL},
+                                      {MHD_OPTION_HTTPS_PRIORITIES, 0, NULL},
+                                      {MHD_OPTION_END, 0, NULL}};
 
+    if (server->tls != NULL) {
+        flags |= MHD_USE_TLS;
+        secure[0].option = MHD_OPTION_HTTPS_MEM_CERT;
+        /* libmicrohttpd takes void * and writes to none of them. */
+        secure[0].ptr_value = (void *)(uintptr_t)tls_certificate(server->tls);
+        secure[1].ptr_value = (void *)(uintptr_t)tls_key(server->tls);
+        secure[2].ptr_value = (void *)(uintptr_t)tls_priorities;
+    }
     connections += connections / 8 + 8;
-    return MHD_start_daemon(MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_THREAD_PER_CONNECTION |
-                                MHD_USE_ITC | MHD_USE_ERROR_LOG,
-                            0, NULL, NULL, handle, server, MHD_OPTION_EXTERNAL_LOGGER, log_library,
-                            NULL, MHD_OPTION_LISTEN_SOCKET, server->socket,
-                            MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
-                            MHD_OPTION_CONNECTION_LIMIT, connections, MHD_OPTION_URI_LOG_CALLBACK,
-                            log_target, server, MHD_OPTION_NOTIFY_COMPLETED, completed, server,
-                            MHD_OPTION_NOTIFY_CONNECTION, connection_changed, server,
-                            MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
-}
-
-enum status server_start(const struct config *config, struct engine *engine, struct server **out,
-                         struct fault *fault)
-{
-    struct server *server = calloc(1, sizeof *server);
-    bool loopback = true;
-
-    if (server == NULL)
-        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    server->commons.config = config;
-    server->commons.engine = engine;
-    server->commons.id_seed = clock_unix_us() * 0xD1342543DE82EF95u ^ (uint64_t)getpid() << 40;
-    server->socket = -1;
-    enum status status =
-        address_listen(config->listen, &server->socket, server->address, &loopback, fault);
-    if (status != STATUS_OK)
-        goto done;
-    status = watch_new(&server->commons.watch, fault);
-    if (status != STATUS_OK)
-        goto done;
-    server->daemon = start_daemon(server);
-    if (server->daemon == NULL) {
-        status = fault_set(fault, STATUS_INTERNAL, "", "cannot serve %.200s: %s", config->listen,
-                           strerror(errno));
-        goto done;
-    }
-    if (!loopback)
-        log_warning("%s can be reached from other machines, and there is neither TLS nor a "
-                    "password: put a proxy before it that has both",
-                    server->address);
-    *out = server;
-    server = NULL;
-done:
-    if (server != NULL) {
-        if (server->commons.watch != NULL)
-            watch_free(server->commons.watch);
-        if (server->socket >= 0)
-            close(server->socket);
-        free(server);
-    }
-    return status;
-}
-
-const char *server_address(const struct server *server)
-{
-    return server->address;
-}
-
-static void drain(struct server *server)
-{
-    if (atomic_exchange(&server->commons.draining, true))
-        return;
-    int socket = MHD_quiesce_daemon(server->daemon);
-    if (socket != MHD_INVALID_SOCKET)
-        close(socket);
-    if (server->commons.engine != NULL)
-        engine_drain(server->commons.engine);
-}
-
-bool server_stop(struct server *take_server)
-{
-    const struct timespec pause = {.tv_nsec = STOP_POLL_MS * 1000000L};
-    struct commons *commons = &take_server->commons;
-    uint64_t deadline_us = clock_monotonic_us() + commons->config->drain_timeout_s * 1000000;
-
-    drain(take_server);
-    while (atomic_load(&commons->running) > 0) {
-        if (clock_monotonic_us() > deadline_us)
-            return false;
-        nanosleep(&pause, NULL);
-    }
-    MHD_stop_daemon(take_server->daemon);
-    watch_free(commons->watch);
-    free(take_server);
-    return true;
+    return MHD_start_daemon(
+        flags, 0, NULL, NULL, handle, server, MHD_OPTION_EXTERNAL_LOGGER, log_library, NULL,
+        MHD_OPTION_LISTEN_SOCKET, server->socket, MHD_OPTION_ARRAY, secure,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES, MHD_OPTION_CONNECTION_LIMIT,
+        connections, MHD_OPTION_URI_LOG_CALLBACK, log_target, server, MHD_OPTION_NOTIFY_COMPLETED,
+        completed, server, MHD_OPTION_NOTIFY_CONNECTION, connection_changed, server,
+        MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
 }

@@ -2,6 +2,7 @@
 #include "api/watch.h"
 
 #include <linux/sockios.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,8 @@ struct watch {
     pthread_t thread;
     struct watched *first;
     bool stopping;
+    bool mute;
+    _Atomic uint64_t looked_us; /* monotonic */
 };
 
 /* Bytes that the client has not taken yet. */
@@ -43,14 +46,14 @@ static void cut(const struct watched *watched)
     shutdown(watched->fd, SHUT_RDWR);
 }
 
-/* Nobody else writes to the socket: the phase went from ANSWER to EXPIRED, and a handler that finds
- * that keeps away. */
 static void say(const struct watched *watched, const char *answer, size_t size)
 {
     if (send(watched->fd, answer, size, MSG_NOSIGNAL | MSG_DONTWAIT) < (ssize_t)size)
         log_debug("a client does not hear why its request was refused");
 }
 
+/* Nobody else writes to the socket: the phase went from ANSWER to EXPIRED, and a handler that finds
+ * that keeps away. */
 static void expire(struct watched *watched, int phase)
 {
     static const char body[] = "{\"type\":\"/problems/request_timeout\","
@@ -59,7 +62,7 @@ static void expire(struct watched *watched, int phase)
                                "timeouts\",\"code\":\"request_timeout\"}";
     char answer[sizeof body + 256];
 
-    if (phase == WATCH_ANSWER) {
+    if (phase == WATCH_ANSWER && !watched->mute) {
         int size = snprintf(answer, sizeof answer,
                             "HTTP/1.1 408 Request Timeout\r\n"
                             "Content-Type: application/problem+json\r\n"
@@ -87,6 +90,7 @@ static void look(struct watch *watch)
         if (atomic_compare_exchange_strong(&at->phase, &phase, WATCH_EXPIRED))
             expire(at, phase);
     }
+    atomic_store(&watch->looked_us, now);
 }
 
 static void *run(void *context)
@@ -106,13 +110,15 @@ static void *run(void *context)
     return NULL;
 }
 
-enum status watch_new(struct watch **out, struct fault *fault)
+enum status watch_new(bool mute, struct watch **out, struct fault *fault)
 {
     struct watch *watch = calloc(1, sizeof *watch);
     pthread_condattr_t attributes;
 
     if (watch == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    watch->mute = mute;
+    atomic_init(&watch->looked_us, clock_monotonic_us());
     pthread_mutex_init(&watch->lock, NULL);
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -142,10 +148,18 @@ void watch_free(struct watch *take_watch)
     free(take_watch);
 }
 
+uint64_t watch_silence_us(const struct watch *watch)
+{
+    uint64_t looked_us = atomic_load(&watch->looked_us); /* first: it is never later than now */
+
+    return clock_monotonic_us() - looked_us;
+}
+
 void watch_add(struct watch *watch, struct watched *watched, int fd, enum watch_phase phase,
                uint64_t deadline_us)
 {
     watched->fd = fd;
+    watched->mute = watch->mute;
     atomic_init(&watched->deadline_us, deadline_us);
     atomic_init(&watched->idle_us, deadline_us);
     atomic_init(&watched->phase, phase);
@@ -179,6 +193,13 @@ bool watch_set(struct watched *watched, enum watch_phase phase, uint64_t deadlin
     return false;
 }
 
+bool watch_left(const struct watched *watched)
+{
+    struct pollfd poll_fd = {.fd = watched->fd, .events = POLLRDHUP};
+
+    return poll(&poll_fd, 1, 0) > 0;
+}
+
 void watch_idle(struct watched *watched, uint64_t deadline_us, uint64_t idle_us)
 {
     bool sent = deadline_us < idle_us && unsent(watched) > 0;
@@ -191,7 +212,7 @@ bool watch_answer(struct watched *watched, const char *answer, size_t size)
 {
     int phase = WATCH_ANSWER;
 
-    if (!atomic_compare_exchange_strong(&watched->phase, &phase, WATCH_EXPIRED))
+    if (watched->mute || !atomic_compare_exchange_strong(&watched->phase, &phase, WATCH_EXPIRED))
         return false;
     say(watched, answer, size);
     shutdown(watched->fd, SHUT_RDWR);

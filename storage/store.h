@@ -44,7 +44,7 @@
 #include "service/core/span.h"
 #include "service/core/status.h"
 
-enum { STORE_CHUNK_BYTES = 512 * 1024, STORE_HEAD_BYTES = 16 * 1024, STORE_ID_BYTES = 64 };
+enum { STORE_CHUNK_BYTES = 512 * 1024, STORE_HEAD_BYTES = 16 * 1024, STORE_ID_BYTES = 97 };
 
 struct store_session {
     int64_t key;        /* > 0, never used again */

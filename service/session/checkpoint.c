@@ -51,7 +51,7 @@ enum status session_put_record(struct session *session, const struct spec *spec,
     POINT(before_record);
     session_record_pack(&packer, &record);
     struct store_session row = {
-        .key = session->key, .id = session->id, .record = packer_span(&packer)};
+        .key = session->key, .id = session->stored_id, .record = packer_span(&packer)};
     if (packer.failed)
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     else if (packer.used > STORE_CHUNK_BYTES)
@@ -237,15 +237,19 @@ static void note_saved(struct save *save)
     receipts_close(&session->state->receipts);
     save->place->next = session->checkpoints;
     session->checkpoints = save->place;
+    session_count_bytes(session, save->place->bytes, 0);
     if (save->replaced != NULL) { /* it was the newest */
+        session_count_bytes(session, 0, save->replaced->bytes);
         save->place->next = save->replaced->next;
         free(save->replaced);
     }
     save->place = NULL;
     session->dirty = 0;
     session->journal_since = 0;
-    if (save->step > session->durable_step)
+    if (save->step > session->durable_step) {
         session->durable_step = save->step;
+        session_tell_durable(session);
+    }
     pthread_mutex_unlock(&session->mutex);
 }
 

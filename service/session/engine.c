@@ -32,7 +32,7 @@ static void evict(struct session *session)
         return;
     if (dirty) {
         if (session_save(session, true, &fault) != STATUS_OK)
-            log_warning("session %s stays in memory: %s", session->id, fault.detail);
+            log_warning("session %s stays in memory: %s", session->stored_id, fault.detail);
         session_unpin(session);
     }
     POINT(before_evict);
@@ -135,6 +135,7 @@ static void engine_free(struct engine *engine)
     for (size_t i = 0; i < engine->count; i++)
         session_release(engine->sessions[i]);
     free(engine->sessions);
+    engine_free_tenants(engine);
     store_close(engine->store);
     crew_stop();
     pthread_rwlock_destroy(&engine->lock);
@@ -203,7 +204,7 @@ void engine_save(struct engine *engine)
         pthread_mutex_unlock(&session->mutex);
         if (changed && session_pin(session, &fault) == STATUS_OK) {
             if (session_save(session, true, &fault) != STATUS_OK)
-                log_error("session %s: not saved at the end: %s", session->id, fault.detail);
+                log_error("session %s: not saved at the end: %s", session->stored_id, fault.detail);
             session_unpin(session);
         }
         session_release(session);

@@ -61,6 +61,30 @@ uint64_t rewinds_line(const struct rewinds *rewinds, uint64_t lineage, uint64_t 
     return lineage;
 }
 
+struct following session_line_from(const struct session *session, const struct moment *at)
+{
+    const struct following lost = {FOLLOW_LOST, {session->lineage, session->step}};
+    uint64_t own = at->lineage, line = session->lineage; /* of both, down to where they part */
+    uint64_t step = at->step;     /* the last that both lines have, of those up to `at` */
+    uint64_t end = session->step; /* the last of lineage `line` on the present line */
+
+    while (own != line) {
+        uint64_t *newer = own > line ? &own : &line;
+        uint64_t *last = own > line ? &step : &end;
+        const struct event_place *rewind =
+            *newer <= session->lineage ? beginning(session, *newer) : NULL;
+        if (rewind == NULL)
+            return lost;
+        *last = rewind->step < *last ? rewind->step : *last;
+        *newer = rewind->origin;
+    }
+    step = end < step ? end : step;
+    uint64_t next = line_of(session, session->lineage, step + 1);
+    if (step == at->step && next == at->lineage)
+        return (struct following){FOLLOW_STEPS, {next, end}};
+    return (struct following){FOLLOW_BACK, {next, step}};
+}
+
 /* The event or checkpoint of a step of this very lineage; false: none is kept. */
 static bool find_own(const struct session *session, uint64_t lineage, uint64_t step,
                      struct position *out)

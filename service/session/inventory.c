@@ -23,12 +23,19 @@ static enum status visit_session(void *context, const struct store_session *row)
 {
     struct opening *opening = context;
     struct engine *engine = opening->engine;
+    char name[TENANT_BYTES + 1];
+    const char *id;
     struct session_record record;
     struct fault why;
     enum status status;
 
     if (row->key >= engine->next_key)
         engine->next_key = row->key + 1;
+    if (!tenant_split(row->id, name, &id))
+        return fault_set(opening->fault, STATUS_STORAGE_FAILED, "",
+                         "\"%.120s\" is no name of a session. Use the version of descent that "
+                         "wrote it, or restore the folder from a backup.",
+                         row->id);
     /* Going on without it would drop its checkpoints and events as nobody's. */
     if ((status = session_record_unpack(row->record, &record, &why)) != STATUS_OK)
         return fault_set(opening->fault, status, "",
@@ -37,8 +44,10 @@ static enum status visit_session(void *context, const struct store_session *row)
                          row->id, why.detail);
     struct plan *plan = NULL;
     struct session *session = NULL;
-    if ((status = plan_new(&record.spec, record.layout, &plan, opening->fault)) == STATUS_OK &&
-        (session = session_new(engine, row->key, row->id, &record, plan)) == NULL)
+    struct tenant *tenant = engine_tenant(engine, name);
+    if (tenant != NULL &&
+        (status = plan_new(&record.spec, record.layout, &plan, opening->fault)) == STATUS_OK &&
+        (session = session_new(engine, row->key, tenant, id, &record, plan)) == NULL)
         plan_free(plan);
     layout_release(record.layout);
     if (session == NULL)
@@ -112,6 +121,7 @@ static enum status visit_checkpoint(void *context, const struct store_checkpoint
                                        .chunks = row->chunks,
                                        .bytes = row->bytes};
     session->checkpoints = place;
+    session_count_bytes(session, place->bytes, 0);
     return STATUS_OK;
 }
 
@@ -194,7 +204,7 @@ static enum status place_lineages(struct session *session, unsigned char *chunk,
         if (event.kind != EVENT_REWIND || event.lineage <= lineage ||
             event.lineage > session->lineage || event.origin >= event.lineage)
             return fault_set(fault, STATUS_STORAGE_FAILED, "",
-                             "session %s: the journal is damaged at lsn %llu", session->id,
+                             "session %s: the journal is damaged at lsn %llu", session->stored_id,
                              (unsigned long long)place->lsn);
         lineage = event.lineage;
         place->origin = event.origin;

@@ -59,6 +59,7 @@ uint64_t event_round(const struct event_place *place, uint64_t round_lsn)
 void session_list_event(struct session *session, struct event_place *take_place)
 {
     __atomic_add_fetch(&session->engine->journal_bytes, take_place->bytes, __ATOMIC_RELAXED);
+    session_count_bytes(session, take_place->bytes, 0);
     count_event(session, take_place, 1);
     *session->events_end = take_place;
     session->events_end = &take_place->next;
@@ -69,6 +70,7 @@ struct event_place *session_unlist_event(struct session *session, struct event_p
     struct event_place *place = *link;
 
     __atomic_sub_fetch(&session->engine->journal_bytes, place->bytes, __ATOMIC_RELAXED);
+    session_count_bytes(session, 0, place->bytes);
     count_event(session, place, (size_t)-1);
     if (session->events_end == &place->next)
         session->events_end = link;
@@ -86,8 +88,11 @@ void journal_entry_landed(struct journal_entry *entry)
     __atomic_store_n(&session->engine->journal_lsn, place->lsn + place->chunks - 1,
                      __ATOMIC_RELAXED);
     session_list_event(session, place);
-    if (event_steps(place->kind) && place->step > session->durable_step)
+    if (event_steps(place->kind) && place->step > session->durable_step) {
         session->durable_step = place->step;
+        if (place->step <= session->step)
+            session_tell_durable(session);
+    }
     entry->lsn = place->lsn;
     entry->place = NULL;
 }

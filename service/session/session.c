@@ -2,6 +2,7 @@
 #include "service/session/session.h"
 #include "service/session/replay.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,8 +18,8 @@ bool session_id_valid(const char *id)
            id[0] != '-';
 }
 
-struct session *session_new(struct engine *engine, int64_t key, const char *id,
-                            const struct session_record *record, struct plan *plan)
+struct session *session_new(struct engine *engine, int64_t key, struct tenant *tenant,
+                            const char *id, const struct session_record *record, struct plan *plan)
 {
     struct session *session = calloc(1, sizeof *session);
     pthread_condattr_t monotonic;
@@ -29,7 +30,11 @@ struct session *session_new(struct engine *engine, int64_t key, const char *id,
     session->engine = engine;
     session->references = 1;
     session->key = key;
-    memcpy(session->id, id, strlen(id) + 1);
+    session->tenant = tenant;
+    int prefix = snprintf(session->stored_id, sizeof session->stored_id, "%s%s", tenant->name,
+                          tenant->name[0] != '\0' ? "/" : "");
+    session->id = session->stored_id + prefix;
+    memcpy(session->stored_id + prefix, id, strlen(id) + 1);
     session->created_us = record->created_us;
     session->request = record->request;
     session->layout = layout_retain(record->layout);
@@ -46,6 +51,7 @@ struct session *session_new(struct engine *engine, int64_t key, const char *id,
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&session->news, &monotonic);
+    pthread_cond_init(&session->told, &monotonic);
     pthread_condattr_destroy(&monotonic);
     return session;
 }
@@ -76,6 +82,7 @@ void session_release(struct session *session)
     pthread_mutex_destroy(&session->mutex);
     pthread_cond_destroy(&session->turn);
     pthread_cond_destroy(&session->news);
+    pthread_cond_destroy(&session->told);
     free(session);
 }
 
@@ -238,7 +245,7 @@ enum status session_view(struct session *session, bool brief, struct session_vie
     if (!brief && (status = session_enter(session, fault)) != STATUS_OK)
         return status;
     pthread_mutex_lock(&session->mutex);
-    memcpy(out->id, session->id, sizeof out->id);
+    memcpy(out->id, session->id, strlen(session->id) + 1);
     out->created_us = session->created_us;
     out->spec = session->spec;
     out->step = session->step;

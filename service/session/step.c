@@ -141,7 +141,7 @@ static void save_if_due(struct session *session, struct receipt *receipt)
     struct fault fault;
 
     if (session_save(session, false, &fault) != STATUS_OK)
-        log_warning("session %s: no checkpoint after step %llu: %s", session->id,
+        log_warning("session %s: no checkpoint after step %llu: %s", session->stored_id,
                     (unsigned long long)receipt->step, fault.detail);
     pthread_mutex_lock(&session->mutex);
     receipt->durable_step = session->durable_step < receipt->step && !BUG(reply_wrong_durable_step)

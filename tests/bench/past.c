@@ -113,7 +113,7 @@ struct session *past_find(struct engine *engine, const char *id)
     struct session *session;
     struct fault fault;
 
-    past_must(engine_find(engine, id, &session, &fault), &fault);
+    past_must(engine_find(engine, "", id, &session, &fault), &fault);
     return session;
 }
 

@@ -501,6 +501,14 @@ START_TEST(an_oversize_body_is_refused)
 }
 END_TEST
 
+static bool field_lists(const struct answer *answer, const char *name, const char *word)
+{
+    char value[256];
+
+    return http_response_header(&answer->http, name, value, sizeof value) != NULL &&
+           strstr(value, word) != NULL;
+}
+
 START_TEST(another_media_type_is_refused_with_the_list)
 {
     static const char *const types[] = {"text/plain",
@@ -520,8 +528,40 @@ START_TEST(another_media_type_is_refused_with_the_list)
             struct answer answer = send_to(route, ID, header, "{}", 2);
             check_refused(route, &answer, 415, "unsupported_media_type");
             json_object_foreach((json_t *)(uintptr_t)content_of(route), known, content)
-                ck_assert_msg(strstr(answer_detail(&answer), known) != NULL, "%s: %s is not in: %s",
-                              route->operation, known, answer_detail(&answer));
+                ck_assert_msg(strstr(answer_detail(&answer), known) != NULL &&
+                                  field_lists(&answer, "Accept", known) &&
+                                  (route->method != METHOD_PATCH ||
+                                   field_lists(&answer, "Accept-Patch", known)),
+                              "%s: %s is not in: %s", route->operation, known, answer.http.head);
+            answer_close(&answer);
+        }
+    }
+    stop();
+}
+END_TEST
+
+/* RFC 8259, 8.1: there is no other JSON. */
+START_TEST(json_in_another_charset_is_refused)
+{
+    static const char *const charsets[] = {"iso-8859-1", "\"UTF-16\"", "utf-8x", "utf-"};
+    static const char *const right[] = {"utf-8", "\"UTF-8\"", "utf8", "us-ascii", ""};
+    const struct route *route;
+    char header[128];
+
+    for (size_t r = 0; (route = router_at(r)) != NULL; r++) {
+        for (size_t i = 0; route->takes_body && i < sizeof charsets / sizeof *charsets; i++) {
+            snprintf(header, sizeof header, "Content-Type: application/json; a=b;charset=%s\r\n",
+                     charsets[i]);
+            struct answer answer = send_to(route, ID, header, "[", 1);
+            check_refused(route, &answer, 415, "unsupported_media_type");
+            ck_assert_ptr_nonnull(strstr(answer_detail(&answer), "UTF-8"));
+            answer_close(&answer);
+        }
+        for (size_t i = 0; route->takes_body && i < sizeof right / sizeof *right; i++) {
+            snprintf(header, sizeof header, "Content-Type: application/json; charset=%s\r\n",
+                     right[i]);
+            struct answer answer = send_to(route, ID, header, "[", 1);
+            check_refused(route, &answer, 400, "invalid_json");
             answer_close(&answer);
         }
     }
@@ -633,6 +673,7 @@ Suite *suite_routes(void)
     tcase_add_test(tests, a_missing_body_is_refused_where_one_is_needed);
     tcase_add_test(tests, an_oversize_body_is_refused);
     tcase_add_test(tests, another_media_type_is_refused_with_the_list);
+    tcase_add_test(tests, json_in_another_charset_is_refused);
     tcase_add_test(tests, media_types_are_known_in_any_case_and_with_parameters);
     tcase_add_test(tests, an_unacceptable_type_is_refused_with_the_list);
     tcase_add_test(tests, a_request_id_is_taken_over_if_it_is_sane);

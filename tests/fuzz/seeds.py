@@ -1,7 +1,9 @@
 """Writes the seeds of tests/fuzz/corpus/ that are made of text; seeds_stored.py those of what a server stores. Run from
 the project's root."""
+import gzip
 import shutil
 import struct
+import subprocess
 from pathlib import Path
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -92,6 +94,13 @@ SPECS = [
     '"durability":{"mode":"checkpoint","steps":9}}',
     '{"optimizer":{"lr":0.5},"schedule":null,"labels":{}}',
 ]
+TOKENS = [
+    '{"format":1,"tokens":[{"id":"tok_a","name":"trainer","tenant":"t","scopes":["read","step"],"quotas":{"sessions":10,'
+    '"parameters":5,"disk_bytes":7,"steps_per_s":0.5,"inflight":2},"created_at":"2026-01-02T03:04:05.000006Z","expires_at":null,'
+    '"sha256":"' + 64 * "0" + '"},{"id":"tok_b","name":"","tenant":"","scopes":["admin"],"quotas":{},'
+    '"created_at":"2026-01-02T03:04:05Z","expires_at":"2027-01-02T03:04:05Z","sha256":"' + 64 * "a" + '"}]}',
+    '{"format":1,"tokens":[]}', '{"format":2,"tokens":[]}', "", "dsc_" + 51 * "a" + "q\n",
+]
 TEXTS = ["aGVsbG8=", "*.bias\nlayer.1.bias", "a?c\na\u00e9c", "\"\\\u0001\ud7ff\U0010ffff\t", "****a*b\naaab", "AA==", "/+8="]
 J = "Content-Type: application/json\n\n"
 REQUESTS = [
@@ -123,6 +132,25 @@ REQUESTS = [
 ]
 
 
+def zstd(data, *options):
+    return subprocess.run(["zstd", "-qc", *options], input=data, stdout=subprocess.PIPE, check=True).stdout
+
+
+CODED = b'{"w": [' + b", ".join(b"%d" % i for i in range(60)) + b"]}"
+CODING = [
+    gzip.compress(CODED, mtime=0),
+    gzip.compress(CODED, mtime=0) + gzip.compress(b"", mtime=0) + gzip.compress(bytes(3000), mtime=0),
+    bytes([31, 139, 8, 0x1C, 0, 0, 0, 0, 0, 3, 2, 0]) + b"xxname\0comment\0" + gzip.compress(CODED, mtime=0)[10:],
+    zstd(CODED),
+    zstd(CODED, "--no-check", "-19") + b"\x50\x2a\x4d\x18\x03\0\0\0abc" + zstd(bytes(3000)),
+    zstd(CODED * 20, "--no-content-size", "--fast=3"),
+    b"gzip;q=0.5, zstd;q=0.8, *;q=0, identity",
+    b"x-gzip",
+    b'sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:;a="b,c", md5=(1 2)',
+    b"sha-512=3, sha-256=10",
+]
+
+
 def write(target, seeds):
     folder = CORPUS / target
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,9 +176,10 @@ write("json", [text.encode() for text in JSON])
 write("safetensors", [safetensors(header) for header in SAFETENSORS])
 write("compressed", [safetensors(header, sparse=True) for header in COMPRESSED])
 write("npy", [npy(header) for header in NPY])
+write("coding", [bytes([6]) + seed for seed in CODING])
 write("negotiate", [text.encode() for text in NEGOTIATE])
 for target, texts in (("headers", HEADERS), ("paths", PATHS), ("config", CONFIGS), ("spec", SPECS), ("text", TEXTS),
-                      ("requests", REQUESTS)):
+                      ("requests", REQUESTS), ("tokens", TOKENS)):
     write(target, [text.encode() for text in texts])
 for name in ("all.f32.safetensors", "some.bf16.safetensors"):
     shutil.copy(GOLDEN / name, CORPUS / "safetensors" / name)

@@ -51,6 +51,12 @@ struct http_client *http_client_open(unsigned port, unsigned timeout_s)
     return client;
 }
 
+void http_client_take_little(struct http_client *client, int bytes)
+{
+    if (setsockopt(client->fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes) != 0)
+        perror("http_client_take_little");
+}
+
 void http_client_close(struct http_client *take_client)
 {
     close(take_client->fd);
@@ -194,6 +200,16 @@ bool http_client_at_end(struct http_client *client)
     /* A reset is an end as well: the other side closed with bytes of ours unread. Silence is not.
      */
     return more(client) <= 0 && errno != EAGAIN;
+}
+
+char *http_client_take_until(struct http_client *client, const char *end)
+{
+    char *at = NULL;
+
+    while (client->data == NULL || (at = strstr(client->data, end)) == NULL)
+        if (more(client) <= 0)
+            return NULL;
+    return take(client, (size_t)(at - client->data) + strlen(end));
 }
 
 bool http_client_hears(struct http_client *client, const char *text)

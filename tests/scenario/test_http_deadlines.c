@@ -174,6 +174,7 @@ static void ignore_answers(struct http_client *other)
     double begin = now_s();
     for (size_t i = 0; i < READERS; i++) {
         readers[i] = dial();
+        http_client_take_little(readers[i], 64 * 1024);
         ck_assert(http_client_send_text(readers[i],
                                         "GET /v1/sessions/w/parameters HTTP/1.1\r\nHost: test\r\n"
                                         "Accept: application/octet-stream\r\n\r\n"));

@@ -1,0 +1,72 @@
+"""Following a session, over breaks of the connection and restarts of the server."""
+
+import threading
+import unittest
+
+from . import support
+from .test_client import GRADIENT, Live
+
+
+class Following(Live):
+    def test_every_step_is_told_once_and_as_the_ledger_has_it(self):
+        session = self.create()
+        for step in range(5):
+            session.step(GRADIENT, loss=float(step))
+        events = session.events(start=1, tensors=False)
+        told = [next(events) for _ in range(5)]
+        self.assertEqual([event.kind for event in told], ["step"] * 5)
+        self.assertEqual([event.data for event in told], list(session.steps(tensors=False)))
+        self.assertEqual([event.id for event in told], ["0-%d" % step for step in range(1, 6)])
+        session.rewind(2)
+        session.step(GRADIENT)
+        again, last = next(events), next(events)
+        self.assertEqual((again.kind, again.data), ("rewind", {"lineage": 1, "step": 2}))
+        self.assertEqual((last.id, last.data.step), ("1-3", 3))
+        events.close()
+        self.assertEqual([next(session.events(id)).id for id in ("0-4", "1-2")], ["1-2", "1-3"])
+
+    def test_without_a_start_it_begins_with_the_next_step(self):
+        session = self.create()
+        session.step(GRADIENT)
+        events, told = session.events(), []
+        watcher = threading.Thread(target=lambda: told.append(next(events)))
+        watcher.start()
+        while not told and session.info()["step"] < 200:
+            session.step(GRADIENT)
+        watcher.join()
+        self.assertEqual(told[0].kind, "step")
+        self.assertGreaterEqual(told[0].data.step, 2)
+
+    def test_a_removal_is_the_end(self):
+        session = self.create()
+        session.step(GRADIENT)
+        events = session.events(start=1)
+        next(events)
+        session.delete()
+        self.assertEqual([(event.kind, event.id) for event in events], [("deleted", None)])
+        self.refused("session_not_found", next, session.events())
+
+    def test_what_makes_no_sense_is_told(self):
+        session = self.create()
+        self.refused("invalid_request", next, session.events(last_event_id="x"))
+        self.refused("invalid_field", next, session.events(start=7))
+
+
+class Restarts(unittest.TestCase):
+    def test_a_killed_server_is_come_back_to_where_the_stream_was(self):
+        server = support.OwnServer()
+        self.addCleanup(server.close)
+        session = support.descent_with(numpy=False).Client(server.url).create({"w": [1.0]}, "sgd")
+        steps = [session.step({"w": [1.0]}).step for _ in range(3)]
+        events = session.events(start=1)
+        told = [next(events).data.step for _ in range(3)]
+        server.kill()
+        server.start()
+        steps += [session.step({"w": [1.0]}).step for _ in range(3)]
+        told += [next(events).data.step for _ in range(3)]
+        events.close()
+        self.assertEqual(told, steps)
+
+
+if __name__ == "__main__":
+    unittest.main()
