@@ -60,6 +60,7 @@ static void open_server(void)
     engine_drain(commons.engine); /* nobody waits: nothing comes later */
     PRE(watch_new(false, &commons.watch, &fault) == STATUS_OK);
     commons.config = &config;
+    commons.loopback = true;
     exchange = exchange_new(&commons, open("/dev/null", O_RDWR));
     PRE(exchange != NULL);
 }
