@@ -131,12 +131,14 @@ enum status address_adopt(int socket, char text[ADDRESS_BYTES], bool *loopback, 
     return STATUS_OK;
 }
 
-enum status address_check(const char *address, struct fault *fault)
+enum status address_check(const char *address, bool *loopback, struct fault *fault)
 {
     char host[ADDRESS_BYTES];
     struct addrinfo *found = NULL;
     enum status status = resolve(address, true, host, &found, fault);
 
+    if (status == STATUS_OK)
+        *loopback = is_loopback(found->ai_addr);
     if (found != NULL)
         freeaddrinfo(found);
     return status;

@@ -23,8 +23,9 @@ enum status address_listen(const char *address, int *socket_out, char text[ADDRE
 enum status address_adopt(int socket, char text[ADDRESS_BYTES], bool *loopback,
                           struct fault *fault);
 
-/* Whether "HOST:PORT" can be read and is known here. Faults as of address_listen. */
-enum status address_check(const char *address, struct fault *fault);
+/* Whether "HOST:PORT" can be read and is known here, and whether only this machine can reach it.
+ * Faults as of address_listen. */
+enum status address_check(const char *address, bool *loopback, struct fault *fault);
 
 /* A connected socket, whose reads and writes give up after timeout_s. Faults as above. */
 enum status address_connect(const char *address, unsigned timeout_s, int *socket_out,

@@ -10,7 +10,8 @@
 #include "service/core/contract.h"
 #include "service/core/metric.h"
 
-uint64_t exchange_seconds(uint64_t seconds)
+/* The monotonic time in so many seconds, microseconds. */
+static uint64_t in_seconds(uint64_t seconds)
 {
     return clock_monotonic_us() + seconds * 1000000;
 }
@@ -76,7 +77,7 @@ void exchange_begin(struct exchange *exchange, const char *target)
     exchange->request.path = exchange->target != NULL ? exchange->target : "";
     exchange->stage = STAGE_HEADER;
     watch_set(&exchange->watched, WATCH_ANSWER,
-              exchange_seconds(exchange->commons->config->header_timeout_s));
+              in_seconds(exchange->commons->config->header_timeout_s));
 }
 
 /* As a connection has it between two requests. */
@@ -127,7 +128,7 @@ void exchange_reset(struct exchange *exchange, bool sent)
     clear(exchange);
 }
 
-struct exchange *exchange_new(struct commons *commons, int fd)
+struct exchange *exchange_new(struct commons *commons, int fd, void *tls)
 {
     struct exchange *exchange = calloc(1, sizeof *exchange);
 
@@ -144,8 +145,8 @@ struct exchange *exchange_new(struct commons *commons, int fd)
     metric_move(GAUGE_CONNECTIONS, 0, 1);
     metric_count(COUNTER_CONNECTIONS_REFUSED, 0, exchange->surplus);
     clear(exchange);
-    watch_add(commons->watch, &exchange->watched, fd, WATCH_ANSWER,
-              exchange_seconds(commons->config->header_timeout_s));
+    watch_add(commons->watch, &exchange->watched, fd, tls, WATCH_ANSWER,
+              in_seconds(commons->config->header_timeout_s));
     return exchange;
 }
 

@@ -83,9 +83,9 @@ struct exchange {
     char id[REQUEST_ID_BYTES_MAX + 1];
 };
 
-/* A connection has come, on this socket; NULL when memory is out. exchange_free before the socket
- * is closed. */
-struct exchange *exchange_new(struct commons *commons, int fd);
+/* A connection has come, on this socket and with this TLS session, NULL when it is plain; NULL when
+ * memory is out. exchange_free before the socket is closed. */
+struct exchange *exchange_new(struct commons *commons, int fd, void *tls);
 void exchange_free(struct exchange *take_exchange);
 
 /* The request line has come. */

@@ -6,10 +6,8 @@
 
 /* --- exchange.c --- */
 
-/* The monotonic time in so many seconds, microseconds. */
-uint64_t exchange_seconds(uint64_t seconds);
-
-/* The same for a body or a reply of `size` bytes that began at `start_us`. */
+/* The monotonic time, microseconds, until when a body or a reply of `size` bytes that began at
+ * `start_us` may take. */
 uint64_t exchange_deadline(const struct exchange *exchange, uint64_t start_us, uint64_t size);
 
 /* --- exchange_tell.c --- */

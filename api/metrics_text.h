@@ -1,5 +1,5 @@
-/* The figures of service/core/metrics.def in Prometheus' text format, version 0.0.4, and the cells of
- * the labels that only api/ can name. */
+/* The figures of service/core/metrics.def in Prometheus' text format, version 0.0.4, and the cells
+ * of the labels that only api/ can name. */
 #ifndef DESCENT_API_METRICS_TEXT_H
 #define DESCENT_API_METRICS_TEXT_H
 

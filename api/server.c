@@ -262,11 +262,12 @@ static void connection_changed(void *context, struct MHD_Connection *connection,
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
         const union MHD_ConnectionInfo *info =
             MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
-        if (server->tls != NULL && info != NULL)
-            tls_attach(server->tls, info->tls_session);
+        void *session = server->tls != NULL && info != NULL ? info->tls_session : NULL;
+        if (session != NULL)
+            tls_attach(server->tls, session);
         info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
         /* NULL: the first request ends the connection. */
-        *socket_context = exchange_new(&server->commons, info->connect_fd);
+        *socket_context = exchange_new(&server->commons, info->connect_fd, session);
     } else if (*socket_context != NULL) {
         exchange_free(*socket_context);
         *socket_context = NULL;

@@ -1,4 +1,5 @@
-/* version "-" trace-id "-" parent-id "-" flags, https://www.w3.org/TR/trace-context/#traceparent-header */
+/* version "-" trace-id "-" parent-id "-" flags
+ * https://www.w3.org/TR/trace-context/#traceparent-header */
 #include "api/trace.h"
 
 #include <stddef.h>

@@ -79,6 +79,7 @@ table service/optim/optimizers.def 'OPTIMIZER(\([a-z_0-9]*\))' service/optim/rul
 table service/optim/schedules.def 'SCHEDULE(\([a-z_0-9]*\))' service/optim/schedules '' .c
 table storage/stores.def 'STORE(\([a-z_0-9]*\))' storage '' .c one-way
 table api/codecs.def 'CODEC(\([a-z_0-9]*\))' api/codec '' .c one-way
+table tests/fuzz/targets.def 'TARGET(\([a-z_0-9]*\))' tests/fuzz fuzz_ .c
 table api/codings.def 'CODING(\([a-z_0-9]*\))' api/coding '' .c
 table api/commands.def 'COMMAND(\([a-z_]*\),' api command_ .c one-way
 table api/routes.def 'ROUTE([A-Z]*, "[^"]*", \([a-z_]*\),' api/endpoint '' .c

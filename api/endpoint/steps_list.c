@@ -163,9 +163,10 @@ static ptrdiff_t read_stream(void *context, uint64_t at, void *out, size_t capac
     if (reading->piece.size == 0 && reading->full && next_piece(reading, &fault) != STATUS_OK)
         return -1;
     size_t size = reading->piece.size < capacity ? reading->piece.size : capacity;
-    if (size > 0)
+    if (size > 0) { /* of no lines there are no data to add 0 to */
         memcpy(out, reading->piece.data, size);
-    reading->piece = span_of(reading->piece.data + size, reading->piece.size - size);
+        reading->piece = span_of(reading->piece.data + size, reading->piece.size - size);
+    }
     return (ptrdiff_t)size;
 }
 

@@ -17,6 +17,7 @@
 
 #include "service/core/clock.h"
 #include "service/core/metric.h"
+#include "service/core/number.h"
 #include "service/core/utf8.h"
 
 enum {
@@ -116,6 +117,11 @@ static void put(struct line *line, const char *text, size_t size)
     line->used += size;
 }
 
+static void put_text(struct line *line, const char *text)
+{
+    put(line, text, strlen(text));
+}
+
 static uint32_t code_point(const char *text, size_t length)
 {
     static const unsigned char masks[] = {0, 0x7F, 0x1F, 0x0F, 0x07};
@@ -153,6 +159,17 @@ static size_t escape(bool json, const char *text, size_t size, char out[ESCAPED_
     return length > 0 ? length : 1;
 }
 
+/* How many characters at text, at most so many, are written as they are. */
+static size_t plain_size(const char *text, size_t max)
+{
+    size_t size = 0;
+
+    while (size < max && text[size] >= ' ' && text[size] <= '~' && text[size] != '"' &&
+           text[size] != '\\')
+        size++;
+    return size;
+}
+
 /* At most `max` bytes of it, escaped, if the line has so many; `end` follows it for certain. */
 static void put_escaped(struct line *line, const char *text, size_t max, const char *end)
 {
@@ -162,14 +179,13 @@ static void put_escaped(struct line *line, const char *text, size_t max, const c
     char out[ESCAPED_BYTES];
 
     while (rest > 0) {
-        unsigned char first = (unsigned char)*text;
-        size_t taken = 1;
-        if (first >= 0x20 && first < 0x7F && first != '"' && first != '\\') {
-            out[0] = *text;
-            out[1] = '\0';
-        } else {
-            taken = escape(line->json, text, rest, out);
-        }
+        size_t taken = plain_size(text, limit - line->used);
+        put(line, text, taken);
+        text += taken;
+        rest -= taken;
+        if (rest == 0)
+            break;
+        taken = escape(line->json, text, rest, out);
         size_t size = strlen(out);
         if (line->used + size > limit) {
             line->cut = true;
@@ -207,8 +223,7 @@ static void put_field(struct line *line, const struct log_field *field)
     put(line, field->name, name_size);
     put(line, line->json ? "\":" : "=", line->json ? 2 : 1);
     if (field->text == NULL) {
-        int size = snprintf(number, sizeof number, "%" PRIu64, field->number);
-        put(line, number, (size_t)size);
+        put(line, number, number_digits(number, field->number));
     } else if (!line->json && is_plain(field->text)) {
         put_escaped(line, field->text, VALUE_BYTES, "");
     } else {
@@ -221,13 +236,15 @@ static void put_start(struct line *line, enum log_level level, const char *words
 {
     char time[32];
 
-    clock_format(time, clock_unix_us());
-    line->json = atomic_load(&format) == LOG_JSON;
+    line->json = atomic_load_explicit(&format, memory_order_relaxed) == LOG_JSON;
     line->cut = false;
-    line->used =
-        (size_t)snprintf(line->data, sizeof line->data,
-                         line->json ? "{\"time\":\"%s\",\"level\":\"%s\",\"message\":\"" : "%s %s ",
-                         time, level_names[level]);
+    line->used = 0;
+    clock_format(time, clock_unix_us());
+    put_text(line, line->json ? "{\"time\":\"" : "");
+    put_text(line, time);
+    put_text(line, line->json ? "\",\"level\":\"" : " ");
+    put_text(line, level_names[level]);
+    put_text(line, line->json ? "\",\"message\":\"" : " ");
     put_escaped(line, words, WORDS_BYTES, line->json ? "\"" : "");
 }
 

@@ -67,8 +67,8 @@ static void join(struct step *step, struct outcome *out)
     session_watch_round(session, 0);
 }
 
-/* In this thread's turn, which it has waited for since mark_us: applies and publishes. Mutex held on
- * entry and exit. */
+/* In this thread's turn, which it has waited for since mark_us: applies and publishes. Mutex held
+ * on entry and exit. */
 static void apply(struct step *step, uint64_t mark_us, struct outcome *out)
 {
     struct session *session = step->session;

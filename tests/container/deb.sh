@@ -77,6 +77,8 @@ life_without_systemd() {
     for path in / /etc/descent /usr/bin /var/lib /var/log; do refused touch "$path/file"; done
     refused sh -c 'echo >>/etc/descent/descent.conf'
     same_state before
+    inside descent token create --config /etc/descent/descent.conf >>"$log" 2>&1
+    is "what root makes belongs to" descent "$(inside stat -c %U "$data/tokens.json")"
     stop_by_hand
 
     inside sh -c 'echo "# changed here" >>/etc/descent/descent.conf'

@@ -9,6 +9,65 @@
 
 enum { FLAGS_MAX = 16 };
 
+static int write_file(char path[64], const void *data, size_t size)
+{
+    int file = memfd_create("config", 0);
+
+    PRE(file >= 0 && write(file, data, size) == (ssize_t)size);
+    snprintf(path, 64, "/proc/self/fd/%d", file);
+    return file;
+}
+
+static void print(const struct config *config, char **text, size_t *size)
+{
+    FILE *out = open_memstream(text, size);
+
+    PRE(out != NULL);
+    config_print(config, out);
+    PRE(fclose(out) == 0);
+}
+
+/* The lines without where they came from, and without the file that they came from. */
+static void strip(char *text)
+{
+    char *to = text;
+
+    for (char *line = text; *line != '\0';) {
+        size_t size = strcspn(line, "\n") + 1;
+        if (*line != '#' && strncmp(line, "config ", 7) != 0) {
+            memmove(to, line, size);
+            to += size;
+        }
+        line += size;
+    }
+    *to = '\0';
+}
+
+/* What is printed can be read, and then prints the same. */
+static void check_print(const struct config *config)
+{
+    char path[64], name[] = "--config", *arguments[] = {name, path, NULL};
+    struct config back;
+    struct fault fault;
+    char *text, *again;
+    size_t size;
+
+    print(config, &text, &size);
+    int file = write_file(path, text, size);
+    if (config_read(arguments, &back, &fault) == STATUS_OK) {
+        print(&back, &again, &size);
+        strip(text);
+        strip(again);
+        POST(strcmp(text, again) == 0);
+        free(again);
+        config_close(&back);
+    } else {
+        POST(false);
+    }
+    close(file);
+    free(text);
+}
+
 static void try(char *const *arguments)
 {
     struct config config;
@@ -17,6 +76,7 @@ static void try(char *const *arguments)
     if (config_read(arguments, &config, &fault) == STATUS_OK) {
         POST(config.listen != NULL && config.data != NULL && config.connections_max > 0);
         POST(config_log_level(&config) <= LOG_OFF);
+        check_print(&config);
         char *url = config_store_url(&config);
         POST(url != NULL);
         free(url);
@@ -33,9 +93,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char *flags[FLAGS_MAX + 1];
     size_t count = 0;
 
-    int file = memfd_create("config", 0);
-    PRE(file >= 0 && write(file, data, size) == (ssize_t)size);
-    snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+    int file = write_file(path, data, size);
     char *arguments[] = {name, path, NULL};
     try(arguments);
     close(file);

@@ -119,7 +119,7 @@ static void use(struct engine *engine)
     struct fault fault;
     bool more;
 
-    size_t count = engine_list(engine, "", sessions, 8, &more);
+    size_t count = engine_list(engine, "", "", sessions, 8, &more);
     for (size_t i = 0; i < count; i++) {
         if (session_revision(sessions[i], &revision, &fault) == STATUS_OK) {
             revision_release(revision);

@@ -111,6 +111,13 @@ SPECS = [
     '"durability":{"mode":"checkpoint","steps":9}}',
     '{"optimizer":{"lr":0.5},"schedule":null,"labels":{}}',
 ]
+TOKENS = [
+    '{"format":1,"tokens":[{"id":"tok_a","name":"trainer","tenant":"t","scopes":["read","step"],"quotas":{"sessions":10,'
+    '"parameters":5,"disk_bytes":7,"steps_per_s":0.5,"inflight":2},"created_at":"2026-01-02T03:04:05.000006Z","expires_at":null,'
+    '"sha256":"' + 64 * "0" + '"},{"id":"tok_b","name":"","tenant":"","scopes":["admin"],"quotas":{},'
+    '"created_at":"2026-01-02T03:04:05Z","expires_at":"2027-01-02T03:04:05Z","sha256":"' + 64 * "a" + '"}]}',
+    '{"format":1,"tokens":[]}', '{"format":2,"tokens":[]}', "", "dsc_" + 51 * "a" + "q\n",
+]
 TEXTS = ["aGVsbG8=", "*.bias\nlayer.1.bias", "a?c\na\u00e9c", "\"\\\u0001\ud7ff\U0010ffff\t", "****a*b\naaab", "AA==", "/+8="]
 J = "Content-Type: application/json\n\n"
 REQUESTS = [
@@ -170,7 +177,7 @@ write("npy", [npy(header) for header in NPY])
 write("coding", [bytes([6]) + seed for seed in CODING])
 write("negotiate", [text.encode() for text in NEGOTIATE])
 for target, texts in (("headers", HEADERS), ("paths", PATHS), ("config", CONFIGS), ("spec", SPECS), ("text", TEXTS),
-                      ("requests", REQUESTS)):
+                      ("requests", REQUESTS), ("tokens", TOKENS)):
     write(target, [text.encode() for text in texts])
 for name in ("all.f32.safetensors", "some.bf16.safetensors"):
     shutil.copy(GOLDEN / name, CORPUS / "safetensors" / name)

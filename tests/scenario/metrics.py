@@ -360,9 +360,17 @@ def check_log(folder):
         server.ask("gradients_submit", "POST", "/v1/sessions/one/gradients?lr=0.125", bytes(12),
                    Content_Type="application/octet-stream", Authorization="Bearer dsc_no", X_Request_Id=name,
                    traceparent=f"00-{TRACE}-b7ad6b7169203331-01")
+    os.rename(path, path + ".1")  # as logrotate does
+    server.process.send_signal(signal.SIGHUP)
+    for _ in range(200):
+        if os.path.exists(path) and "reloaded" in open(path, encoding="utf-8").read():
+            break
+        time.sleep(0.02)
     server.ask("none", "GET", "/a%0Ab%22%1b?secret=1", expect=404, X_Request_Id="odd", traceparent="00-1-2-3")
     server.stop()
-    text = open(path, encoding="utf-8").read()
+    old, new = (open(name, encoding="utf-8").read() for name in (path + ".1", path))
+    check("id-19" in old and "odd" in new and "odd" not in old, "SIGHUP does not open the log anew")
+    text = old + new
     check("dsc_no" not in text and "0.125" not in text and "secret" not in text, "a secret is in the log")
     same(os.stat(path).st_mode & 0o777 & ~0o640, 0, "mode of the log")
     lines = [json.loads(line) for line in text.splitlines()]
@@ -377,7 +385,7 @@ def check_log(folder):
     odd, = [line for line in lines if line.get("request_id") == "odd"]
     same((odd["path"], odd["status"], odd["code"], "trace_id" in odd), ("/a%0Ab%22%1b", 404, "not_found", False), "odd")
     same([line["message"] for line in lines if "request_id" not in line],
-         ["serving", "SIGTERM: finishing what runs", "stopped"], "other lines")
+         ["serving", "reloaded", "SIGTERM: finishing what runs", "stopped"], "other lines")
 
 
 def check_flood():

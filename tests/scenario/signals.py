@@ -200,6 +200,9 @@ def questions(folder):
         options = [line.split('"')[1] for line in table if line.startswith("OPTION(")]
     check([line.lstrip("# ").split(" =")[0] for line in lines[1::2]] == options, "the options")
 
+    tokens = os.path.join(folder, "tokens.json")
+    with open(tokens, "w") as out:
+        out.write("nonsense")
     for arguments, wanted, words in (
             (["--data", data], 0, ""),
             (["--data", "memory:"], 0, ""),
@@ -207,6 +210,8 @@ def questions(folder):
             (["--data", conf], 2, "Not a directory"),
             (["--data", data, "--listen", "nonsense"], 2, "must be HOST:PORT"),
             (["--data", data, "--idle-s", "0"], 2, "--idle-s is"),
+            (["--data", data, "--listen", "0.0.0.0:1", "--auth", "off"], 2, "--insecure"),
+            (["--data", data, "--tokens", tokens, "--auth", "on"], 2, tokens),
             (["--data", data, "--config", "/nonexistent"], 2, "/nonexistent cannot be read")):
         code, out, errors = run("serve", "--check-config", *arguments, env=CLEAN)
         check(code == wanted and words in errors and not os.path.exists(data),

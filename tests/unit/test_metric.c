@@ -1,4 +1,4 @@
-/* Counters, gauges, histograms: against plain sums, from one thread and from many; and their text. */
+/* Counters, gauges, histograms: against plain sums, from one thread and many; and their text. */
 #include <check.h>
 #include <math.h>
 #include <pthread.h>
