@@ -107,6 +107,7 @@ static void open_side(struct side *side, const struct bench *bench, const struct
         side->requests[kind] = make_request(&kinds[kind], layer, token);
         side->loads[kind] =
             (secure ? load_open_secure : load_open)(side->server.port, &side->requests[kind], 1);
+        load_run(side->loads[kind], 0, 1); /* who says nothing for ten seconds is cut off */
     }
     free(token);
 }
