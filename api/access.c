@@ -159,6 +159,11 @@ static enum status read_header(const struct request *request, const char **out,
                      "digits, with nothing before or behind them");
 }
 
+static bool has_expired(const struct access_pass *pass)
+{
+    return pass->expires_us > 0 && clock_unix_us() >= pass->expires_us;
+}
+
 static enum status find_token(struct access *access, const char *text, struct access_pass *pass,
                               const struct access_entry **out, struct fault *fault)
 {
@@ -178,8 +183,8 @@ static enum status find_token(struct access *access, const char *text, struct ac
         return fault_set(fault, STATUS_UNAUTHORIZED, "",
                          "this token is not known, or was revoked; `descent token create` makes "
                          "another one");
-    uint64_t expires_us = (*out)->token->expires_us;
-    if (expires_us > 0 && clock_unix_us() >= expires_us)
+    pass->expires_us = (*out)->token->expires_us;
+    if (has_expired(pass))
         return fault_set(fault, STATUS_UNAUTHORIZED, "",
                          "this token has expired; `descent token create` makes another one");
     return STATUS_OK;
@@ -255,6 +260,14 @@ void access_leave(struct access_pass *pass)
         usage_leave(pass->usage);
     table_release(pass->table);
     *pass = (struct access_pass){.table = NULL};
+}
+
+bool access_stands(struct access *access, const struct access_pass *pass)
+{
+    pthread_rwlock_rdlock(&access->lock);
+    bool same = access->table == pass->table;
+    pthread_rwlock_unlock(&access->lock);
+    return same && !has_expired(pass);
 }
 
 /* --- life --- */

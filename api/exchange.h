@@ -103,17 +103,17 @@ bool exchange_receive(struct exchange *exchange, const void *data, size_t size);
 /* The body is complete: serves the request, if it was not refused. False: expired, cut it. */
 bool exchange_serve(struct exchange *exchange);
 
-/* The reply is about to go: completes its header, counts, and gives the part of it that was asked for
- * as at most three spans that live until exchange_reset. False: expired, cut it. */
+/* The reply is about to go: completes its header, counts, and gives the part of it that was
+ * asked for as at most three spans that live until exchange_reset. False: expired, cut it. */
 bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], size_t *count);
 
 /* The next piece of a reply that is a stream: its bytes in out, 0 at the end, negative: cut the
  * connection. */
 ptrdiff_t exchange_read(struct exchange *exchange, uint64_t at, void *out, size_t capacity);
 
-/* The request cannot be read to its end: writes the answer at once, past the library, and shuts the
- * connection. Nothing may have been written of another answer; does nothing when the reply is on its
- * way or the connection has expired. */
+/* The request cannot be read to its end: writes the answer at once, past the library, and shuts
+ * the connection. Nothing may have been written of another answer; does nothing when the reply
+ * is on its way or the connection has expired. */
 void exchange_break(struct exchange *exchange, const struct fault *fault);
 
 /* The reply has gone (sent), or never will: logs, frees what belonged to the request and waits for

@@ -61,7 +61,17 @@ static void start_following(struct exchange *exchange)
     atomic_fetch_sub(&exchange->commons->running, 1);
 }
 
-/* The next piece of a stream that follows something: it ends when the server drains. */
+/* Whether the client is to end here, and may come back to be let in anew: the server drains, or the
+ * tokens are others. */
+static bool must_end(const struct exchange *exchange)
+{
+    struct commons *commons = exchange->commons;
+
+    return atomic_load(&commons->draining) ||
+           (commons->access != NULL && !access_stands(commons->access, &exchange->pass));
+}
+
+/* The next piece of a stream that follows something. */
 static ptrdiff_t follow(struct exchange *exchange, uint64_t at, void *out, size_t capacity)
 {
     const struct stream *stream = &exchange->reply.stream;
@@ -70,7 +80,7 @@ static ptrdiff_t follow(struct exchange *exchange, uint64_t at, void *out, size_
     if (exchange->counted)
         start_following(exchange);
     while (size == STREAM_LATER) {
-        if (atomic_load(&exchange->commons->draining))
+        if (must_end(exchange))
             return 0;
         if (watch_left(&exchange->watched))
             return -1;

@@ -12,7 +12,8 @@ uint64_t exchange_deadline(const struct exchange *exchange, uint64_t start_us, u
 
 /* --- exchange_tell.c --- */
 
-/* The answer is ready to go, its body having so many bytes (0: a stream, which tells as it goes). */
+/* The answer is ready to go, its body having so many bytes (0: a stream, which tells as it
+ * goes). */
 void exchange_answered(struct exchange *exchange, uint64_t bytes, uint64_t now_us);
 
 /* So many bytes of a stream more. */

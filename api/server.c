@@ -188,9 +188,10 @@ static enum MHD_Result queue_reply(struct exchange *exchange, struct MHD_Connect
 
 /* --- what libmicrohttpd calls --- */
 
-/* The whole target, which libmicrohttpd unescapes in place after this call, and whose query it would
- * cut into pairs that live in the connection's memory: some thousand of them are too many, and it
- * would close without a word. The cutting is ours (guard.h), so it is left an empty query. */
+/* The whole target, which libmicrohttpd unescapes in place after this call, and whose query it
+ * would cut into pairs that live in the connection's memory: some thousand of them are too many,
+ * and it would close without a word. The cutting is ours (guard.h), so it is left an empty
+ * query. */
 static void *log_target(void *context, const char *target, struct MHD_Connection *connection)
 {
     const union MHD_ConnectionInfo *info =

@@ -35,8 +35,8 @@ struct watch;
 enum status watch_new(struct watch **out, struct fault *fault);
 void watch_free(struct watch *take_watch); /* nothing may be watched any more */
 
-/* `tls`: the connection's TLS session, NULL when it is plain. No 408 is written to a connection with
- * one: the thread of the watch may not use the session. */
+/* `tls`: the connection's TLS session, NULL when it is plain. No 408 is written to a connection
+ * with one: the thread of the watch may not use the session. */
 void watch_add(struct watch *watch, struct watched *watched, int fd, void *tls,
                enum watch_phase phase, uint64_t deadline_us);
 void watch_remove(struct watch *watch, struct watched *watched); /* before the socket is closed */
@@ -50,8 +50,8 @@ bool watch_set(struct watched *watched, enum watch_phase phase, uint64_t deadlin
 
 /* Whether the other side has closed its end, or the connection is broken. */
 bool watch_left(const struct watched *watched);
-/* A reply has been given to the system, which holds megabytes of it for a client that does not read:
- * until deadline_us; and idle_us is the deadline when the client has it all. */
+/* A reply has been given to the system, which holds megabytes of it for a client that does not
+ * read: until deadline_us; and idle_us is the deadline when the client has it all. */
 void watch_idle(struct watched *watched, uint64_t deadline_us, uint64_t idle_us);
 
 /* Writes these bytes, the only answer to a request that does not come to its end, and shuts the

@@ -59,8 +59,7 @@ static void edit(enum status (*change)(void *, struct tokens *, struct fault *),
 {
     struct fault fault;
 
-    ck_assert_msg(tokens_edit(file(), change, context, &fault) == STATUS_OK, "%s",
-                  fault.detail);
+    ck_assert_msg(tokens_edit(file(), change, context, &fault) == STATUS_OK, "%s", fault.detail);
 }
 
 struct pass gate_pass(const struct token *token)
