@@ -160,6 +160,26 @@ static void compare(const char *what, struct side *with, struct side *without, c
               aim > 0 ? AIM_AT_MOST : AIM_NONE, aim);
 }
 
+/* Beside an earlier program: what cannot be switched off, and that with what can. */
+static void compare_before(const struct bench *bench, struct side *plain, double seconds)
+{
+    static const struct layer both = {
+        .name = "tokens and log", .options = {TOKENS, LOG}, .token = true};
+    struct bench earlier = *bench;
+    struct side before, layered;
+
+    earlier.server = bench->before;
+    open_side(&before, &earlier, NULL, "before");
+    open_side(&layered, bench, &both, "layered");
+    for (size_t kind = 0; kind < KINDS; kind++) {
+        double aim = kinds[kind].count == SMALL ? 1.1 : 0;
+        compare("nothing switched on", plain, &before, "the earlier program", kind, aim, seconds);
+        compare(both.name, &layered, &before, "the earlier program", kind, aim, seconds);
+    }
+    close_side(&before);
+    close_side(&layered);
+}
+
 void bench_layers(const struct bench *bench)
 {
     double seconds = bench->seconds / 800;
@@ -174,13 +194,7 @@ void bench_layers(const struct bench *bench)
                     kinds[kind].count == SMALL ? layer->aim : 0, seconds);
         close_side(&other);
     }
-    if (bench->before != NULL) {
-        struct bench earlier = *bench;
-        earlier.server = bench->before;
-        open_side(&other, &earlier, NULL, "before");
-        for (size_t kind = 0; kind < KINDS; kind++)
-            compare("nothing switched on", &plain, &other, "the earlier program", kind, 0, seconds);
-        close_side(&other);
-    }
+    if (bench->before != NULL)
+        compare_before(bench, &plain, seconds);
     close_side(&plain);
 }
