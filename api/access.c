@@ -25,7 +25,7 @@ struct access {
     pthread_rwlock_t lock; /* guards `table`, for as long as it takes to retain it */
     struct access_table *table;
     pthread_mutex_t reading; /* one at a time reads the file */
-    struct tokens_mark mark; /* of what was read last, or could not be */
+    struct tokens_mark mark; /* of what was read last, unless it is to be tried again */
     pthread_t watcher;
     pthread_mutex_t wake_mutex;
     pthread_cond_t wake;
@@ -59,7 +59,7 @@ static enum status load(struct access *access, struct fault *fault)
     if (status != STATUS_OK)
         return status;
     if ((table = table_new(&tokens, before)) == NULL) {
-        access->mark.present = !access->mark.present; /* so that it is tried again */
+        access->mark.known = false; /* so that it is tried again */
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory for the tokens");
     }
     pthread_rwlock_wrlock(&access->lock);
@@ -69,7 +69,8 @@ static enum status load(struct access *access, struct fault *fault)
     return STATUS_OK;
 }
 
-/* Reads the file if it is another one, or in any case. False: it cannot be used. */
+/* Reads the file if it is another one, or in any case. False: it cannot be used. What is tried again
+ * and again is told of once. */
 static bool look(struct access *access, bool always)
 {
     struct fault fault;
@@ -77,10 +78,11 @@ static bool look(struct access *access, bool always)
 
     pthread_mutex_lock(&access->reading);
     if (always || tokens_changed(access->path, &access->mark)) {
+        bool first = access->mark.known;
         good = load(access, &fault) == STATUS_OK;
         if (good)
             log_info("%s has %zu tokens now", access->path, table_count(access->table));
-        else
+        else if (always || first || access->mark.known)
             log_error("the tokens stay as they were: %s", fault.detail);
     }
     pthread_mutex_unlock(&access->reading);
