@@ -118,20 +118,6 @@ static void *watch(void *context)
 
 /* --- a request --- */
 
-/* The one value of Authorization. *count: how many there are. */
-static const char *find_header(const struct request *request, size_t *count)
-{
-    const char *value = NULL;
-
-    *count = 0;
-    for (size_t i = 0; i < request->header_count; i++)
-        if (strcasecmp(request->headers[i].name, "Authorization") == 0) {
-            value = request->headers[i].value;
-            ++*count;
-        }
-    return value;
-}
-
 #define CHALLENGE "Bearer realm=\"descent\""
 
 /* What stands behind `Authorization: Bearer`. */
@@ -139,8 +125,8 @@ static enum status read_header(const struct request *request, const char **out,
                                const char **challenge, struct fault *fault)
 {
     static const char scheme[] = "Bearer";
-    size_t count;
-    const char *value = find_header(request, &count);
+    const char *value;
+    size_t count = request_header_count(request, "Authorization", &value);
     size_t size = value != NULL ? strcspn(value, " ") : 0;
 
     *challenge = CHALLENGE;
@@ -161,32 +147,31 @@ static enum status read_header(const struct request *request, const char **out,
                      "digits, with nothing before or behind them");
 }
 
-static bool has_expired(const struct access_pass *pass)
+static bool has_expired(const struct token *token)
 {
-    return pass->expires_us > 0 && clock_unix_us() >= pass->expires_us;
+    return token->expires_us > 0 && clock_unix_us() >= token->expires_us;
 }
 
 static enum status find_token(struct access *access, const char *text, struct access_pass *pass,
-                              const struct access_entry **out, struct fault *fault)
+                              struct fault *fault)
 {
     unsigned char hash[SHA256_BYTES];
 
     if (!crypto_sha256(span_of(text, TOKEN_BYTES), hash))
         return fault_set(fault, STATUS_INTERNAL, "", "the token cannot be digested");
     pass->table = retain_table(access);
-    if ((*out = table_find(pass->table, hash)) == NULL) {
+    if ((pass->entry = table_find(pass->table, hash)) == NULL) {
         /* It may have been made a moment ago. */
         look(access, false);
         table_release(pass->table);
         pass->table = retain_table(access);
-        *out = table_find(pass->table, hash);
+        pass->entry = table_find(pass->table, hash);
     }
-    if (*out == NULL)
+    if (pass->entry == NULL)
         return fault_set(fault, STATUS_UNAUTHORIZED, "",
                          "this token is not known, or was revoked; `descent token create` makes "
                          "another one");
-    pass->expires_us = (*out)->token->expires_us;
-    if (has_expired(pass))
+    if (has_expired(pass->entry->token))
         return fault_set(fault, STATUS_UNAUTHORIZED, "",
                          "this token has expired; `descent token create` makes another one");
     return STATUS_OK;
@@ -213,14 +198,14 @@ static enum status check_disk(struct engine *engine, const struct request *reque
 }
 
 static enum status check_quotas(struct engine *engine, const struct request *request,
-                                struct access_usage *usage, struct access_pass *pass,
-                                struct fault *fault)
+                                struct access_pass *pass, struct fault *fault)
 {
+    struct access_usage *usage = pass->entry->usage;
     enum status status = usage_enter(usage, request->quotas, fault);
 
     if (status != STATUS_OK)
         return status;
-    pass->usage = usage;
+    pass->counted = true;
     if (request->route->scope == SCOPE_STEP &&
         (status = usage_step(usage, request->quotas, fault)) != STATUS_OK)
         return status;
@@ -231,45 +216,53 @@ enum status access_enter(struct access *access, struct engine *engine, struct re
                          struct access_pass *pass, const char **challenge, struct fault *fault)
 {
     enum scope needed = request->route->scope;
-    const struct access_entry *entry = NULL;
     const char *text = NULL;
     enum status status;
 
-    *pass = (struct access_pass){.table = NULL};
+    *pass = (struct access_pass){.needed = needed};
     *challenge = NULL;
     if (needed == SCOPE_NONE)
         return STATUS_OK;
     if ((status = read_header(request, &text, challenge, fault)) != STATUS_OK ||
-        (status = find_token(access, text, pass, &entry, fault)) != STATUS_OK)
+        (status = find_token(access, text, pass, fault)) != STATUS_OK)
         return status;
     *challenge = NULL;
-    request->tenant = entry->token->tenant;
-    request->token_id = entry->token->id;
-    request->quotas = &entry->token->quotas;
-    if (entry->token->scope >= needed)
-        return check_quotas(engine, request, entry->usage, pass, fault);
+    const struct token *token = pass->entry->token;
+    request->tenant = token->tenant;
+    request->token_id = token->id;
+    request->quotas = &token->quotas;
+    if (token->scope >= needed)
+        return check_quotas(engine, request, pass, fault);
     *challenge =
         arena_format(request->arena, CHALLENGE ", error=\"insufficient_scope\", scope=\"%s\"",
                      scope_name(needed));
     return fault_set(fault, STATUS_FORBIDDEN, "",
                      "this asks for a token with scope %s; the scope of this one ends with %s",
-                     scope_name(needed), scope_name(entry->token->scope));
+                     scope_name(needed), scope_name(token->scope));
 }
 
 void access_leave(struct access_pass *pass)
 {
-    if (pass->usage != NULL)
-        usage_leave(pass->usage);
+    if (pass->counted)
+        usage_leave(pass->entry->usage);
     table_release(pass->table);
     *pass = (struct access_pass){.table = NULL};
 }
 
 bool access_stands(struct access *access, const struct access_pass *pass)
 {
+    const struct access_entry *entry = pass->entry;
+
+    if (entry == NULL)
+        return true;
+    const struct token *then = entry->token;
     pthread_rwlock_rdlock(&access->lock);
-    bool same = access->table == pass->table;
+    if (access->table != pass->table)
+        entry = table_find(access->table, then->hash);
+    bool stands = entry != NULL && entry->token->scope >= pass->needed &&
+                  strcmp(entry->token->tenant, then->tenant) == 0 && !has_expired(entry->token);
     pthread_rwlock_unlock(&access->lock);
-    return same && !has_expired(pass);
+    return stands;
 }
 
 /* --- life --- */

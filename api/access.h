@@ -20,15 +20,16 @@
 #include "service/core/status.h"
 
 struct access;
+struct access_entry;
 struct access_table;
-struct access_usage;
 struct config;
 
 /* What a request holds that was let in, until access_leave. */
 struct access_pass {
     struct access_table *table; /* the request's tenant, token_id and quotas point into it */
-    struct access_usage *usage; /* it counts as in flight there; NULL: it does not */
-    uint64_t expires_us;        /* unix time; 0: never */
+    const struct access_entry *entry; /* in it; NULL: no token was asked for, or none is good */
+    enum scope needed;
+    bool counted; /* as in flight */
 };
 
 /* *out NULL: nobody is asked for a token. `address` is for people, `loopback`: only this machine
@@ -50,8 +51,9 @@ enum status access_enter(struct access *access, struct engine *engine, struct re
                          struct access_pass *pass, const char **challenge, struct fault *fault);
 void access_leave(struct access_pass *pass);
 
-/* Whether a request that lasts may go on: its token has not expired, and the file is still the one
- * that let it in. When it is not, ask again. */
+/* Whether a request that lasts may go on: as the file is now, its token is of the same tenant, has
+ * the scope that the route asks for, and has not expired. What else has changed in the file, also
+ * the token's quotas, counts for requests that come. */
 bool access_stands(struct access *access, const struct access_pass *pass);
 
 #endif
