@@ -5,7 +5,8 @@
  *
  * Where which quota is checked:
  *   sessions, parameters   where a session is made, under the registry's lock: exact
- *   disk_bytes             before a POST or PUT with a body: what runs already may exceed it
+ *   disk_bytes             before whatever may write but DELETE: what runs already may exceed it; PATCH,
+ *                          which can shorten the history, goes on up to twice as much
  *   steps_per_s            before a request that asks for scope step, repeats and refused ones
  *                          too: a token bucket that holds a second's worth and begins full
  *   inflight               from the header to the end of the answer: exact
@@ -26,7 +27,7 @@ struct config;
 
 /* What a request holds that was let in, until access_leave. */
 struct access_pass {
-    struct access_table *table; /* the request's tenant, token_id and quotas point into it */
+    struct access_table *table;       /* the request's tenant, token_id and quotas point into it */
     const struct access_entry *entry; /* in it; NULL: no token was asked for, or none is good */
     enum scope needed;
     bool counted; /* as in flight */
