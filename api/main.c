@@ -11,6 +11,7 @@
 #include "api/server.h"
 #include "api/signals.h"
 #include "api/systemd.h"
+#include "service/core/clock.h"
 #include "service/core/log.h"
 #include "service/core/point.h"
 #include "service/core/simd.h"
@@ -151,16 +152,17 @@ static void tell_alive(const struct service *service)
 /* Until a stop is asked for. */
 static void attend(const struct service *service)
 {
+    uint64_t next_us = systemd_next_us(service->systemd);
+
     for (;;) {
-        switch (signals_wait(systemd_period_us(service->systemd))) {
-        case SIGNAL_STOP:
+        enum signal_wish wish = signals_wait(next_us);
+        if (wish == SIGNAL_STOP)
             return;
-        case SIGNAL_RELOAD:
+        if (wish == SIGNAL_RELOAD)
             reload(service);
-            break;
-        case SIGNAL_NONE:
+        if (clock_monotonic_us() >= next_us) { /* however many reloads are asked for */
             tell_alive(service);
-            break;
+            next_us = systemd_next_us(service->systemd);
         }
     }
 }

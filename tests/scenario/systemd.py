@@ -153,6 +153,13 @@ def watchdog(folder):
     while time.monotonic() < until:
         idle[0].ask("GET", "/readyz")
     check(len(manager.times("WATCHDOG")) >= count + 4, "it goes hungry under load")
+    # Nor do reloads, however often they are asked for.
+    count = len(manager.times("WATCHDOG"))
+    until = time.monotonic() + 2.5
+    while time.monotonic() < until:
+        server.tell(signal.SIGHUP)
+        time.sleep(0.1)
+    check(len(manager.times("WATCHDOG")) >= count + 4, "it goes hungry while it reloads")
     # A process that stands still is not fed: systemd would kill it.
     server.tell(signal.SIGSTOP)
     time.sleep(0.2)
