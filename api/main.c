@@ -59,20 +59,34 @@ static int fail(const struct fault *fault)
     return EXIT_FAILURE;
 }
 
-/* Every connection is a descriptor; the usual soft limit of 1024 would end us before
- * --connections-max does. */
-static void raise_descriptors(uint64_t connections_max)
+/* Every connection is a descriptor, and the server takes an eighth more to refuse them in words; the
+ * usual soft limit of 1024 would end us before --connections-max does. Where the hard limit is too
+ * low fewer connections are let in, so that there are always descriptors for storage. */
+static enum status fit_descriptors(uint64_t *connections_max, struct fault *fault)
 {
-    rlim_t wanted = (rlim_t)(connections_max + connections_max / 8 + DESCRIPTORS_SPARE);
+    uint64_t wanted = *connections_max + *connections_max / 8 + DESCRIPTORS_SPARE;
     struct rlimit limit;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
-        return;
-    limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
-    if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < wanted)
-        log_warning(
-            "only %llu files can be open at once, --connections-max is %llu: raise ulimit -n",
-            (unsigned long long)limit.rlim_cur, (unsigned long long)connections_max);
+        return STATUS_OK;
+    struct rlimit raised = {limit.rlim_max < wanted ? limit.rlim_max : wanted, limit.rlim_max};
+    if (setrlimit(RLIMIT_NOFILE, &raised) == 0)
+        limit = raised;
+    if (limit.rlim_cur >= wanted)
+        return STATUS_OK;
+    if (limit.rlim_cur <= DESCRIPTORS_SPARE)
+        return fault_set(fault, STATUS_INVALID_FIELD, "",
+                         "only %llu files can be open at once, and %d are kept for storage: raise "
+                         "ulimit -n (LimitNOFILE= of a unit) to %llu",
+                         (unsigned long long)limit.rlim_cur, DESCRIPTORS_SPARE,
+                         (unsigned long long)wanted);
+    uint64_t left = ((limit.rlim_cur - DESCRIPTORS_SPARE) * 8 + 7) / 9;
+    log_warning("only %llu files can be open at once: at most %llu connections instead of "
+                "--connections-max %llu, for which ulimit -n would be %llu",
+                (unsigned long long)limit.rlim_cur, (unsigned long long)left,
+                (unsigned long long)*connections_max, (unsigned long long)wanted);
+    *connections_max = left;
+    return STATUS_OK;
 }
 
 static enum status open_engine(const struct config *config, struct engine **out,
@@ -226,7 +240,7 @@ static int run(struct service *service)
     return stop(service);
 }
 
-static int start(const struct config *config)
+static int start(struct config *config)
 {
     struct service service = {.config = config};
     struct fault fault;
@@ -236,8 +250,8 @@ static int start(const struct config *config)
     signals_catch();
     if (systemd_new(&service.systemd, &fault) != STATUS_OK)
         return fail(&fault);
-    raise_descriptors(config->connections_max);
-    int code = run(&service);
+    int code = fit_descriptors(&config->connections_max, &fault) == STATUS_OK ? run(&service)
+                                                                              : fail(&fault);
     systemd_free(service.systemd);
     return code;
 }
