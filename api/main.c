@@ -8,6 +8,7 @@
 
 #include "api/commands.h"
 #include "api/config.h"
+#include "api/process.h"
 #include "api/server.h"
 #include "api/signals.h"
 #include "api/systemd.h"
@@ -308,6 +309,7 @@ int main(int count, char **arguments)
 {
     const char *command = count > 1 ? arguments[1] : NULL;
 
+    process_started();
     for (int i = 1; i < count; i++) {
         if (strcmp(arguments[i], "--help") == 0 || strcmp(arguments[i], "-h") == 0) {
             print_help(stdout);
