@@ -16,7 +16,7 @@ static uint64_t in_seconds(uint64_t seconds)
     return clock_monotonic_us() + seconds * 1000000;
 }
 
-/* For a body or a reply of `size` bytes that began at `start_us`. */
+/* No overflow: the bytes are, or were, in memory, and come at least a thousand in a second. */
 uint64_t exchange_deadline(const struct exchange *exchange, uint64_t start_us, uint64_t size)
 {
     uint64_t seconds = size / exchange->commons->config->transfer_bytes_per_s;
@@ -86,9 +86,8 @@ static void clear(struct exchange *exchange)
     exchange->stage = STAGE_IDLE;
     exchange->counted = false;
     exchange->follows = false;
+    exchange->welcome = false;
     exchange->target = NULL;
-    exchange->dropped = 0;
-    exchange->received = 0;
     exchange->reply_until_us = 0;
     exchange->started_us = 0;
     exchange->account = (struct account){.received = 0};

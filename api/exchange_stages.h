@@ -6,8 +6,9 @@
 
 /* --- exchange.c --- */
 
-/* The monotonic time, microseconds, until when a body or a reply of `size` bytes that began at
- * `start_us` may take. */
+/* The monotonic time, microseconds, until when a body or a reply may take that began at `start_us`:
+ * `size` bytes that have come, or that are there to go; what a client says of a body earns no time.
+ */
 uint64_t exchange_deadline(const struct exchange *exchange, uint64_t start_us, uint64_t size);
 
 /* --- exchange_tell.c --- */
