@@ -35,12 +35,14 @@ uint64_t exchange_drop_max(const struct exchange *exchange)
 bool exchange_charge(struct exchange *exchange, uint64_t size)
 {
     struct commons *commons = exchange->commons;
+    uint64_t max = commons->config->inflight_bytes_max;
+    uint64_t used = atomic_load(&commons->inflight_bytes);
 
-    if (atomic_fetch_add(&commons->inflight_bytes, size) + size >
-        commons->config->inflight_bytes_max) {
-        atomic_fetch_sub(&commons->inflight_bytes, size);
-        return false;
-    }
+    /* What is refused is never counted, not even for a moment: another would be refused for it. */
+    do {
+        if (size > max || used > max - size)
+            return false;
+    } while (!atomic_compare_exchange_weak(&commons->inflight_bytes, &used, used + size));
     exchange->charged += size;
     metric_move(GAUGE_INFLIGHT_BYTES, 0, (int64_t)size);
     return true;
