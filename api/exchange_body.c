@@ -192,6 +192,12 @@ static enum status decode(struct exchange *exchange, struct span piece, struct f
     unsigned char spare[SPARE_BYTES];
     enum status status = STATUS_OK;
 
+    /* A coding may go on for ever and make nothing: empty members of gzip, skipped frames of zstd.
+     */
+    if (exchange->account.received > exchange->commons->config->body_bytes_max)
+        return fault_set(fault, STATUS_TOO_LARGE, "",
+                         "the body has more than %llu bytes; at most that many",
+                         (unsigned long long)exchange->commons->config->body_bytes_max);
     if (exchange->request.body == NULL)
         status = reserve_first(exchange, piece, fault);
     while (status == STATUS_OK && (flow.in.size > 0 || flow.room == 0)) {
