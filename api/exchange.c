@@ -80,6 +80,16 @@ void exchange_begin(struct exchange *exchange, const char *target)
               in_seconds(exchange->commons->config->header_timeout_s));
 }
 
+const char *exchange_cut_query(struct exchange *exchange)
+{
+    if (exchange->target == NULL)
+        return "";
+    char *query = exchange->target + strcspn(exchange->target, "?");
+    if (*query == '?')
+        *query++ = '\0';
+    return query;
+}
+
 /* As a connection has it between two requests. */
 static void clear(struct exchange *exchange)
 {

@@ -128,13 +128,12 @@ bool exchange_admit(struct exchange *exchange, const struct envelope *envelope)
         exchange_refuse(exchange, &fault, NULL, true);
         return true;
     }
-    if (guard_check(envelope, request, &exchange->framing, &fault) != STATUS_OK) {
+    enum status status = guard_check(envelope, request, &exchange->framing, &fault);
+    const char *query = exchange_cut_query(exchange); /* the guard looks at all of the target */
+    if (status != STATUS_OK) {
         exchange_refuse(exchange, &fault, NULL, true);
         return true;
     }
-    char *query = exchange->target + strcspn(exchange->target, "?");
-    if (*query == '?')
-        *query++ = '\0'; /* request->path is the target up to here */
     if (!watch_set(&exchange->watched, WATCH_ANSWER,
                    exchange_deadline(exchange, exchange->started_us, 0)))
         return false;

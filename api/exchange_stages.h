@@ -11,6 +11,10 @@
  */
 uint64_t exchange_deadline(const struct exchange *exchange, uint64_t start_us, uint64_t size);
 
+/* Leaves the target's path, which is all that logs may have of it, and gives the query, "" when it
+ * has none, or was cut before. */
+const char *exchange_cut_query(struct exchange *exchange);
+
 /* --- exchange_tell.c --- */
 
 /* The answer is ready to go, its body having so many bytes (0: a stream, which tells as it
