@@ -71,10 +71,11 @@ static bool may_tell(uint64_t now_us, uint64_t max)
 static enum log_level level_of(const struct exchange *exchange)
 {
     unsigned http = exchange->reply.http;
+    enum status problem = exchange->reply.problem;
     bool asked = exchange->commons->config->log_requests;
 
-    if (exchange->account.answered_us > 0 && http >= 500)
-        return LOG_ERROR;
+    if (exchange->account.answered_us > 0 && http >= 500) /* 503: it is well, but not now */
+        return problem == STATUS_DRAINING || problem == STATUS_OVERLOADED ? LOG_WARNING : LOG_ERROR;
     return (exchange->account.answered_us > 0 && http >= 400) || asked ? LOG_INFO : LOG_DEBUG;
 }
 
