@@ -201,7 +201,8 @@ bool watch_left(const struct watched *watched)
 
 void watch_idle(struct watched *watched, uint64_t deadline_us, uint64_t idle_us)
 {
-    bool sent = deadline_us < idle_us && unsent(watched) > 0;
+    /* Small replies have the idle deadline, and cost no look. */
+    bool sent = deadline_us != idle_us && unsent(watched) > 0;
 
     atomic_store(&watched->idle_us, idle_us);
     watch_set(watched, sent ? WATCH_SENT : WATCH_SILENT, sent ? deadline_us : idle_us);
