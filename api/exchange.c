@@ -35,18 +35,17 @@ static void release_reply(struct exchange *exchange)
         stream->close(stream->context);
 }
 
-/* Where memory ran out there may be no ETag, or a preference that nobody read: an answer that lacks
- * something is not sent, whatever it says. */
-static void distrust(struct exchange *exchange)
+bool exchange_distrust(struct exchange *exchange)
 {
     struct fault fault;
 
     if (!exchange->arena.failed || exchange->reply.http >= 500)
-        return;
+        return false;
     release_reply(exchange);
     fault_set(&fault, STATUS_INTERNAL, "",
               "the server ran out of memory while it answered; look whether it was done");
     exchange->reply = reply_fault(&exchange->request, &fault);
+    return true;
 }
 
 bool exchange_serve(struct exchange *exchange)
@@ -63,7 +62,7 @@ bool exchange_serve(struct exchange *exchange)
         } else {
             exchange->reply = reply_fault(request, &fault);
         }
-        distrust(exchange);
+        exchange_distrust(exchange);
         /* Now, not when the reply has gone: who hears it may send the next body at once. */
         exchange_release_body(exchange);
     }

@@ -11,6 +11,10 @@
  */
 uint64_t exchange_deadline(const struct exchange *exchange, uint64_t start_us, uint64_t size);
 
+/* Where memory ran out there may be no ETag, or a preference that nobody read: an answer that lacks
+ * something is not sent, whatever it says. True: `reply` is another now. */
+bool exchange_distrust(struct exchange *exchange);
+
 /* Leaves the target's path, which is all that logs may have of it, and gives the query, "" when it
  * has none, or was cut before. */
 const char *exchange_cut_query(struct exchange *exchange);
