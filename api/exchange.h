@@ -50,6 +50,7 @@ enum stage {
 /* What is told of a request: exchange_tell.c. */
 struct account {
     uint64_t received, sent; /* bytes of the bodies */
+    uint64_t going;          /* of a large answer: they count as sent when all have gone */
     uint64_t answered_us;    /* when the answer was ready to go; 0: there is none yet */
     bool past;               /* it has gone past the library */
     bool traced;

@@ -53,11 +53,13 @@ bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], si
     if (exchange_distrust(exchange))
         size = complete(exchange, parts, count);
     uint64_t now_us = clock_monotonic_us();
-    exchange_answered(exchange, size, now_us);
     uint64_t until_us = exchange_deadline(exchange, now_us, size);
+    if (!watch_set(&exchange->watched, WATCH_SILENT, until_us))
+        return false;
     if (size > LARGE_BYTES)
         exchange->reply_until_us = until_us;
-    return watch_set(&exchange->watched, WATCH_SILENT, until_us);
+    exchange_answered(exchange, size, now_us);
+    return true;
 }
 
 /* From here on no stop waits for it. */
