@@ -226,8 +226,7 @@ static bool await_piece(struct exchange *exchange)
         exchange_deadline(exchange, exchange->started_us, exchange->account.received);
     uint64_t silent_us = exchange_deadline(exchange, clock_monotonic_us(), 0);
 
-    return watch_set(&exchange->watched, WATCH_ANSWER,
-                     until_us < silent_us ? until_us : silent_us);
+    return watch_set(&exchange->watched, WATCH_ANSWER, until_us < silent_us ? until_us : silent_us);
 }
 
 /* What is to become of a piece. */
@@ -246,8 +245,7 @@ bool exchange_receive(struct exchange *exchange, const void *data, size_t size)
     struct fault fault;
 
     exchange->account.received += size;
-    if (exchange->stage == STAGE_BODY &&
-        take(exchange, span_of(data, size), &fault) != STATUS_OK) {
+    if (exchange->stage == STAGE_BODY && take(exchange, span_of(data, size), &fault) != STATUS_OK) {
         exchange->framing.expects_continue = false; /* it was told to send: wait for the end */
         exchange_refuse(exchange, &fault, NULL, false);
     }
