@@ -2,7 +2,16 @@
 # runs. `make container` builds it and puts it through its paces.
 #
 #   docker build -t descent .
-#   docker run -p 8080:8080 -v descent:/var/lib/descent --read-only --cap-drop ALL descent
+#   docker run -d --name descent -p 8080:8080 -v descent:/var/lib/descent --read-only --cap-drop ALL descent
+#   docker exec descent descent token create --name me
+#
+# Clients say `Authorization: Bearer` and what the last line prints; until there is a token nobody can
+# do anything. For integration tests, where nobody else reaches the port, a server without tokens
+# and without a volume, which keeps nothing:
+#
+#   docker run --rm -p 127.0.0.1:8080:8080 -e DESCENT_INSECURE=true descent
+#
+# TLS: mount the files, readable for uid 10001, and say -e DESCENT_TLS_CERT=FILE -e DESCENT_TLS_KEY=FILE.
 
 FROM debian:12-slim AS build
 WORKDIR /descent

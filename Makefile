@@ -132,6 +132,7 @@ deps-demo:
 	$(call install,$(DEPS_DEMO))
 deps-check:
 	$(call install,$(DEPS_CHECK))
+	@tests/lib/promtool.sh
 deps-clang:
 	$(call install,$(DEPS_CLANG))
 deps-container:

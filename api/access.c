@@ -15,6 +15,7 @@
 #include "service/core/clock.h"
 #include "service/core/contract.h"
 #include "service/core/log.h"
+#include "service/core/metric.h"
 #include "service/session/engine.h"
 
 enum { LOOK_MS = 500 };
@@ -158,6 +159,11 @@ static enum status read_header(const struct request *request, const char **out,
                      "digits, with nothing before or behind them");
 }
 
+static bool has_expired(const struct access_pass *pass)
+{
+    return pass->expires_us > 0 && clock_unix_us() >= pass->expires_us;
+}
+
 static enum status find_token(struct access *access, const char *text, struct access_pass *pass,
                               const struct access_entry **out, struct fault *fault)
 {
@@ -177,8 +183,8 @@ static enum status find_token(struct access *access, const char *text, struct ac
         return fault_set(fault, STATUS_UNAUTHORIZED, "",
                          "this token is not known, or was revoked; `descent token create` makes "
                          "another one");
-    uint64_t expires_us = (*out)->token->expires_us;
-    if (expires_us > 0 && clock_unix_us() >= expires_us)
+    pass->expires_us = (*out)->token->expires_us;
+    if (has_expired(pass))
         return fault_set(fault, STATUS_UNAUTHORIZED, "",
                          "this token has expired; `descent token create` makes another one");
     return STATUS_OK;
@@ -196,6 +202,7 @@ static enum status check_disk(struct engine *engine, const struct request *reque
     engine_tenant_usage(engine, request->tenant, &usage);
     if (usage.bytes < request->quotas->disk_bytes)
         return STATUS_OK;
+    metric_count(COUNTER_QUOTA_REFUSALS, METRIC_QUOTA_DISK_BYTES, 1);
     fault_set(fault, STATUS_QUOTA_EXCEEDED, "",
               "the sessions have %llu bytes on disk, and this token may have %llu: delete some, or "
               "lower history.keep_steps",
@@ -253,6 +260,14 @@ void access_leave(struct access_pass *pass)
         usage_leave(pass->usage);
     table_release(pass->table);
     *pass = (struct access_pass){.table = NULL};
+}
+
+bool access_stands(struct access *access, const struct access_pass *pass)
+{
+    pthread_rwlock_rdlock(&access->lock);
+    bool same = access->table == pass->table;
+    pthread_rwlock_unlock(&access->lock);
+    return same && !has_expired(pass);
 }
 
 /* --- life --- */

@@ -28,6 +28,7 @@ struct config;
 struct access_pass {
     struct access_table *table; /* the request's tenant, token_id and quotas point into it */
     struct access_usage *usage; /* it counts as in flight there; NULL: it does not */
+    uint64_t expires_us;        /* unix time; 0: never */
 };
 
 /* *out NULL: nobody is asked for a token. `address` is for people, `loopback`: only this machine
@@ -48,5 +49,9 @@ bool access_reload(struct access *access);
 enum status access_enter(struct access *access, struct engine *engine, struct request *request,
                          struct access_pass *pass, const char **challenge, struct fault *fault);
 void access_leave(struct access_pass *pass);
+
+/* Whether a request that lasts may go on: its token has not expired, and the file is still the one
+ * that let it in. When it is not, ask again. */
+bool access_stands(struct access *access, const struct access_pass *pass);
 
 #endif

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "service/core/clock.h"
+#include "service/core/metric.h"
 
 #define SECOND_NS ((uint64_t)1000000000)
 
@@ -47,6 +48,7 @@ enum status usage_enter(struct access_usage *usage, const struct quotas *quotas,
     if (quotas->inflight == 0 || inflight < quotas->inflight)
         return STATUS_OK;
     atomic_fetch_sub(&usage->inflight, 1);
+    metric_count(COUNTER_QUOTA_REFUSALS, METRIC_QUOTA_INFLIGHT, 1);
     fault_set(fault, STATUS_QUOTA_EXCEEDED, "",
               "%llu requests with this token are under way, as many as it may have at once",
               (unsigned long long)inflight);
@@ -78,6 +80,7 @@ enum status usage_step(struct access_usage *usage, const struct quotas *quotas, 
     uint64_t again_ns = usage_step_at(usage, quotas->steps_per_s, now_ns);
     if (again_ns == 0)
         return STATUS_OK;
+    metric_count(COUNTER_QUOTA_REFUSALS, METRIC_QUOTA_STEPS_PER_S, 1);
     fault_set(fault, STATUS_QUOTA_EXCEEDED, "",
               "this token may take %llu steps a second; the next in %llu ms",
               (unsigned long long)quotas->steps_per_s,

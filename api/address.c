@@ -1,6 +1,7 @@
 /* HOST:PORT in text and as sockets. */
 #include "api/address.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -130,12 +131,14 @@ enum status address_adopt(int socket, char text[ADDRESS_BYTES], bool *loopback, 
     return STATUS_OK;
 }
 
-enum status address_check(const char *address, struct fault *fault)
+enum status address_check(const char *address, bool *loopback, struct fault *fault)
 {
     char host[ADDRESS_BYTES];
     struct addrinfo *found = NULL;
     enum status status = resolve(address, true, host, &found, fault);
 
+    if (status == STATUS_OK)
+        *loopback = is_loopback(found->ai_addr);
     if (found != NULL)
         freeaddrinfo(found);
     return status;
@@ -178,4 +181,28 @@ enum status address_connect(const char *address, unsigned timeout_s, int *socket
         *socket_out = fd;
     freeaddrinfo(found);
     return status;
+}
+
+void address_peer(int socket, char out[PEER_BYTES])
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in four;
+        struct sockaddr_in6 six;
+        struct sockaddr_storage room;
+    } peer;
+    socklen_t size = sizeof peer;
+    char host[INET6_ADDRSTRLEN];
+
+    out[0] = '\0';
+    if (getpeername(socket, &peer.any, &size) != 0)
+        return;
+    if (peer.any.sa_family == AF_UNIX)
+        snprintf(out, PEER_BYTES, "unix");
+    else if (peer.any.sa_family == AF_INET &&
+             inet_ntop(AF_INET, &peer.four.sin_addr, host, sizeof host) != NULL)
+        snprintf(out, PEER_BYTES, "%s:%u", host, (unsigned)ntohs(peer.four.sin_port));
+    else if (peer.any.sa_family == AF_INET6 &&
+             inet_ntop(AF_INET6, &peer.six.sin6_addr, host, sizeof host) != NULL)
+        snprintf(out, PEER_BYTES, "[%s]:%u", host, (unsigned)ntohs(peer.six.sin6_port));
 }

@@ -89,6 +89,7 @@ static const struct choice {
     {offsetof(struct config, log),
      {"debug", "info", "warning", "error", "off"},
      "debug, info, warning, error or off"},
+    {offsetof(struct config, log_format), {"text", "json"}, "text or json"},
     {offsetof(struct config, auth), {"auto", "on", "off"}, "auto, on or off"},
 };
 
@@ -248,6 +249,11 @@ enum log_level config_log_level(const struct config *config)
         if (strcmp(levels[level], config->log) == 0)
             return level;
     return LOG_OFF;
+}
+
+enum log_format config_log_format(const struct config *config)
+{
+    return strcmp(config->log_format, "json") == 0 ? LOG_JSON : LOG_TEXT;
 }
 
 char *config_store_url(const struct config *config)

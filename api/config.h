@@ -51,6 +51,9 @@ void config_close(struct config *config);
 /* The level that config->log names. */
 enum log_level config_log_level(const struct config *config);
 
+/* The format that config->log_format names. */
+enum log_format config_log_format(const struct config *config);
+
 /* The URL of config->data for store_open: "memory:" as it is, a folder as sqlite. The caller frees
  * it. NULL when memory is out. */
 char *config_store_url(const struct config *config);

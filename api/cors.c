@@ -11,7 +11,8 @@ enum { HOST_BYTES = 256 };
 
 /* What scripts may read beside what they always may. */
 #define EXPOSED                                                                                    \
-    "Accept-Ranges, Allow, Content-Digest, Content-Encoding, Content-Range, Deprecation, "         \
+    "Accept, Accept-Encoding, Accept-Patch, Accept-Ranges, Allow, Content-Digest, "                \
+    "Content-Encoding, Content-Range, Deprecation, "                                               \
     "Descent-Base-Step, Descent-Clip-Scale, Descent-Dry-Run, Descent-Durable-Step, "               \
     "Descent-Expected, Descent-Grad-Norm, Descent-Lineage, Descent-Loss, Descent-Lr, "             \
     "Descent-Param-Norm, Descent-Received, Descent-Snapshot, Descent-Snapshot-Due, "               \

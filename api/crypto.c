@@ -43,3 +43,8 @@ bool crypto_equal(const void *a, const void *b, size_t size)
 {
     return gnutls_memcmp(a, b, size) == 0;
 }
+
+const char *crypto_version(void)
+{
+    return gnutls_check_version(NULL);
+}

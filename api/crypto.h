@@ -26,4 +26,7 @@ bool crypto_random(void *out, size_t size);
 /* Takes the same time wherever the first difference is. */
 bool crypto_equal(const void *a, const void *b, size_t size);
 
+/* Of the library. */
+const char *crypto_version(void);
+
 #endif

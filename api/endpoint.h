@@ -96,6 +96,8 @@ struct reply {
     struct buffer *buffer; /* owned reference or NULL */
     size_t offset, size;
     struct span tail;
+    enum status problem;  /* that it tells of; STATUS_OK: none */
+    bool stepped;         /* a step was taken, or a contribution to a round */
     bool ranges;          /* a single Range may be cut from it (Accept-Ranges: bytes) */
     struct stream stream; /* in place of head, buffer and tail, which are empty then */
 };

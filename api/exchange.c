@@ -8,8 +8,10 @@
 #include "api/exchange_stages.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/metric.h"
 
-uint64_t exchange_seconds(uint64_t seconds)
+/* The monotonic time in so many seconds, microseconds. */
+static uint64_t in_seconds(uint64_t seconds)
 {
     return clock_monotonic_us() + seconds * 1000000;
 }
@@ -75,7 +77,7 @@ void exchange_begin(struct exchange *exchange, const char *target)
     exchange->request.path = exchange->target != NULL ? exchange->target : "";
     exchange->stage = STAGE_HEADER;
     watch_set(&exchange->watched, WATCH_ANSWER,
-              exchange_seconds(exchange->commons->config->header_timeout_s));
+              in_seconds(exchange->commons->config->header_timeout_s));
 }
 
 /* As a connection has it between two requests. */
@@ -88,6 +90,8 @@ static void clear(struct exchange *exchange)
     exchange->dropped = 0;
     exchange->received = 0;
     exchange->reply_until_us = 0;
+    exchange->started_us = 0;
+    exchange->account = (struct account){.received = 0};
     exchange->framing = (struct framing){.chunked = false};
     exchange->reply = reply_empty(500);
     exchange->id[0] = '\0';
@@ -102,23 +106,29 @@ static void clear(struct exchange *exchange)
     exchange->request.header_count = 0;
 }
 
-void exchange_reset(struct exchange *exchange)
+void exchange_reset(struct exchange *exchange, bool sent)
 {
+    uint64_t now_us = clock_monotonic_us();
+
+    exchange_told(exchange, sent, now_us);
     release_reply(exchange);
     exchange_release_body(exchange);
     access_leave(&exchange->pass);
     arena_reset(&exchange->arena);
+    metric_move(GAUGE_REQUESTS_RUNNING, 0, exchange->counted || exchange->follows ? -1 : 0);
     if (exchange->counted)
         atomic_fetch_sub(&exchange->commons->running, 1);
-    if (exchange->follows)
+    if (exchange->follows) {
+        metric_move(GAUGE_WAITING, METRIC_AWAITED_EVENTS, -1);
         atomic_fetch_sub(&exchange->commons->followers, 1);
-    uint64_t idle_us = exchange_seconds(exchange->commons->config->keepalive_timeout_s);
+    }
+    uint64_t idle_us = now_us + exchange->commons->config->keepalive_timeout_s * 1000000;
     watch_idle(&exchange->watched,
                exchange->reply_until_us > 0 ? exchange->reply_until_us : idle_us, idle_us);
     clear(exchange);
 }
 
-struct exchange *exchange_new(struct commons *commons, int fd)
+struct exchange *exchange_new(struct commons *commons, int fd, void *tls)
 {
     struct exchange *exchange = calloc(1, sizeof *exchange);
 
@@ -132,9 +142,11 @@ struct exchange *exchange_new(struct commons *commons, int fd)
     atomic_fetch_add(&commons->accepted, 1);
     exchange->surplus =
         atomic_fetch_add(&commons->connections, 1) >= commons->config->connections_max;
+    metric_move(GAUGE_CONNECTIONS, 0, 1);
+    metric_count(COUNTER_CONNECTIONS_REFUSED, 0, exchange->surplus);
     clear(exchange);
-    watch_add(commons->watch, &exchange->watched, fd, WATCH_ANSWER,
-              exchange_seconds(commons->config->header_timeout_s));
+    watch_add(commons->watch, &exchange->watched, fd, tls, WATCH_ANSWER,
+              in_seconds(commons->config->header_timeout_s));
     return exchange;
 }
 
@@ -142,6 +154,7 @@ void exchange_free(struct exchange *take_exchange)
 {
     watch_remove(take_exchange->commons->watch, &take_exchange->watched);
     atomic_fetch_sub(&take_exchange->commons->connections, 1);
+    metric_move(GAUGE_CONNECTIONS, 0, -1);
     arena_close(&take_exchange->arena);
     free(take_exchange);
 }

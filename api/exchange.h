@@ -10,11 +10,13 @@
 #include <stdint.h>
 
 #include "api/access.h"
+#include "api/address.h"
 #include "api/coding.h"
 #include "api/content_digest.h"
 #include "api/endpoint.h"
 #include "api/guard.h"
 #include "api/range.h"
+#include "api/trace.h"
 #include "api/watch.h"
 
 enum { REQUEST_ID_BYTES_MAX = 64 };
@@ -45,6 +47,15 @@ enum stage {
     STAGE_REPLY,  /* `reply` is to go out, or is on its way */
 };
 
+/* What is told of a request: exchange_tell.c. */
+struct account {
+    uint64_t received, sent; /* bytes of the bodies */
+    uint64_t answered_us;    /* when the answer was ready to go; 0: there is none yet */
+    bool past;               /* it has gone past the library */
+    bool traced;
+    struct trace trace;
+};
+
 struct exchange {
     struct watched watched;
     struct commons *commons;
@@ -66,13 +77,15 @@ struct exchange {
     uint64_t dropped; /* bytes of a refused body */
     uint64_t charged; /* bytes of commons->inflight_bytes, which a coded reply counts among too */
     struct reply reply;
+    struct account account;
+    char remote[PEER_BYTES]; /* the client's address, once it was asked for */
     uint64_t reply_until_us; /* when the client must have it; 0: none went out */
     char id[REQUEST_ID_BYTES_MAX + 1];
 };
 
-/* A connection has come, on this socket; NULL when memory is out. exchange_free before the socket
- * is closed. */
-struct exchange *exchange_new(struct commons *commons, int fd);
+/* A connection has come, on this socket and with this TLS session, NULL when it is plain; NULL when
+ * memory is out. exchange_free before the socket is closed. */
+struct exchange *exchange_new(struct commons *commons, int fd, void *tls);
 void exchange_free(struct exchange *take_exchange);
 
 /* The request line has come. */
@@ -90,20 +103,21 @@ bool exchange_receive(struct exchange *exchange, const void *data, size_t size);
 /* The body is complete: serves the request, if it was not refused. False: expired, cut it. */
 bool exchange_serve(struct exchange *exchange);
 
-/* The reply is about to go: completes its header, logs, and gives the part of it that was asked for
- * as at most three spans that live until exchange_reset. False: expired, cut it. */
+/* The reply is about to go: completes its header, counts, and gives the part of it that was
+ * asked for as at most three spans that live until exchange_reset. False: expired, cut it. */
 bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], size_t *count);
 
 /* The next piece of a reply that is a stream: its bytes in out, 0 at the end, negative: cut the
  * connection. */
 ptrdiff_t exchange_read(struct exchange *exchange, uint64_t at, void *out, size_t capacity);
 
-/* The request cannot be read to its end: writes the answer at once, past the library, and shuts the
- * connection. Nothing may have been written of another answer; does nothing when the reply is on its
- * way or the connection has expired. */
+/* The request cannot be read to its end: writes the answer at once, past the library, and shuts
+ * the connection. Nothing may have been written of another answer; does nothing when the reply
+ * is on its way or the connection has expired. */
 void exchange_break(struct exchange *exchange, const struct fault *fault);
 
-/* The reply has gone, or never will: frees what belonged to the request and waits for the next. */
-void exchange_reset(struct exchange *exchange);
+/* The reply has gone (sent), or never will: logs, frees what belonged to the request and waits for
+ * the next. */
+void exchange_reset(struct exchange *exchange, bool sent);
 
 #endif

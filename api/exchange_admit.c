@@ -9,6 +9,7 @@
 #include "api/router.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/metric.h"
 #include "service/core/number.h"
 
 /* The client's X-Request-Id if it is a sane token, else our own: never twice in a process, hardly
@@ -116,6 +117,7 @@ bool exchange_admit(struct exchange *exchange, const struct envelope *envelope)
 
     PRE(exchange->stage == STAGE_HEADER);
     atomic_fetch_add(&exchange->commons->running, 1);
+    metric_move(GAUGE_REQUESTS_RUNNING, 0, 1);
     exchange->counted = true;
     exchange->started_us = clock_monotonic_us();
     exchange_choose_id(exchange);

@@ -8,6 +8,7 @@
 #include "api/expansion.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/metric.h"
 
 enum {
     /* A body of unknown length starts so large, and doubles. */
@@ -40,12 +41,14 @@ bool exchange_charge(struct exchange *exchange, uint64_t size)
         return false;
     }
     exchange->charged += size;
+    metric_move(GAUGE_INFLIGHT_BYTES, 0, (int64_t)size);
     return true;
 }
 
 void exchange_discharge(struct exchange *exchange, uint64_t size)
 {
     exchange->charged -= size;
+    metric_move(GAUGE_INFLIGHT_BYTES, 0, -(int64_t)size);
     atomic_fetch_sub(&exchange->commons->inflight_bytes, size);
 }
 
@@ -217,6 +220,7 @@ bool exchange_receive(struct exchange *exchange, const void *data, size_t size)
     struct span piece = span_of(data, size);
     struct fault fault;
 
+    exchange->account.received += size;
     if (exchange->stage == STAGE_DROP)
         return drop(exchange, size);
     PRE(exchange->stage == STAGE_BODY);

@@ -41,7 +41,14 @@ void exchange_break(struct exchange *exchange, const struct fault *fault)
                         reply.http, status_title(fault->status), date, reply.media_type,
                         reply.head.size, exchange->id);
     memcpy(answer + used, reply.head.data, reply.head.size);
-    if (watch_answer(&exchange->watched, answer, (size_t)used + reply.head.size))
-        log_info("%.200s %u %zu bytes, unreadable: %s %s", exchange->request.path, reply.http,
-                 reply.head.size, fault->detail, exchange->id);
+    if (!watch_answer(&exchange->watched, answer, (size_t)used + reply.head.size))
+        return;
+    uint64_t now_us = clock_monotonic_us();
+    if (exchange->started_us == 0)
+        exchange->started_us = now_us;
+    exchange->reply.http = reply.http;
+    exchange->reply.problem = reply.problem;
+    exchange->account.past = true;
+    exchange_answered(exchange, reply.head.size, now_us);
+    log_debug("%s was unreadable: %s", exchange->id, fault->detail);
 }

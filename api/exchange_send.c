@@ -1,4 +1,4 @@
-/* The reply of an exchange on its way out: its last header fields, its range, its log line. */
+/* The reply of an exchange on its way out: its last header fields, its range. */
 #include "api/exchange_stages.h"
 
 #include <strings.h>
@@ -6,25 +6,12 @@
 #include "api/config.h"
 #include "api/cors.h"
 #include "api/deprecation.h"
-#include "api/router.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
-#include "service/core/log.h"
+#include "service/core/metric.h"
 
 /* The system holds so much of a reply for a client that does not read it; for more it is asked. */
 enum { LARGE_BYTES = 64 * 1024 };
-
-static void log_reply(const struct exchange *exchange, uint64_t bytes)
-{
-    unsigned http = exchange->reply.http;
-
-    log_write(http >= 500   ? LOG_ERROR
-              : http >= 400 ? LOG_INFO
-                            : LOG_DEBUG,
-              "%s %.200s %u %llu bytes %llu us %s", method_name(exchange->request.method),
-              exchange->request.path, http, (unsigned long long)bytes,
-              (unsigned long long)(clock_monotonic_us() - exchange->started_us), exchange->id);
-}
 
 /* Of what goes out: to HEAD that is nothing (RFC 9530, B.2). What a 304 says would be taken for
  * the stored answer's, and of a stream nothing is known yet. */
@@ -56,9 +43,9 @@ bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], si
     cors_tell(&exchange->request, reply);
     *count = range_cut(reply, &range, parts);
     tell_digest(exchange, parts, *count);
-    bool known = reply->stream.close != NULL && reply->stream.size != STREAM_OPEN;
-    log_reply(exchange, known ? reply->stream.size : range.size);
-    uint64_t until_us = exchange_deadline(exchange, clock_monotonic_us(), range.size);
+    uint64_t now_us = clock_monotonic_us();
+    exchange_answered(exchange, range.size, now_us);
+    uint64_t until_us = exchange_deadline(exchange, now_us, range.size);
     if (range.size > LARGE_BYTES)
         exchange->reply_until_us = until_us;
     return watch_set(&exchange->watched, WATCH_SILENT, until_us);
@@ -68,12 +55,23 @@ bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], si
 static void start_following(struct exchange *exchange)
 {
     exchange->follows = true;
+    metric_move(GAUGE_WAITING, METRIC_AWAITED_EVENTS, 1);
     atomic_fetch_add(&exchange->commons->followers, 1);
     exchange->counted = false;
     atomic_fetch_sub(&exchange->commons->running, 1);
 }
 
-/* The next piece of a stream that follows something: it ends when the server drains. */
+/* Whether the client is to end here, and may come back to be let in anew: the server drains, or the
+ * tokens are others. */
+static bool must_end(const struct exchange *exchange)
+{
+    struct commons *commons = exchange->commons;
+
+    return atomic_load(&commons->draining) ||
+           (commons->access != NULL && !access_stands(commons->access, &exchange->pass));
+}
+
+/* The next piece of a stream that follows something. */
 static ptrdiff_t follow(struct exchange *exchange, uint64_t at, void *out, size_t capacity)
 {
     const struct stream *stream = &exchange->reply.stream;
@@ -82,7 +80,7 @@ static ptrdiff_t follow(struct exchange *exchange, uint64_t at, void *out, size_
     if (exchange->counted)
         start_following(exchange);
     while (size == STREAM_LATER) {
-        if (atomic_load(&exchange->commons->draining))
+        if (must_end(exchange))
             return 0;
         if (watch_left(&exchange->watched))
             return -1;
@@ -99,6 +97,8 @@ ptrdiff_t exchange_read(struct exchange *exchange, uint64_t at, void *out, size_
         return -1;
     ptrdiff_t size = stream->follows ? follow(exchange, at, out, capacity)
                                      : stream->read(stream->context, at, out, capacity);
+    if (size > 0)
+        exchange_streamed(exchange, (uint64_t)size);
     /* Every piece earns the time that the client may take for it. */
     exchange->reply_until_us = exchange_deadline(exchange, clock_monotonic_us(), capacity);
     if (!watch_set(&exchange->watched, WATCH_SILENT, exchange->reply_until_us))

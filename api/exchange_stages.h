@@ -6,11 +6,21 @@
 
 /* --- exchange.c --- */
 
-/* The monotonic time in so many seconds, microseconds. */
-uint64_t exchange_seconds(uint64_t seconds);
-
-/* The same for a body or a reply of `size` bytes that began at `start_us`. */
+/* The monotonic time, microseconds, until when a body or a reply of `size` bytes that began at
+ * `start_us` may take. */
 uint64_t exchange_deadline(const struct exchange *exchange, uint64_t start_us, uint64_t size);
+
+/* --- exchange_tell.c --- */
+
+/* The answer is ready to go, its body having so many bytes (0: a stream, which tells as it
+ * goes). */
+void exchange_answered(struct exchange *exchange, uint64_t bytes, uint64_t now_us);
+
+/* So many bytes of a stream more. */
+void exchange_streamed(struct exchange *exchange, uint64_t bytes);
+
+/* It has gone, or was cut off. Before what belonged to the request is freed. */
+void exchange_told(struct exchange *exchange, bool sent, uint64_t now_us);
 
 /* --- exchange_admit.c --- */
 

@@ -13,6 +13,7 @@
 #include "api/systemd.h"
 #include "service/core/log.h"
 #include "service/core/point.h"
+#include "service/core/simd.h"
 #include "service/core/version.h"
 #include "service/session/engine.h"
 #include "storage/store.h"
@@ -122,6 +123,7 @@ static void tell_ready(const struct service *service)
 static void reload(const struct service *service)
 {
     systemd_notify_reload(service->systemd);
+    log_reopen();
     server_reload(service->server);
     tell_ready(service);
 }
@@ -185,6 +187,18 @@ static int stop(struct service *service)
     return EXIT_SUCCESS;
 }
 
+static void tell_start(const struct service *service)
+{
+    const struct log_field fields[] = {{.name = "version", .text = DESCENT_VERSION},
+                                       {.name = "scheme", .text = server_scheme(service->server)},
+                                       {.name = "address", .text = server_address(service->server)},
+                                       {.name = "data", .text = service->config->data},
+                                       {.name = "simd", .text = simd_path()},
+                                       {.name = "pid", .number = (uint64_t)getpid()}};
+
+    log_fields(LOG_INFO, "serving", fields, sizeof fields / sizeof *fields);
+}
+
 static int run(struct service *service)
 {
     struct fault fault;
@@ -205,6 +219,7 @@ static int run(struct service *service)
     printf("descent listening on %s://%s\n", server_scheme(service->server),
            server_address(service->server));
     fflush(stdout);
+    tell_start(service);
     attend(service);
     return stop(service);
 }
@@ -214,6 +229,8 @@ static int start(const struct config *config)
     struct service service = {.config = config};
     struct fault fault;
 
+    if (log_open(config->log_file, &fault) != STATUS_OK)
+        return fail(&fault);
     signals_catch();
     if (systemd_new(&service.systemd, &fault) != STATUS_OK)
         return fail(&fault);
@@ -251,9 +268,11 @@ static int command_serve(char **options)
         return EXIT_USAGE;
     }
     log_set_level(config_log_level(&config));
+    log_set_format(config_log_format(&config));
     if (check) {
         config_warn();
         if (server_check(&config, &fault) != STATUS_OK ||
+            server_check_access(&config, &fault) != STATUS_OK ||
             config_check_data(&config, &fault) != STATUS_OK) {
             fail(&fault);
             code = EXIT_USAGE;

@@ -35,6 +35,7 @@ struct reply reply_fault(const struct request *request, const struct fault *faul
 
     struct reply reply = reply_json(http, json_text_end(&text));
     reply.media_type = "application/problem+json";
+    reply.problem = fault->status;
     if (fault->status == STATUS_OVERLOADED || fault->status == STATUS_DRAINING ||
         fault->status == STATUS_TOO_FAR_AHEAD)
         reply_header(&reply, "Retry-After", "1");

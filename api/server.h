@@ -16,6 +16,9 @@ struct server;
  * changes nothing; warns in the log of what is dubious. The fault is one line. */
 enum status server_check(const struct config *config, struct fault *fault);
 
+/* The same of who may do what, and the tokens. */
+enum status server_check_access(const struct config *config, struct fault *fault);
+
 /* Starts threads and serves engine until server_stop, on `take_socket`, a listening one that came
  * from a service manager, or where `config` says when that is -1. `engine` may be NULL while it
  * recovers: then only /livez and /readyz answer anything but 503 draining. `config` must outlive

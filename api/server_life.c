@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "api/access.h"
 #include "api/config.h"
 #include "api/server_inside.h"
 #include "api/tls.h"
@@ -30,13 +31,26 @@ static enum status open_tls(const struct config *config, struct tls **out, struc
 enum status server_check(const struct config *config, struct fault *fault)
 {
     struct tls *tls = NULL;
-    enum status status = address_check(config->listen, fault);
+    bool loopback;
+    enum status status = address_check(config->listen, &loopback, fault);
 
     if (status == STATUS_OK)
         status = open_tls(config, &tls, fault);
     if (tls != NULL)
         tls_advise(tls);
     tls_close(tls);
+    return status;
+}
+
+enum status server_check_access(const struct config *config, struct fault *fault)
+{
+    struct access *access = NULL;
+    bool loopback;
+    enum status status = address_check(config->listen, &loopback, fault);
+
+    if (status == STATUS_OK)
+        status = access_new(config, config->listen, loopback, &access, fault);
+    access_free(access);
     return status;
 }
 
@@ -67,7 +81,7 @@ enum status server_start(const struct config *config, struct engine *engine, int
     status = access_new(config, server->address, loopback, &server->commons.access, fault);
     if (status != STATUS_OK)
         goto done;
-    status = watch_new(server->tls != NULL, &server->commons.watch, fault);
+    status = watch_new(&server->commons.watch, fault);
     if (status != STATUS_OK)
         goto done;
     server->daemon = server_daemon(server);

@@ -292,6 +292,14 @@ void tls_attach(struct tls *tls, void *session)
         log_warning("a connection may see an older certificate: %s", gnutls_strerror(code));
 }
 
+void tls_end(void *session, struct span bytes)
+{
+    if (gnutls_record_send(session, bytes.data, bytes.size) < (ssize_t)bytes.size)
+        log_debug("a client does not hear why its request was refused");
+    else
+        gnutls_bye(session, GNUTLS_SHUT_WR);
+}
+
 /* --- the client --- */
 
 static int handshake(gnutls_session_t session)

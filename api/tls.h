@@ -37,6 +37,10 @@ enum status tls_reload(struct tls *tls, bool *changed, struct fault *fault);
  * certificate that is in use now. Any thread. */
 void tls_attach(struct tls *tls, void *session);
 
+/* Writes these last bytes and says that no more will come, as far as it can be done at once. From
+ * the thread that serves the connection, after the handshake. */
+void tls_end(void *session, struct span bytes);
+
 /* On a connected socket: handshake, `request`, and the first bytes of the answer, at most
  * `capacity`; *size: how many. The certificate is not verified, so nothing secret may be sent. Each
  * wait ends with the timeouts of the socket. INTERNAL: no handshake, or the other side went. */

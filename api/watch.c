@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "api/tls.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
 #include "service/core/log.h"
@@ -23,7 +24,6 @@ struct watch {
     pthread_t thread;
     struct watched *first;
     bool stopping;
-    bool mute;
     _Atomic uint64_t looked_us; /* monotonic */
 };
 
@@ -62,7 +62,7 @@ static void expire(struct watched *watched, int phase)
                                "timeouts\",\"code\":\"request_timeout\"}";
     char answer[sizeof body + 256];
 
-    if (phase == WATCH_ANSWER && !watched->mute) {
+    if (phase == WATCH_ANSWER && watched->tls == NULL) {
         int size = snprintf(answer, sizeof answer,
                             "HTTP/1.1 408 Request Timeout\r\n"
                             "Content-Type: application/problem+json\r\n"
@@ -110,14 +110,13 @@ static void *run(void *context)
     return NULL;
 }
 
-enum status watch_new(bool mute, struct watch **out, struct fault *fault)
+enum status watch_new(struct watch **out, struct fault *fault)
 {
     struct watch *watch = calloc(1, sizeof *watch);
     pthread_condattr_t attributes;
 
     if (watch == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    watch->mute = mute;
     atomic_init(&watch->looked_us, clock_monotonic_us());
     pthread_mutex_init(&watch->lock, NULL);
     pthread_condattr_init(&attributes);
@@ -155,11 +154,11 @@ uint64_t watch_silence_us(const struct watch *watch)
     return clock_monotonic_us() - looked_us;
 }
 
-void watch_add(struct watch *watch, struct watched *watched, int fd, enum watch_phase phase,
-               uint64_t deadline_us)
+void watch_add(struct watch *watch, struct watched *watched, int fd, void *tls,
+               enum watch_phase phase, uint64_t deadline_us)
 {
     watched->fd = fd;
-    watched->mute = watch->mute;
+    watched->tls = tls;
     atomic_init(&watched->deadline_us, deadline_us);
     atomic_init(&watched->idle_us, deadline_us);
     atomic_init(&watched->phase, phase);
@@ -212,9 +211,12 @@ bool watch_answer(struct watched *watched, const char *answer, size_t size)
 {
     int phase = WATCH_ANSWER;
 
-    if (watched->mute || !atomic_compare_exchange_strong(&watched->phase, &phase, WATCH_EXPIRED))
+    if (!atomic_compare_exchange_strong(&watched->phase, &phase, WATCH_EXPIRED))
         return false;
-    say(watched, answer, size);
+    if (watched->tls != NULL)
+        tls_end(watched->tls, span_of(answer, size));
+    else
+        say(watched, answer, size);
     shutdown(watched->fd, SHUT_RDWR);
     return true;
 }

@@ -24,7 +24,7 @@ enum watch_phase {
 struct watched {
     struct watched *next, **link;
     int fd;    /* open as long as this is watched */
-    bool mute; /* of the watch */
+    void *tls; /* the TLS session, NULL: plain */
     _Atomic uint64_t deadline_us;
     _Atomic uint64_t idle_us; /* the second deadline, of SENT */
     _Atomic int phase;
@@ -32,12 +32,13 @@ struct watched {
 
 struct watch;
 
-/* `mute`: never write a 408, which would be no TLS record. */
-enum status watch_new(bool mute, struct watch **out, struct fault *fault);
+enum status watch_new(struct watch **out, struct fault *fault);
 void watch_free(struct watch *take_watch); /* nothing may be watched any more */
 
-void watch_add(struct watch *watch, struct watched *watched, int fd, enum watch_phase phase,
-               uint64_t deadline_us);
+/* `tls`: the connection's TLS session, NULL when it is plain. No 408 is written to a connection
+ * with one: the thread of the watch may not use the session. */
+void watch_add(struct watch *watch, struct watched *watched, int fd, void *tls,
+               enum watch_phase phase, uint64_t deadline_us);
 void watch_remove(struct watch *watch, struct watched *watched); /* before the socket is closed */
 
 /* Microseconds since the thread last looked. Any thread. */
@@ -49,13 +50,13 @@ bool watch_set(struct watched *watched, enum watch_phase phase, uint64_t deadlin
 
 /* Whether the other side has closed its end, or the connection is broken. */
 bool watch_left(const struct watched *watched);
-/* A reply has been given to the system, which holds megabytes of it for a client that does not read:
- * until deadline_us; and idle_us is the deadline when the client has it all. */
+/* A reply has been given to the system, which holds megabytes of it for a client that does not
+ * read: until deadline_us; and idle_us is the deadline when the client has it all. */
 void watch_idle(struct watched *watched, uint64_t deadline_us, uint64_t idle_us);
 
 /* Writes these bytes, the only answer to a request that does not come to its end, and shuts the
- * connection. False, and nothing is written: its phase is not ANSWER, or the watch is mute. Any
- * thread. */
+ * connection. False, and nothing is written: its phase is not ANSWER. From the thread of the
+ * connection. */
 bool watch_answer(struct watched *watched, const char *answer, size_t size);
 
 #endif

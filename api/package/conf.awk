@@ -2,7 +2,8 @@
 #   -v data=DIR     the one option that is set: where an installed server keeps its database
 END {
     print "# The options of descent(1), each with its default. Flags and DESCENT_<NAME> in the environment win"
-    print "# over this file. `systemctl restart descent` makes a change work."
+    print "# over this file. `descent serve --config FILE --check-config` judges it, and `systemctl restart"
+    print "# descent` makes a change work."
     for (o = 1; o <= option_count; o++) {
         if (flag[o] == "config")
             continue

@@ -119,6 +119,21 @@ void metric_observe(enum histogram histogram, size_t cell, uint64_t value)
     add(start + family->bound_count + 1, value);
 }
 
+static const char *_Atomic builds[METRIC_BUILD_VALUES];
+
+void metric_build(size_t label, const char *text)
+{
+    PRE(label < METRIC_BUILD_VALUES);
+    atomic_store(&builds[label], text);
+}
+
+const char *metric_build_text(size_t label)
+{
+    PRE(label < METRIC_BUILD_VALUES);
+    const char *text = atomic_load(&builds[label]);
+    return text != NULL ? text : "";
+}
+
 const struct metric_label *metric_label(enum metric_label_id id)
 {
     PRE(id < METRIC_LABEL_COUNT);

@@ -63,6 +63,10 @@ void metric_set(enum gauge gauge, size_t cell, int64_t value);
 /* `value` is in the unit in which the family is counted. */
 void metric_observe(enum histogram histogram, size_t cell, uint64_t value);
 
+/* What this process is made of, for descent_build_info: `text` must be static. */
+void metric_build(size_t label, const char *text);
+const char *metric_build_text(size_t label); /* "": nobody has told */
+
 /* --- reading --- */
 
 enum metric_kind { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };

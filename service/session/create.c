@@ -5,6 +5,7 @@
 #include <sys/random.h>
 
 #include "service/core/clock.h"
+#include "service/core/metric.h"
 #include "service/core/point.h"
 #include "service/session/checkpoint.h"
 #include "service/session/session.h"
@@ -242,6 +243,7 @@ enum status engine_adopt(struct engine *engine, const struct owner *owner, const
         goto done;
     session->state = state;
     state = NULL;
+    metric_move(GAUGE_SESSIONS_RESIDENT, 0, 1);
     session->step = session->admitted_step = session->state->current->step;
     POINT(before_create);
     status = session_checkpoint_own(session, true, fault);

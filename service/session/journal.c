@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "service/core/contract.h"
+#include "service/core/metric.h"
 #include "service/core/point.h"
 #include "service/session/checkpoint.h"
 #include "service/session/event.h"
@@ -60,6 +61,7 @@ void session_list_event(struct session *session, struct event_place *take_place)
 {
     __atomic_add_fetch(&session->engine->journal_bytes, take_place->bytes, __ATOMIC_RELAXED);
     session_count_bytes(session, take_place->bytes, 0);
+    metric_move(GAUGE_JOURNAL_BYTES, 0, (int64_t)take_place->bytes);
     count_event(session, take_place, 1);
     *session->events_end = take_place;
     session->events_end = &take_place->next;
@@ -71,6 +73,7 @@ struct event_place *session_unlist_event(struct session *session, struct event_p
 
     __atomic_sub_fetch(&session->engine->journal_bytes, place->bytes, __ATOMIC_RELAXED);
     session_count_bytes(session, 0, place->bytes);
+    metric_move(GAUGE_JOURNAL_BYTES, 0, -(int64_t)place->bytes);
     count_event(session, place, (size_t)-1);
     if (session->events_end == &place->next)
         session->events_end = link;
@@ -83,6 +86,8 @@ void journal_entry_landed(struct journal_entry *entry)
     struct session *session = entry->session;
     struct event_place *place = entry->place;
 
+    metric_count(COUNTER_JOURNAL_EVENTS, 0, 1);
+    metric_count(COUNTER_JOURNAL_WRITTEN, 0, place->bytes);
     if (session->deleted)
         return;
     __atomic_store_n(&session->engine->journal_lsn, place->lsn + place->chunks - 1,

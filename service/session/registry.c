@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "service/core/metric.h"
 #include "service/session/session.h"
 
 size_t registry_place(const struct engine *engine, const char *tenant, const char *id, bool *found)
@@ -47,6 +48,8 @@ enum status registry_enrol(struct engine *engine, struct session *session, struc
             (engine->count - place) * sizeof *engine->sessions);
     engine->sessions[place] = session;
     engine->count++;
+    metric_move(GAUGE_SESSIONS, 0, 1);
+    metric_move(GAUGE_PARAMETERS, 0, (int64_t)session->layout->count);
     session->tenant->sessions++;
     session->tenant->parameters += session->layout->count;
     return STATUS_OK;
@@ -68,8 +71,11 @@ void engine_forget(struct engine *engine, struct session *session)
         found = false;
     }
     pthread_rwlock_unlock(&engine->lock);
-    if (found)
-        session_release(session);
+    if (!found)
+        return;
+    metric_move(GAUGE_SESSIONS, 0, -1);
+    metric_move(GAUGE_PARAMETERS, 0, -(int64_t)session->layout->count);
+    session_release(session);
 }
 
 enum status engine_find(struct engine *engine, const char *tenant, const char *id,

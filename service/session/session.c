@@ -8,6 +8,7 @@
 
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/metric.h"
 #include "service/core/point.h"
 
 bool session_id_valid(const char *id)
@@ -66,6 +67,8 @@ void session_release(struct session *session)
 {
     if (session == NULL || __atomic_sub_fetch(&session->references, 1, __ATOMIC_ACQ_REL) != 0)
         return;
+    if (session->state != NULL)
+        metric_move(GAUGE_SESSIONS_RESIDENT, 0, -1);
     state_free(session->state);
     plan_free(session->plan);
     layout_release(session->layout);
@@ -134,6 +137,7 @@ enum status session_pin(struct session *session, struct fault *fault)
         if (status == STATUS_OK) {
             const struct revision *current = loaded.state->current;
             session->state = loaded.state;
+            metric_move(GAUGE_SESSIONS_RESIDENT, 0, 1);
             session->step = session->admitted_step = current->step;
             session->lineage = current->lineage;
             session->dirty = loaded.replayed;
@@ -174,6 +178,8 @@ void session_evict(struct session *session)
         session->state = NULL;
     }
     pthread_mutex_unlock(&session->mutex);
+    if (state != NULL)
+        metric_move(GAUGE_SESSIONS_RESIDENT, 0, -1);
     state_free(state);
 }
 

@@ -187,7 +187,8 @@ enum status session_steps(struct session *session, const struct moment_query *qu
         while (before < lines.place_count && lines.places[before].step < from)
             before++; /* blocks that end before it */
         lines.place_count -= before;
-        memmove(lines.places, lines.places + before, lines.place_count * sizeof *lines.places);
+        if (before > 0)
+            memmove(lines.places, lines.places + before, lines.place_count * sizeof *lines.places);
         work->from = from;
         work->to = to;
         work->visit = visit;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "service/core/contract.h"
+#include "service/core/metric.h"
 #include "service/session/session.h"
 
 bool tenant_valid(const char *name)
@@ -87,18 +88,22 @@ enum status tenant_check(const struct tenant *tenant, const struct owner *owner,
 {
     enum status status = STATUS_OK;
 
-    if (owner->sessions_max > 0 && tenant->sessions >= owner->sessions_max)
+    if (owner->sessions_max > 0 && tenant->sessions >= owner->sessions_max) {
+        metric_count(COUNTER_QUOTA_REFUSALS, METRIC_QUOTA_SESSIONS, 1);
         status = fault_set(fault, STATUS_QUOTA_EXCEEDED, "",
                            "there are %llu sessions, and this token may have %llu: delete some",
                            (unsigned long long)tenant->sessions,
                            (unsigned long long)owner->sessions_max);
-    else if (owner->parameters_max > 0 && (parameters > owner->parameters_max ||
-                                           tenant->parameters > owner->parameters_max - parameters))
+    } else if (owner->parameters_max > 0 &&
+               (parameters > owner->parameters_max ||
+                tenant->parameters > owner->parameters_max - parameters)) {
+        metric_count(COUNTER_QUOTA_REFUSALS, METRIC_QUOTA_PARAMETERS, 1);
         status = fault_set(fault, STATUS_QUOTA_EXCEEDED, "",
                            "the sessions have %llu parameters, this one would have %zu more, and "
                            "this token may have %llu: delete some",
                            (unsigned long long)tenant->parameters, parameters,
                            (unsigned long long)owner->parameters_max);
+    }
     return status == STATUS_OK ? status : fault_extra(fault, "retry_after_s", QUOTA_RETRY_S);
 }
 

@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include "service/core/clock.h"
+#include "service/core/metric.h"
 #include "service/session/past.h"
 #include "service/session/session.h"
 #include "service/session/step.h"
@@ -92,6 +93,7 @@ enum status step_wait(struct step *step, struct outcome *out, struct fault *faul
     if (!step->waiting)
         return STATUS_OK;
     struct timespec until = deadline_of(step->submission->wait_s);
+    metric_move(GAUGE_WAITING, METRIC_AWAITED_ROUND, 1);
     pthread_mutex_lock(&session->mutex);
     while (!waiter->done && !session->deleted && waiter->lineage == session->lineage &&
            await_news(session, &until))
@@ -109,6 +111,7 @@ enum status step_wait(struct step *step, struct outcome *out, struct fault *faul
         revision_release(out->revision);
     }
     pthread_mutex_unlock(&session->mutex);
+    metric_move(GAUGE_WAITING, METRIC_AWAITED_ROUND, -1);
     return status;
 }
 
@@ -120,6 +123,7 @@ enum status session_await_step(struct session *session, uint64_t after, double w
     if (status != STATUS_OK)
         return status;
     struct timespec until = deadline_of(wait_s);
+    metric_move(GAUGE_WAITING, METRIC_AWAITED_STEP, 1);
     pthread_mutex_lock(&session->mutex);
     uint64_t lineage = session->lineage;
     session->watchers++;
@@ -131,6 +135,7 @@ enum status session_await_step(struct session *session, uint64_t after, double w
     if (session->deleted)
         status = went_back(session, fault);
     pthread_mutex_unlock(&session->mutex);
+    metric_move(GAUGE_WAITING, METRIC_AWAITED_STEP, -1);
     session_leave(session);
     return status;
 }

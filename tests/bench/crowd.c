@@ -90,7 +90,7 @@ void bench_crowd(const struct bench *bench)
               bench_text("alone %.0f/s", bench_median(without, ROUNDS)),
               bench_median(ratio, ROUNDS), AIM_AT_LEAST, 0.9);
     bench_row("memory of an open connection", bench_text("%.1f KB", memory / IDLE),
-              "a thread and 128 KiB for the header, as far as they are touched", memory / IDLE,
+              "a thread and 64 KiB for the header, as far as they are touched", memory / IDLE,
               AIM_NONE, 0);
     load_close(crowd);
     close_side(&alone);

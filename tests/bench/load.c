@@ -1,6 +1,6 @@
-/* The client: keep-alive connections on one epoll, plain or TLS, each with a request made before the
- * clock starts, sent again as soon as its answer is there. It looks at nothing of an answer but
- * status and length. */
+/* The client: keep-alive connections on one epoll, plain or TLS, each with a request made before
+ * the clock starts, sent again as soon as its answer is there. It looks at nothing of an answer
+ * but status and length. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>

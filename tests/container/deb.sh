@@ -77,6 +77,8 @@ life_without_systemd() {
     for path in / /etc/descent /usr/bin /var/lib /var/log; do refused touch "$path/file"; done
     refused sh -c 'echo >>/etc/descent/descent.conf'
     same_state before
+    inside descent token create --config /etc/descent/descent.conf >>"$log" 2>&1
+    is "what root makes belongs to" descent "$(inside stat -c %U "$data/tokens.json")"
     stop_by_hand
 
     inside sh -c 'echo "# changed here" >>/etc/descent/descent.conf'
@@ -105,7 +107,7 @@ life_with_systemd() {
         printf "[Service]\nEnvironment=DESCENT_LISTEN=%s\nWatchdogSec=2\n" "$0" >/etc/systemd/system/descent.service.d/port.conf
         printf "[Socket]\nListenStream=\nListenStream=%s\n" "$0" >/etc/systemd/system/descent.socket.d/port.conf' "$listen"
     podman commit --quiet "$container" localhost/with-systemd >>"$log"
-    open booted --systemd=always --cap-add SYS_ADMIN --security-opt seccomp=unconfined \
+    open booted --systemd=always --cap-add SYS_ADMIN,SYS_PTRACE --security-opt seccomp=unconfined \
         --security-opt apparmor=unconfined localhost/with-systemd /sbin/init
     if ! (await "systemd does not run" inside sh -c 'systemctl is-system-running | grep -qE "running|degraded"'); then
         printf '  SKIPPED: systemd does not run in a container on this machine\n'

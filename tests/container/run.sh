@@ -75,11 +75,15 @@ refused first descent health --listen 127.0.0.1:1 # where nobody listens
 say "The Python client's tests"
 (cd clients/python && "$python" -m unittest)
 
-say "Another container on the same volume goes on where this one stopped"
+say "Another container on the same volume goes on where this one stopped, and asks for tokens"
 "$python" "$here/replacement.py" before "$storage/expected.json"
 stop first
-start second --network host --env DESCENT_LISTEN="$listen"
-"$python" "$here/replacement.py" after "$storage/expected.json"
+start second --network host --env DESCENT_LISTEN="$listen" --env DESCENT_AUTH=on
+if "$python" "$here/replacement.py" after "$storage/expected.json" >/dev/null 2>&1; then
+    fail "who has no token was served"
+fi
+DESCENT_TOKEN=$(podman exec second descent token create 2>/dev/null) \
+    "$python" "$here/replacement.py" after "$storage/expected.json"
 stop second
 
 say "A container as the image is, with no option set, on a network of its own"

@@ -46,7 +46,10 @@ clean_up() {
     if [ "$code" != 0 ]; then
         tail -n 30 "$log"
         podman ps --all
-        podman ps --all --quiet | while read -r id; do podman logs --tail 30 "$id"; done
+        podman ps --all --quiet | while read -r id; do
+            podman logs --tail 30 "$id"
+            podman exec "$id" journalctl --lines 30 --no-pager 2>/dev/null
+        done
     fi >&2
     remove_storage
     exit "$code"

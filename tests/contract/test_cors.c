@@ -256,6 +256,34 @@ START_TEST(scripts_can_read_every_field_that_is_documented)
 }
 END_TEST
 
+static void check_sent(void *context, const json_t *parameter)
+{
+    const char *sent = context, *name = json_string_value(json_object_get(parameter, "name"));
+
+    if (strcmp(json_string_value(json_object_get(parameter, "in")), "header") == 0)
+        ck_assert_msg(lists(sent, name), "%s", name);
+}
+
+START_TEST(pages_can_send_every_field_that_is_documented)
+{
+    struct reply reply = reply_empty(204);
+    const struct route *route;
+    char sent[VALUE_BYTES];
+
+    config.cors_origins = "*";
+    request.method = METHOD_OPTIONS;
+    set_header("Origin", "https://a.example");
+    set_header("Access-Control-Request-Method", "POST");
+    reply_header(&reply, "Allow", "POST");
+    cors_tell(&request, &reply);
+    /* These they always can. */
+    snprintf(sent, sizeof sent, "%s, Accept-Encoding",
+             told(&reply, "Access-Control-Allow-Headers"));
+    for (size_t r = 0; (route = router_at(r)) != NULL; r++)
+        openapi_parameters(method_name(route->method), route->pattern, check_sent, sent);
+}
+END_TEST
+
 /* --- live --- */
 
 static struct live_server server;
@@ -389,6 +417,7 @@ Suite *suite_cors(void)
     tcase_add_test(table, pages_of_others_are_kept_out);
     tcase_add_test(table, a_listed_origin_hears_and_another_does_not);
     tcase_add_test(table, scripts_can_read_every_field_that_is_documented);
+    tcase_add_test(table, pages_can_send_every_field_that_is_documented);
     suite_add_tcase(suite, table);
     tcase_set_timeout(live, TEST_TIMEOUT_S);
     tcase_add_test(live, the_server_does_not_start_with_another);

@@ -261,6 +261,10 @@ START_TEST(head_is_get_without_the_body)
             const char *mine = http_response_header(&get.http, headers[i], got, sizeof got);
             const char *other = http_response_header(&head, headers[i], headed, sizeof headed);
             ck_assert_msg((mine == NULL) == (other == NULL), "%s: %s", path, headers[i]);
+            /* The figures of the service are others at every look. */
+            if (strcmp(route->operation, "metrics") == 0 &&
+                strcmp(headers[i], "Content-Length") == 0)
+                continue;
             ck_assert_msg(mine == NULL || strcmp(mine, other) == 0, "%s: %s", path, headers[i]);
         }
         /* A body would be taken for the head of the next answer. */

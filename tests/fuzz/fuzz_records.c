@@ -1,5 +1,5 @@
-/* libFuzzer target: any bytes as what is stored: the first says as which record. What can be read is
- * written again, and read again to the same bytes. */
+/* libFuzzer target: any bytes as what is stored: the first says as which record. What can be
+ * read is written again, and read again to the same bytes. */
 #include "tests/fuzz/input.h"
 
 #include "service/session/receipts.h"

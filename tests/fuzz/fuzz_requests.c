@@ -59,10 +59,10 @@ static void open_server(void)
     PRE(store_open("memory:", true, &options.take_store, &fault) == STATUS_OK);
     PRE(engine_open(&options, &commons.engine, &fault) == STATUS_OK);
     engine_drain(commons.engine); /* nobody waits: nothing comes later */
-    PRE(watch_new(false, &commons.watch, &fault) == STATUS_OK);
+    PRE(watch_new(&commons.watch, &fault) == STATUS_OK);
     commons.config = &config;
     commons.loopback = true;
-    exchange = exchange_new(&commons, open("/dev/null", O_RDWR));
+    exchange = exchange_new(&commons, open("/dev/null", O_RDWR), NULL);
     PRE(exchange != NULL);
 }
 
@@ -216,7 +216,7 @@ static void serve_all(const uint8_t *data, size_t size)
         char *text = input_text(&input, '\x1e');
         size_t used = input.used - from - (input.used < size || data[size - 1] == '\x1e');
         serve(text, used);
-        exchange_reset(exchange);
+        exchange_reset(exchange, true);
         free(text);
     }
 }

@@ -137,8 +137,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (engine_image(engine, record, head, &image, &fault) == STATUS_OK) {
         fill(&input, image);
         forge_hash(image);
-        if (engine_import(engine, &(struct owner){.tenant = ""}, "fuzz", image, &session, &created,
-                          &fault) == STATUS_OK) {
+        if (engine_import(engine, NULL, "fuzz", image, &session, &created, &fault) == STATUS_OK) {
             use(engine, session);
             POST(session_delete(engine, session, &fault) == STATUS_OK);
             session_release(session);

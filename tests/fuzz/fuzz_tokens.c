@@ -1,5 +1,5 @@
-/* libFuzzer target: any bytes as the file of tokens. Tokens that are taken have each their own name and
- * digest, and are written so that they are read again. */
+/* libFuzzer target: any bytes as the file of tokens. Tokens that are taken have each their own
+ * name and digest, and are written so that they are read again. */
 #include "tests/fuzz/input.h"
 
 #include <stdio.h>

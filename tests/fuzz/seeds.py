@@ -55,6 +55,23 @@ NEGOTIATE = [
 ]
 
 
+def zstd(data, *options):
+    return subprocess.run(["zstd", "-qc", *options], input=data, stdout=subprocess.PIPE, check=True).stdout
+
+
+CODED = b'{"w": [' + b", ".join(b"%d" % i for i in range(60)) + b"]}"
+CODING = [
+    gzip.compress(CODED, mtime=0),
+    gzip.compress(CODED, mtime=0) + gzip.compress(b"", mtime=0) + gzip.compress(bytes(3000), mtime=0),
+    bytes([31, 139, 8, 0x1C, 0, 0, 0, 0, 0, 3, 2, 0]) + b"xxname\0comment\0" + gzip.compress(CODED, mtime=0)[10:],
+    zstd(CODED),
+    zstd(CODED, "--no-check", "-19") + b"\x50\x2a\x4d\x18\x03\0\0\0abc" + zstd(bytes(3000)),
+    zstd(CODED * 20, "--no-content-size", "--fast=3"),
+    b"gzip;q=0.5, zstd;q=0.8, *;q=0, identity",
+    b"x-gzip",
+    b'sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:;a="b,c", md5=(1 2)',
+    b"sha-512=3, sha-256=10",
+]
 HEADERS = [
     "Host: a:80\nContent-Length: 17\nContent-Type: application/json; charset=utf-8\nAccept: application/x-npy;q=0.5, */*;q=.1\n"
     "Prefer: return=representation, wait=\"30\"; x=y\nIdempotency-Key: \"k-1\"",
@@ -132,25 +149,6 @@ REQUESTS = [
     "POST /v1/sessions/r/gradients?snapshot=1&dry_run=true&kind=delta\nContent-Type: application/octet-stream\n\n" + 16 * "1",
     "POST /v1/sessions\nTransfer-Encoding: chunked\n" + J + "{}\x1ePOST /v1/sessions\nContent-Length: 3\n\n{}\x1e"
     "OPTIONS /v1/sessions\n\n\x1eBREW /livez\n\n\x1eGET /metrics\n\n\x1eGET /openapi.json\nRange: bytes=1-5\n\n",
-]
-
-
-def zstd(data, *options):
-    return subprocess.run(["zstd", "-qc", *options], input=data, stdout=subprocess.PIPE, check=True).stdout
-
-
-CODED = b'{"w": [' + b", ".join(b"%d" % i for i in range(60)) + b"]}"
-CODING = [
-    gzip.compress(CODED, mtime=0),
-    gzip.compress(CODED, mtime=0) + gzip.compress(b"", mtime=0) + gzip.compress(bytes(3000), mtime=0),
-    bytes([31, 139, 8, 0x1C, 0, 0, 0, 0, 0, 3, 2, 0]) + b"xxname\0comment\0" + gzip.compress(CODED, mtime=0)[10:],
-    zstd(CODED),
-    zstd(CODED, "--no-check", "-19") + b"\x50\x2a\x4d\x18\x03\0\0\0abc" + zstd(bytes(3000)),
-    zstd(CODED * 20, "--no-content-size", "--fast=3"),
-    b"gzip;q=0.5, zstd;q=0.8, *;q=0, identity",
-    b"x-gzip",
-    b'sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:;a="b,c", md5=(1 2)',
-    b"sha-512=3, sha-256=10",
 ]
 
 

@@ -30,7 +30,7 @@ void gate_stop(void)
     ck_assert_int_eq(live_server_stop(&gate_server), 0);
 }
 
-const char *gate_file(void)
+static const char *file(void)
 {
     static char path[300];
 
@@ -59,8 +59,7 @@ static void edit(enum status (*change)(void *, struct tokens *, struct fault *),
 {
     struct fault fault;
 
-    ck_assert_msg(tokens_edit(gate_file(), change, context, &fault) == STATUS_OK, "%s",
-                  fault.detail);
+    ck_assert_msg(tokens_edit(file(), change, context, &fault) == STATUS_OK, "%s", fault.detail);
 }
 
 struct pass gate_pass(const struct token *token)

@@ -25,9 +25,6 @@ extern struct live_server gate_server;
 void gate_start(const char *const *options);
 void gate_stop(void);
 
-/* The path of its file of tokens. Lives until the next call. */
-const char *gate_file(void);
-
 /* Adds a token with that scope, tenant, quotas and expires_us (the rest is drawn). */
 struct pass gate_pass(const struct token *token);
 /* One without quotas that does not expire. */

@@ -212,13 +212,6 @@ char *http_client_take_until(struct http_client *client, const char *end)
     return take(client, (size_t)(at - client->data) + strlen(end));
 }
 
-bool http_client_hears(struct http_client *client, const char *text)
-{
-    while (more(client) > 0)
-        continue;
-    return strstr(client->data, text) != NULL;
-}
-
 bool http_client_request(struct http_client *client, const char *method, const char *path,
                          const char *headers, const void *body, size_t body_size,
                          struct http_response *out)

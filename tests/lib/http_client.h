@@ -44,9 +44,6 @@ bool http_client_at_end(struct http_client *client);
 /* What comes up to `end` and with it, malloc'ed; NULL: closed or silent before. */
 char *http_client_take_until(struct http_client *client, const char *end);
 
-/* Reads all until the other side closes; whether `text` occurred in it. */
-bool http_client_hears(struct http_client *client, const char *text);
-
 /* One request on an open connection: method, path, header lines ("Name: value\r\n" each, or ""),
  * body (NULL: none; else Content-Length is added). Skips 100s. */
 bool http_client_request(struct http_client *client, const char *method, const char *path,

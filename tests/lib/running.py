@@ -14,6 +14,10 @@ BINARY = os.environ.get("DESCENT_BINARY", os.path.join(ROOT, "build", "descent")
 WAIT_S = 30  # for what should come at once
 
 
+# Options in the environment of whoever runs the tests are none of ours.
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("DESCENT_")}
+
+
 class Failed(Exception):
     pass
 
@@ -39,6 +43,7 @@ class Server:
 
     def __init__(self, folder, *options, listen="127.0.0.1:0", **popen):
         self.log = os.path.join(folder, "log")
+        popen.setdefault("env", CLEAN)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [BINARY, "serve", "--listen", listen, "--data", os.path.join(folder, "data"),
@@ -86,6 +91,7 @@ RUNNING = []
 
 def run(*arguments, **options):
     """The binary to its end: (exit status, stdout, stderr)."""
+    options.setdefault("env", CLEAN)
     done = subprocess.run([BINARY, *arguments], capture_output=True, text=True, timeout=WAIT_S,
                           **options)
     return done.returncode, done.stdout, done.stderr

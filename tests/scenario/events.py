@@ -11,10 +11,12 @@ import os
 import re
 import resource
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 STREAMS, STUCK, STEPS = 500, 20, 400
@@ -25,6 +27,8 @@ GRADIENT = b"\0" * 4 * TENSORS
 
 
 class Server:
+    headers = {}
+
     def __init__(self, folder, *options):
         binary = os.environ.get("DESCENT_BINARY", "build/descent")
         self.process = subprocess.Popen(
@@ -39,14 +43,16 @@ class Server:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
     def ask(self, method, path, body=None, headers=None):
-        self.link.request(method, "/v1/sessions/watched" + path, body, headers or {})
+        self.link.request(method, "/v1/sessions/watched" + path, body,
+                          {**self.headers, **(headers or {})})
         response = self.link.getresponse()
         data = response.read()
         assert response.status < 300, (method, path, response.status, data[:300])
         return json.loads(data) if data else None
 
     def create(self, **members):
-        document = {"optimizer": "sgd", "parameters": {f"w{i}": 0 for i in range(TENSORS)}, **members}
+        document = {"optimizer": "sgd", **members,
+                    "parameters": {f"w{i}": 0 for i in range(TENSORS)}}
         self.ask("PUT", "", json.dumps(document), {"Content-Type": "application/json"})
 
     def memory_mb(self):
@@ -140,7 +146,7 @@ def check_streams():
             server.ask("POST", "/gradients", GRADIENT, RAW)
             if step % 100 == 50:
                 assert reader.read(b"id: 0-%d\n" % (step + 2), 60), "they lag behind"
-        server.ask("POST", "/rewind", json.dumps({"step": 10}), {"Content-Type": "application/json"})
+        server.ask("POST", "/rewind", '{"step": 10}', {"Content-Type": "application/json"})
         server.ask("POST", "/gradients", GRADIENT, RAW)
         assert reader.read(b"id: 1-11\n", 60), "they lag behind"
         after = server.memory_mb()
@@ -169,6 +175,50 @@ def check_streams():
             link.close()
     finally:
         server.leave_nothing()
+
+
+def check_tokens(folder):
+    """A stream does not outlive the token that let it in."""
+    binary = os.environ.get("DESCENT_BINARY", "build/descent")
+
+    def token(*arguments):
+        return subprocess.run([binary, "token", *arguments, "--data", folder], check=True,
+                              stdout=subprocess.PIPE).stdout.decode().strip()
+
+    def follow(text, last=b""):
+        link = socket.create_connection(("127.0.0.1", server.port))
+        link.sendall(b"GET /v1/sessions/watched/steps?tensors=false HTTP/1.1\r\nHost: test\r\n"
+                     b"Accept: text/event-stream\r\nAuthorization: Bearer %s\r\n%s\r\n"
+                     % (text.encode(), last))
+        return link
+
+    def end(link):
+        link.settimeout(20)
+        while not link.recv(65536).endswith(b"0\r\n\r\n"):
+            pass
+        link.close()
+
+    first, second = token("create"), token("create", "--scopes", "read")
+    server = Server(folder, "--auth", "on")
+    try:
+        server.headers = {"Authorization": "Bearer " + first}
+        server.create()
+        link = begin(follow(second))
+        token("create", "--scopes", "read")
+        end(link)
+        link = begin(follow(second, b"Last-Event-ID: 0-0\r\n"))
+        for name in re.findall("tok_[a-z0-9]+", token("list"))[1:]:
+            token("revoke", name)
+        end(link)
+        link = follow(second, b"Last-Event-ID: 0-0\r\n")
+        answer = link.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 401 "), answer
+        link.close()
+        code, _ = server.stop()
+        assert code == 0, code
+    finally:
+        server.leave_nothing()
+    print("a stream ends with its token")
 
 
 def step_on(port, rate, seconds, queue):
@@ -236,6 +286,11 @@ def main():
         measure(arguments.rate, arguments.seconds)
         return 0
     check_streams()
+    folder = tempfile.mkdtemp(prefix="descent-events-")
+    try:
+        check_tokens(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""A body twice as large as the server takes, of known length and in chunks, again and again over a
-kept connection: Python's http.client, curl, and node's fetch and http.request all see the 413, and
-the connection goes on."""
+"""A body twice as large as the server takes, of known length and in chunks, again and again: Python's
+http.client, curl, and node's fetch and http.request all see the 413. After one of known length the
+connection goes on; after chunks the server says that it closes it, as after any chunks."""
 import http.client
 import json
 import os
@@ -74,7 +74,6 @@ main().catch((error) => { console.error(error); process.exit(1); });
 def python_sees(port):
     link = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     link.connect()
-    socket = link.sock
     for i in range(2 * ROUNDS):
         body = b" " * BODY if i % 2 == 0 else iter([b" " * 65536] * (BODY // 65536))
         link.request("POST", PATH, body, {"Content-Type": "application/json"},
@@ -82,11 +81,13 @@ def python_sees(port):
         answer = link.getresponse()
         document = json.loads(answer.read())
         assert (answer.status, document["code"]) == (413, "too_large"), (i, answer.status, document)
+        kept = link.sock
+        assert (kept is not None) == (i % 2 == 0), f"round {i}: kept, or not"
         link.request("GET", "/livez")
         answer = link.getresponse()
         answer.read()
         assert answer.status == 200
-        assert link.sock is socket, f"the connection was closed in round {i}"
+        assert kept is None or link.sock is kept, f"the connection was closed in round {i}"
     link.close()
 
 
@@ -101,7 +102,7 @@ def curl_sees(port, body):
                                check=True, timeout=120).stdout.decode().split("\n")
         assert lines[0].startswith("413 ") and lines[1].startswith("200 "), (framing, lines)
         # Told before it sends, curl keeps the body, and the server cannot know that: it closes.
-        if "Expect:" in framing:
+        if framing == ["-H", "Expect:"]:
             assert lines[1] == "200 0", (framing, lines)
 
 
@@ -114,7 +115,7 @@ def node_sees(port):
     seen = json.loads(ran.stdout)
     for way in ("fetch", "chunks", "request", "written"):
         assert seen[way] == [[413, "too_large"]] * ROUNDS, (way, seen[way])
-    assert seen["connections"] == 1, seen["connections"]
+    assert seen["connections"] <= 1 + ROUNDS, seen["connections"]  # those with chunks end theirs
     return True
 
 
@@ -139,7 +140,7 @@ def main():
             server.kill()
             server.wait()
         server.stdout.close()
-    print(f"413 reached Python, curl and node, {ROUNDS} times each way, over kept connections")
+    print(f"413 reached Python, curl and node, {ROUNDS} times each way")
     return 0
 
 

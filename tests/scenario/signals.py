@@ -13,7 +13,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import numpy as np
-from running import BINARY, Failed, Server, Wire, check, main, run, within
+from running import BINARY, CLEAN, Failed, Server, Wire, check, main, run, within
 
 RAW = "application/octet-stream"
 
@@ -177,8 +177,7 @@ def questions(folder):
     conf = os.path.join(folder, "descent.conf")
     with open(conf, "w") as out:
         out.write("# ours\nidle-s = 77\nlog=warning\n")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("DESCENT_")}
-    environment = {**clean, "DESCENT_WAIT_S_MAX": "9"}
+    environment = {**CLEAN, "DESCENT_WAIT_S_MAX": "9"}
     code, text, errors = run("serve", "--print-config", "--config", conf, "--data", data, "--log",
                              "error", env=environment)
     check(code == 0 and errors == "" and not os.path.exists(data), f"{code} {errors}")
@@ -193,7 +192,7 @@ def questions(folder):
     again = os.path.join(folder, "again.conf")
     with open(again, "w") as out:
         out.write(text)
-    code, second, _ = run("serve", "--print-config", "--config", again, env=clean)
+    code, second, _ = run("serve", "--print-config", "--config", again, env=CLEAN)
     check(code == 0 and [line for line in second.splitlines() if line[0] != "#"] ==
           [line for line in lines if line[0] != "#"], second)
     # Every option of the table is there, once.
@@ -201,6 +200,9 @@ def questions(folder):
         options = [line.split('"')[1] for line in table if line.startswith("OPTION(")]
     check([line.lstrip("# ").split(" =")[0] for line in lines[1::2]] == options, "the options")
 
+    tokens = os.path.join(folder, "tokens.json")
+    with open(tokens, "w") as out:
+        out.write("nonsense")
     for arguments, wanted, words in (
             (["--data", data], 0, ""),
             (["--data", "memory:"], 0, ""),
@@ -208,17 +210,19 @@ def questions(folder):
             (["--data", conf], 2, "Not a directory"),
             (["--data", data, "--listen", "nonsense"], 2, "must be HOST:PORT"),
             (["--data", data, "--idle-s", "0"], 2, "--idle-s is"),
+            (["--data", data, "--listen", "0.0.0.0:1", "--auth", "off"], 2, "--insecure"),
+            (["--data", data, "--tokens", tokens, "--auth", "on"], 2, tokens),
             (["--data", data, "--config", "/nonexistent"], 2, "/nonexistent cannot be read")):
-        code, out, errors = run("serve", "--check-config", *arguments, env=clean)
+        code, out, errors = run("serve", "--check-config", *arguments, env=CLEAN)
         check(code == wanted and words in errors and not os.path.exists(data),
               f"{arguments}: {code} {out}{errors}")
         check((out == "") == (code != 0) and (errors == "") == (code == 0), f"{out}{errors}")
     code, _, errors = run("serve", "--check-config", "--data", data,
-                          env={**clean, "DESCENT_LISTN": "x", "DESCENT_LOG": "info"})
+                          env={**CLEAN, "DESCENT_LISTN": "x", "DESCENT_LOG": "info"})
     check(code == 0 and "DESCENT_LISTN in the environment is no option" in errors, errors)
     check("DESCENT_LOG " not in errors, errors)
     for command in (["backup", "--to", folder], ["verify"], ["compact"], ["health"]):
-        code, _, errors = run(*command, "--idle-s", "5", env=clean)
+        code, _, errors = run(*command, "--idle-s", "5", env=CLEAN)
         check(code == 2 and "--idle-s means nothing" in errors, f"{command}: {code} {errors}")
 
 

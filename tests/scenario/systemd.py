@@ -12,7 +12,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from running import BINARY, RUNNING, WAIT_S, Failed, Server, Wire, check, main, run, within
+from running import BINARY, CLEAN, RUNNING, WAIT_S, Failed, Server, Wire, check, main, run, within
 
 
 class Manager:
@@ -53,7 +53,7 @@ class Activated(Server):
 
     def __init__(self, folder, sockets, *options, names=None, pid=None, environment=None):
         self.log = os.path.join(folder, "log")
-        given = {**os.environ, "LISTEN_FDS": str(len(sockets)), **(environment or {})}
+        given = {**CLEAN, "LISTEN_FDS": str(len(sockets)), **(environment or {})}
         if names:
             given["LISTEN_FDNAMES"] = names
         arguments = [BINARY, "serve", "--data", os.path.join(folder, "data"), *options]
@@ -93,7 +93,7 @@ class Activated(Server):
 
 
 def start(folder, manager, *options, **more):
-    return Server(folder, *options, env={**os.environ, **manager.environment, **more})
+    return Server(folder, *options, env={**CLEAN, **manager.environment, **more})
 
 
 def a_life(folder):
@@ -132,7 +132,7 @@ def a_life(folder):
 def nobody_listens(folder):
     """A notify socket that is wrong, gone or deaf stops nothing."""
     for name in ("/nonexistent/notify", "relative", "@" + "x" * 200, "vsock:2:1234", ""):
-        server = Server(folder, env={**os.environ, "NOTIFY_SOCKET": name, "WATCHDOG_USEC": "1000000"})
+        server = Server(folder, env={**CLEAN, "NOTIFY_SOCKET": name, "WATCHDOG_USEC": "1000000"})
         check(Wire(server.port).ask("GET", "/readyz").status == 200, f"{name!r}: not ready")
         check(server.stop() == 0, f"{name!r}: the stop")
 

@@ -385,6 +385,7 @@ START_TEST(a_kill_takes_back_nothing_that_was_told)
         remote_steps(&remote, (uint64_t)life * 30 + 1, (uint64_t)life * 30 + 30);
         for (int i = 0; i < 9; i++) { /* in every mode so many are on disk */
             ck_assert(event_stream_next(&stream, false, &heard));
+            ck_assert_str_eq(heard.name, "step");
             learn(&ledger, &heard);
             heard_close(&heard);
         }

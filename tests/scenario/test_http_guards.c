@@ -175,7 +175,7 @@ static const struct {
     {"GET /", "/", 8191, " HTTP/1.1\r\nHost: test\r\n\r\n", 404, "not_found"},
     {"GET /livez?", "&", 8000, " HTTP/1.1\r\nHost: test\r\n\r\n", 400, "invalid_request"},
     {"GET /livez?", "a&", 4000, " HTTP/1.1\r\nHost: test\r\n\r\n", 400, "invalid_request"},
-    {"GET /livez?", "a=b&", 20000, " HTTP/1.1\r\nHost: test\r\n\r\n", 414, "too_large"},
+    {"GET /livez?", "a=b&", 10000, " HTTP/1.1\r\nHost: test\r\n\r\n", 414, "too_large"},
     {"GET /livez?a=", "%41", 2700, " HTTP/1.1\r\nHost: test\r\n\r\n", 400, "invalid_request"},
     {"GET /", "a", 390000, " HTTP/1.1\r\nHost: test\r\n\r\n", 414, "html"},
     {"", "A", 10240, " /livez HTTP/1.1\r\nHost: test\r\n\r\n", 405, "method_not_allowed"},

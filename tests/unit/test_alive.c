@@ -29,7 +29,7 @@ static void prepare(void)
     alive = (struct alive){.accepted = 0};
     config.connections_max = 4;
     commons.config = &config;
-    ck_assert_int_eq(watch_new(false, &commons.watch, &fault), STATUS_OK);
+    ck_assert_int_eq(watch_new(&commons.watch, &fault), STATUS_OK);
     address = (struct sockaddr_in){.sin_family = AF_INET};
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     listening = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);

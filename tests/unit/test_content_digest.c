@@ -6,12 +6,12 @@
 
 #include "api/content_digest.h"
 
-#define HELLO "{\"hello\": \"world\"}"
 #define HELLO_256 "X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE="
 #define HELLO_512                                                                                  \
     "WZDPaVn/7XgHaAy8pmojAkGWoRx2UFChF41A2svX+TaPm+AbwAgBWnrIiYllu7BNNyealdVLvRwEmTHWXvJwew=="
 #define EMPTY_256 "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
 
+static const char hello[] = "{\"hello\": \"world\"}";
 static struct arena arena;
 static struct request request;
 
@@ -73,8 +73,8 @@ START_TEST(claims_are_held_against_the_body)
     enum status status = content_check_start(&check, &request, &fault);
     ck_assert_int_eq(status, claims[_i].verdict == MALFORMED ? STATUS_INVALID_REQUEST : STATUS_OK);
     if (status == STATUS_OK) {
-        for (size_t i = 0; i < strlen(HELLO); i++)
-            ck_assert_int_eq(content_check_add(&check, span_of(HELLO + i, 1), &fault), STATUS_OK);
+        for (size_t i = 0; i < strlen(hello); i++)
+            ck_assert_int_eq(content_check_add(&check, span_of(&hello[i], 1), &fault), STATUS_OK);
         status = content_check_end(&check, &fault);
         ck_assert_int_eq(status, claims[_i].verdict == PASSES ? STATUS_OK : STATUS_INVALID_REQUEST);
     }
@@ -95,7 +95,7 @@ START_TEST(two_fields_and_two_lines_are_all_held)
     header("Content-Digest", "sha-256=:" HELLO_256 ":");
     header("Repr-Digest", "sha-256=:" EMPTY_256 ":");
     ck_assert_int_eq(content_check_start(&check, &request, &fault), STATUS_OK);
-    ck_assert_int_eq(content_check_add(&check, span_text(HELLO), &fault), STATUS_OK);
+    ck_assert_int_eq(content_check_add(&check, span_text(hello), &fault), STATUS_OK);
     ck_assert_int_eq(content_check_end(&check, &fault), STATUS_INVALID_REQUEST);
     ck_assert_ptr_nonnull(strstr(fault.detail, "Repr-Digest"));
 }
@@ -122,7 +122,7 @@ static const struct {
 
 START_TEST(what_is_wanted_most_is_told)
 {
-    const struct span parts[] = {span_of(HELLO, 3), span_of(HELLO + 3, strlen(HELLO) - 3)};
+    const struct span parts[] = {span_of(hello, 3), span_of(&hello[3], strlen(hello) - 3)};
     struct reply reply = {.http = 200};
 
     header("Want-Content-Digest", wishes[_i].wanted);
