@@ -12,6 +12,7 @@
 #include "api/guard.h"
 #include "api/range.h"
 #include "api/session_json.h"
+#include "api/trace.h"
 #include "api/waiting.h"
 
 enum { LINES_MAX = 2 * HEADERS_MAX };
@@ -68,6 +69,14 @@ static void read_fields(const struct request *request)
     cors_tell(request, &reply);
     if (cors_admit(request, true, &fault) == STATUS_OK)
         cors_admit(request, false, &fault);
+    struct trace trace;
+    const char *parent = request_header(request, "traceparent");
+    if (parent != NULL && trace_parse(parent, &trace))
+        POST(strspn(trace.trace_id, "0123456789abcdef") == TRACE_ID_CHARACTERS &&
+             strlen(trace.trace_id) == TRACE_ID_CHARACTERS &&
+             strncmp(parent + 3, trace.trace_id, TRACE_ID_CHARACTERS) == 0 &&
+             strlen(trace.span_id) == SPAN_ID_CHARACTERS &&
+             strspn(trace.span_id, "0123456789abcdef") == SPAN_ID_CHARACTERS);
     etag_none_match(request, "\"0-13\"");
     codec_negotiate(request_header(request, "Accept"), &named);
     if (request_header(request, "Content-Type") != NULL)
