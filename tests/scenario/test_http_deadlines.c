@@ -38,6 +38,9 @@ static const char *const slow[] = {
     POST_SESSIONS "Transfer-Encoding: chunked\r\n\r\nfff\r\nab",               /* half a chunk */
     "POST /nowhere HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\nabc", /* half a refused one
                                                                                 */
+    /* what is announced earns no time */
+    POST_SESSIONS "Content-Length: 1000000000\r\n\r\nabc",
+    "POST /nowhere HTTP/1.1\r\nHost: test\r\nContent-Length: 60000000\r\n\r\nabc",
 };
 
 enum { SLOW = sizeof slow / sizeof *slow };
