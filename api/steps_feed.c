@@ -277,7 +277,7 @@ static void feed_take(const struct feed *feed, size_t index, struct follower *fo
     follower->at = feed->marks[next - 1].at;
     uint64_t rest = (uint64_t)__atomic_load_n(&feed->followers, __ATOMIC_RELAXED) * REST_US_EACH;
     rest = rest > REST_US_MIN ? rest : REST_US_MIN;
-    if (next == feed->count)
+    if (next == feed->count && end - begin < PIECE_BYTES) /* else there is more in the ledger */
         follower->rest_us = clock_monotonic_us() + (rest < REST_US_MAX ? rest : REST_US_MAX);
 }
 

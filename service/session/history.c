@@ -20,10 +20,10 @@
 /* The rewind that began a lineage, or NULL: the first one, or its beginning is not kept. */
 static const struct event_place *beginning(const struct session *session, uint64_t lineage)
 {
-    const struct event_place *place = session->events;
+    const struct event_place *place = session->rewinds.first;
 
-    while (place != NULL && (place->kind != EVENT_REWIND || place->lineage != lineage))
-        place = place->next;
+    while (place != NULL && place->lineage != lineage)
+        place = place->next_alike;
     return place;
 }
 
@@ -41,14 +41,13 @@ enum status rewinds_list(const struct session *session, struct rewinds *out, str
 {
     size_t count = 0;
 
-    for (const struct event_place *place = session->events; place != NULL; place = place->next)
-        count += place->kind == EVENT_REWIND;
+    for (const struct event_place *at = session->rewinds.first; at != NULL; at = at->next_alike)
+        count++;
     *out = (struct rewinds){.places = malloc((count + 1) * sizeof *out->places)};
     if (out->places == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    for (const struct event_place *place = session->events; place != NULL; place = place->next)
-        if (place->kind == EVENT_REWIND)
-            out->places[out->count++] = *place;
+    for (const struct event_place *at = session->rewinds.first; at != NULL; at = at->next_alike)
+        out->places[out->count++] = *at;
     return STATUS_OK;
 }
 
