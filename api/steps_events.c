@@ -21,7 +21,8 @@
  *     :                            a comment, when there is nothing else
  *
  * A client that comes back says its last id in Last-Event-ID. A step is told when it is on disk,
- * whatever the durability, so that only a rewind takes back what was told. */
+ * whatever the durability, so that only a rewind takes back what was told; nor has the first block
+ * an id that a crash takes back. */
 #include "api/steps_events.h"
 
 #include <inttypes.h>
@@ -151,13 +152,14 @@ static enum status find_from(struct session *session, uint64_t from, struct mome
     return fault_extra(fault, "oldest_step", oldest);
 }
 
-/* Where the client stands. */
+/* Where the client stands, and the newest step on disk. */
 static enum status find_start(struct request *request, struct session *session, uint64_t from,
-                              struct moment *out, struct fault *fault)
+                              struct moment *out, uint64_t *durable, struct fault *fault)
 {
     bool given;
     enum status status = read_last(request, out, &given, fault);
 
+    *durable = UINT64_MAX; /* of what was told all is */
     if (status != STATUS_OK || given)
         return status;
     struct session_view *view = arena_take(request->arena, sizeof *view);
@@ -166,7 +168,11 @@ static enum status find_start(struct request *request, struct session *session, 
     if ((status = session_view(session, true, view, fault)) != STATUS_OK)
         return status;
     *out = (struct moment){view->lineage, view->step};
-    return from == 0 ? STATUS_OK : find_from(session, from, out, fault);
+    *durable = view->durable_step;
+    if (from != 0)
+        return find_from(session, from, out, fault);
+    out->step = *durable; /* what comes after it is still to be told */
+    return STATUS_OK;
 }
 
 enum status steps_events(struct request *request, struct session *session, uint64_t from,
@@ -175,18 +181,20 @@ enum status steps_events(struct request *request, struct session *session, uint6
     struct events *events = arena_take(request->arena, sizeof *events);
     struct json_text text;
     struct moment start;
+    uint64_t durable;
     enum status status;
 
     if (events == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    if ((status = find_start(request, session, from, &start, fault)) != STATUS_OK)
+    if ((status = find_start(request, session, from, &start, &durable, fault)) != STATUS_OK)
         return status;
     *events = (struct events){.heartbeat_us = request->config->heartbeat_s * 1000000,
                               .spoke_us = clock_monotonic_us()};
     arena_init(&events->arena);
     json_text_init(&text, &events->arena);
     event_text(&text, "retry: 1000\n");
-    event_id(&text, &start);
+    if (start.step <= durable) /* else a crash may take it back: who has no id asks again for it */
+        event_id(&text, &start);
     event_text(&text, "\n");
     if (text.failed || !follower_open(&events->follower, session, tensors, &start)) {
         arena_close(&events->arena);

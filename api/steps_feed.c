@@ -157,7 +157,7 @@ static enum status write_lost(struct writing *writing, const struct moment *to, 
 
     if (status != STATUS_OK)
         return status;
-    struct moment before = {to->lineage, oldest - 1};
+    struct moment before = {to->lineage, oldest - 1 < to->step ? oldest - 1 : to->step};
     write_turn(writing->text, "gap", &before);
     wrote(writing, before);
     return STATUS_OK;

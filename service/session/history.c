@@ -62,7 +62,9 @@ uint64_t rewinds_line(const struct rewinds *rewinds, uint64_t lineage, uint64_t 
 
 struct following session_line_from(const struct session *session, const struct moment *at)
 {
-    const struct following lost = {FOLLOW_LOST, {session->lineage, session->step}};
+    uint64_t durable =
+        session->durable_step < session->step ? session->durable_step : session->step;
+    const struct following lost = {FOLLOW_LOST, {session->lineage, durable}};
     uint64_t own = at->lineage, line = session->lineage; /* of both, down to where they part */
     uint64_t step = at->step;     /* the last that both lines have, of those up to `at` */
     uint64_t end = session->step; /* the last of lineage `line` on the present line */

@@ -12,7 +12,7 @@ enum { EVENT_NAME_BYTES = 16, EVENT_ID_BYTES = 48 };
 struct event_stream {
     struct http_client *client;
     struct http_response head;
-    char id[EVENT_ID_BYTES]; /* the last */
+    char id[EVENT_ID_BYTES]; /* the last; "": none */
 };
 
 struct heard {

@@ -414,6 +414,37 @@ START_TEST(a_kill_takes_back_nothing_that_was_told)
 }
 END_TEST
 
+/* Steps that are not on disk: who was told none of them stands before them, so that he is told those
+ * that take their place after a crash. */
+START_TEST(a_stream_does_not_begin_where_a_crash_takes_it_back)
+{
+    struct ledger ledger = {.count = 0};
+
+    start_on(testing_folder(), NULL);
+    struct remote remote = remote_create(server.port, "back",
+                                         "\"optimizer\": \"sgd\","
+                                         "\"durability\": {\"mode\": \"checkpoint\"}");
+    remote_steps(&remote, 1, 20);
+    struct event_stream next = event_stream_open(&remote, "?tensors=false", NULL);
+    ck_assert_str_eq(next.id, "0-0");
+    struct event_stream from = event_stream_open(&remote, "?tensors=false&from=21", NULL);
+    ck_assert_str_eq(from.id, "");
+    event_stream_close(&from);
+    live_server_kill(&server);
+    live_server_restart(&server);
+    remote.port = server.port;
+    remote_steps(&remote, 1, 30);
+    struct answer answer = remote_send(&remote, "POST", "/checkpoints", NULL, 201);
+    answer_close(&answer);
+    struct event_stream again = event_stream_open(&remote, "?tensors=false", next.id);
+    learn_until(&again, &ledger, "0-30");
+    check_ledger(&remote, &ledger);
+    event_stream_close(&again);
+    event_stream_close(&next);
+    stop();
+}
+END_TEST
+
 Suite *suite_events(void);
 Suite *suite_events(void)
 {
@@ -433,6 +464,7 @@ Suite *suite_events(void)
     suite_add_tcase(suite, tests);
     tcase_set_timeout(own, TEST_TIMEOUT_S);
     tcase_add_test(own, a_silent_stream_has_a_heart);
+    tcase_add_test(own, a_stream_does_not_begin_where_a_crash_takes_it_back);
     tcase_add_loop_test(own, a_kill_takes_back_nothing_that_was_told, 0, 3);
     suite_add_tcase(suite, own);
     return suite;
