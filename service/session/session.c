@@ -91,6 +91,11 @@ void session_release(struct session *session)
     free(session);
 }
 
+uint64_t session_created_us(const struct session *session)
+{
+    return session->created_us;
+}
+
 const struct layout *session_layout(const struct session *session)
 {
     return session->layout;

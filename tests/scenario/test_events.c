@@ -219,7 +219,7 @@ END_TEST
 static void check_refused(const struct remote *remote, const char *query, const char *header,
                           unsigned status, const char *code)
 {
-    char path[160], headers[160];
+    char path[160], headers[256];
 
     snprintf(path, sizeof path, "%s/steps%s", remote->path, query);
     snprintf(headers, sizeof headers, "Accept: text/event-stream\r\n%s", header);
@@ -230,9 +230,21 @@ static void check_refused(const struct remote *remote, const char *query, const 
 
 START_TEST(what_cannot_be_followed_is_refused_before_the_stream_begins)
 {
-    static const char *const ids[] = {"1",    "-",    "0-",    "-1",
-                                      "0-1-", "a-b",  "+0-1",  "0--1",
-                                      "00-1", "0-01", "0x0-1", "0-99999999999999999"};
+    static const char *const ids[] = {"1",
+                                      "-",
+                                      "0-",
+                                      "-1",
+                                      "0-1-",
+                                      "0-1-x",
+                                      "0-1-1-1",
+                                      "0-1-10000000000000000",
+                                      "a-b",
+                                      "+0-1",
+                                      "0--1",
+                                      "00-1",
+                                      "0-01",
+                                      "0x0-1",
+                                      "0-99999999999999999"};
     struct remote remote = remote_create(server.port, "refused", "\"optimizer\": \"sgd\"");
     struct remote none = remote_other(&remote, server.port, "none");
     char header[96];
@@ -277,6 +289,13 @@ START_TEST(a_removal_is_told_and_is_the_end)
 
     remote_steps(&remote, 1, 1);
     event_stream_expect(&stream, "step", "0-1");
+    char whole[2 * EVENT_ID_BYTES], header[3 * EVENT_ID_BYTES];
+    snprintf(whole, sizeof whole, "%s%s", stream.id, stream.life);
+    snprintf(header, sizeof header, "Last-Event-ID: %s\r\n", whole);
+    struct event_stream again = event_stream_open(&remote, "", whole);
+    ck_assert_str_eq(again.id, "0-1");
+    ck_assert_str_eq(again.life, stream.life);
+    event_stream_close(&again);
     struct answer answer = remote_send(&remote, "DELETE", "", NULL, 204);
     answer_close(&answer);
     event_stream_expect(&stream, "deleted", "");
@@ -289,6 +308,8 @@ START_TEST(a_removal_is_told_and_is_the_end)
     event_stream_expect(&stream, "gap", "0-0");
     remote_steps(&other, 1, 1);
     event_stream_expect(&stream, "step", "0-1");
+    check_refused(&other, "", header, 404, "session_not_found");
+    ck_assert_str_ne(stream.life, again.life);
     event_stream_close(&stream);
 }
 END_TEST
