@@ -52,11 +52,10 @@ static void say(const struct watched *watched, const char *answer, size_t size)
         log_debug("a client does not hear why its request was refused");
 }
 
-static const char late_body[] =
-    "{\"type\":\"/problems/request_timeout\","
-    "\"title\":\"The request did not arrive in time\",\"status\":408,"
-    "\"detail\":\"send the whole request faster, or raise the server's "
-    "timeouts\",\"code\":\"request_timeout\"}";
+static const char late_body[] = "{\"type\":\"/problems/request_timeout\","
+                                "\"title\":\"The request did not arrive in time\",\"status\":408,"
+                                "\"detail\":\"send the whole request faster, or raise the server's "
+                                "timeouts\",\"code\":\"request_timeout\"}";
 
 /* Nobody else writes to the socket: the phase went from ANSWER to EXPIRED, and a handler that finds
  * that keeps away. */
