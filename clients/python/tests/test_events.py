@@ -1,6 +1,11 @@
 """Following a session, over breaks of the connection and restarts of the server."""
 
+import shutil
+import ssl
+import subprocess
+import tempfile
 import threading
+import time
 import unittest
 
 from . import support
@@ -82,6 +87,45 @@ class Restarts(unittest.TestCase):
         told += [next(events).data.step for _ in range(3)]
         events.close()
         self.assertEqual(told, steps)
+
+
+class Connections(unittest.TestCase):
+    def test_a_certificate_that_is_not_trusted_is_told_at_once(self):
+        if shutil.which("openssl") is None:
+            self.skipTest("there is no openssl")
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        key, certificate = folder + "/key", folder + "/certificate"
+        make = "openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 1"
+        subprocess.run(
+            [*make.split(), "-subj", "/CN=localhost", "-keyout", key, "-out", certificate],
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
+        server = support.OwnServer("--tls-cert", certificate, "--tls-key", key)
+        self.addCleanup(server.close)
+        descent = support.descent_with(numpy=False)
+        begun = time.monotonic()
+        with self.assertRaisesRegex(descent.ConnectionFailed, "not trusted") as raised:
+            next(descent.Client(server.url).session("x").events())
+        self.assertIsInstance(raised.exception.__cause__, ssl.SSLCertVerificationError)
+        self.assertLess(time.monotonic() - begun, 5)
+
+    def test_a_silent_stream_lasts_longer_than_other_exchanges(self):
+        server = support.OwnServer()
+        self.addCleanup(server.close)
+        client = support.descent_with(numpy=False).Client(server.url, timeout=0.3)
+        session, told = client.create({"w": [1.0]}, "sgd"), []
+        stream, opened = client._transport.stream, []
+        client._transport.stream = lambda *rest: opened.append(rest) or stream(*rest)
+        events = session.events(start=1)
+        watcher = threading.Thread(target=lambda: told.append(next(events)))
+        watcher.start()
+        time.sleep(1.2)
+        session.step({"w": [1.0]})
+        watcher.join()
+        events.close()
+        self.assertEqual((told[0].data.step, len(opened)), (1, 1))
 
 
 if __name__ == "__main__":
