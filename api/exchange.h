@@ -73,6 +73,7 @@ struct exchange {
     uint64_t started_us;
     size_t body_used;  /* bytes of it in memory, decoded */
     uint64_t body_max; /* that may be there */
+    bool earns;        /* body_max rises with what comes (expansion.h) */
     struct decoding decoding;
     struct content_check check;
     uint64_t charged; /* bytes of commons->inflight_bytes, which a coded reply counts among too */

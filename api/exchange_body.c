@@ -89,7 +89,7 @@ static enum status refuse_size(const struct exchange *exchange, uint64_t size, s
                          max);
     return fault_set(fault, STATUS_TOO_LARGE, "",
                      "the body has more than %llu bytes when it is decoded, more than any sensible "
-                     "one for this session; if it must be, send it without Content-Encoding",
+                     "one has; if it must be, send it without Content-Encoding",
                      max);
 }
 
@@ -148,7 +148,8 @@ enum status exchange_body_begin(struct exchange *exchange, struct fault *fault)
         return refuse_size(exchange, framing->length, fault);
     if (coding == NULL)
         return framing->chunked ? STATUS_OK : reserve(exchange, framing->length, true, fault);
-    exchange->body_max = expansion_max(exchange->commons->engine, request);
+    exchange->body_max =
+        expansion_max(exchange->commons->engine, request, framing->length, &exchange->earns);
     return decoding_start(&exchange->decoding, coding, fault);
 }
 
@@ -177,7 +178,8 @@ static enum status reserve_first(struct exchange *exchange, struct span piece, s
     uint64_t announced = exchange->decoding.coding->announced(piece);
     uint64_t guess = exchange->framing.length * 2;
 
-    if (announced > 0)
+    /* What comes in chunks may earn what it says later. */
+    if (announced > 0 && (!exchange->framing.chunked || announced <= exchange->body_max))
         return reserve(exchange, announced, true, fault);
     if (exchange->framing.chunked)
         guess = CHUNKED_BYTES_FIRST;
@@ -198,6 +200,9 @@ static enum status decode(struct exchange *exchange, struct span piece, struct f
         return fault_set(fault, STATUS_TOO_LARGE, "",
                          "the body has more than %llu bytes; at most that many",
                          (unsigned long long)exchange->commons->config->body_bytes_max);
+    if (exchange->earns && exchange->framing.chunked)
+        exchange->body_max = expansion_max(exchange->commons->engine, &exchange->request,
+                                           exchange->account.received, &exchange->earns);
     if (exchange->request.body == NULL)
         status = reserve_first(exchange, piece, fault);
     while (status == STATUS_OK && (flow.in.size > 0 || flow.room == 0)) {

@@ -73,7 +73,7 @@ static void start_following(struct exchange *exchange)
 }
 
 /* Whether the client is to end here, and may come back to be let in anew: the server drains, or the
- * tokens are others. */
+ * token is no longer good. */
 static bool must_end(const struct exchange *exchange)
 {
     struct commons *commons = exchange->commons;

@@ -4,7 +4,6 @@
 #include "api/exchange_stages.h"
 
 #include <stdatomic.h>
-#include <strings.h>
 
 #include "api/address.h"
 #include "api/config.h"
@@ -79,20 +78,6 @@ static enum log_level level_of(const struct exchange *exchange)
     return (exchange->account.answered_us > 0 && http >= 400) || asked ? LOG_INFO : LOG_DEBUG;
 }
 
-/* A valid traceparent; of several none counts. */
-static bool find_trace(const struct request *request, struct trace *out)
-{
-    const char *value = NULL;
-
-    for (size_t i = 0; i < request->header_count; i++)
-        if (strcasecmp(request->headers[i].name, "traceparent") == 0) {
-            if (value != NULL)
-                return false;
-            value = request->headers[i].value;
-        }
-    return value != NULL && trace_parse(value, out);
-}
-
 static void add_text(struct log_field *fields, size_t *count, const char *name, const char *text)
 {
     if (text == NULL)
@@ -143,6 +128,7 @@ static void write_line(const struct exchange *exchange, enum log_level level, bo
 void exchange_answered(struct exchange *exchange, uint64_t bytes, uint64_t now_us)
 {
     struct account *account = &exchange->account;
+    const char *trace;
 
     account->answered_us = now_us;
     if (exchange->request.method == METHOD_HEAD)
@@ -155,7 +141,8 @@ void exchange_answered(struct exchange *exchange, uint64_t bytes, uint64_t now_u
     if (!log_wants(level_of(exchange)))
         return;
     /* The library's memory and the client's address may be gone later. */
-    account->traced = find_trace(&exchange->request, &account->trace);
+    account->traced = request_header_count(&exchange->request, "traceparent", &trace) == 1 &&
+                      trace_parse(trace, &account->trace);
     if (exchange->remote[0] == '\0')
         address_peer(exchange->watched.fd, exchange->remote);
 }

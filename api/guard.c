@@ -75,18 +75,27 @@ static enum status check_fields(const struct envelope *envelope, const struct re
     return STATUS_OK;
 }
 
-/* How often a field is there; its last value. */
-static size_t field_count(const struct request *request, const char *name, const char **value)
+/* Fields of one value. Where two come, one of them would be passed over, and be it a key that was to
+ * apply a step once. */
+static enum status check_single(const struct request *request, struct fault *fault)
 {
-    size_t count = 0;
+    static const char *const single[] = {"Content-Type",  "Idempotency-Key", "If-Range",
+                                         "Last-Event-ID", "Range",           "X-Request-Id"};
 
-    for (size_t i = 0; i < request->header_count; i++) {
-        if (strcasecmp(request->headers[i].name, name) == 0) {
-            *value = request->headers[i].value;
-            count++;
-        }
+    for (size_t i = 1; i < request->header_count; i++) {
+        const char *name = request->headers[i].name;
+        size_t before = 0, k = 0;
+        while (before < i && strcasecmp(request->headers[before].name, name) != 0)
+            before++;
+        if (before == i)
+            continue;
+        while (k < sizeof single / sizeof *single && strcasecmp(single[k], name) != 0)
+            k++;
+        if (k < sizeof single / sizeof *single)
+            return fault_set(fault, STATUS_INVALID_REQUEST, "",
+                             "the request has more than one %s; send one", single[k]);
     }
-    return count;
+    return STATUS_OK;
 }
 
 static bool read_length(const char *text, uint64_t *out)
@@ -129,10 +138,10 @@ static bool is_host(const char *value)
 static enum status check_framing(const struct envelope *envelope, const struct request *request,
                                  struct framing *out, struct fault *fault)
 {
-    const char *length = NULL, *encoding = NULL, *host = NULL;
-    size_t lengths = field_count(request, "Content-Length", &length);
-    size_t encodings = field_count(request, "Transfer-Encoding", &encoding);
-    size_t hosts = field_count(request, "Host", &host);
+    const char *length, *encoding, *host;
+    size_t lengths = request_header_count(request, "Content-Length", &length);
+    size_t encodings = request_header_count(request, "Transfer-Encoding", &encoding);
+    size_t hosts = request_header_count(request, "Host", &host);
     bool old = strcmp(envelope->version, "HTTP/1.0") == 0;
 
     if (lengths > 1 || encodings > 1 || (lengths > 0 && encodings > 0))
@@ -180,6 +189,8 @@ enum status guard_check(const struct envelope *envelope, const struct request *r
     enum status status = check_line(envelope, fault);
     if (status == STATUS_OK)
         status = check_fields(envelope, request, fault);
+    if (status == STATUS_OK)
+        status = check_single(request, fault);
     if (status == STATUS_OK)
         status = check_framing(envelope, request, out, fault);
     if (status == STATUS_OK)

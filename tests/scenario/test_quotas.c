@@ -416,6 +416,26 @@ START_TEST(bytes_are_those_of_journal_and_checkpoints)
 }
 END_TEST
 
+/* Each is an event; the tenant's sessions have twice the quota some time. */
+static void patch_until_refused(const struct pass *pass)
+{
+    char json[600];
+
+    for (int i = 0; i < 1000; i++) {
+        snprintf(json, sizeof json, "{\"labels\": {\"n\": \"%0500d\"}}", i);
+        struct answer answer = gate_send(pass, "PATCH", "/v1/sessions/s", json);
+        bool full = answer.http.status == 429;
+        if (full)
+            check_quota(&answer, "bytes on disk");
+        else
+            ck_assert_uint_eq(answer.http.status, 200);
+        answer_close(&answer);
+        if (full)
+            return;
+    }
+    ck_abort_msg("PATCH fills the disk");
+}
+
 START_TEST(a_full_tenant_can_look_change_and_delete)
 {
     struct pass pass = limited("t", (struct quotas){.disk_bytes = 20000});
@@ -437,8 +457,10 @@ START_TEST(a_full_tenant_can_look_change_and_delete)
     must_exceed(&pass, "PUT", "/v1/sessions/t", GATE_SESSION, "bytes on disk");
     must_exceed(&pass, "PUT", "/v1/sessions/s/parameters",
                 "{\"parameters\": {\"w\": [[0, 0], [0, 0]], \"b\": [0, 0]}}", "bytes on disk");
+    must_exceed(&pass, "POST", "/v1/sessions/s/checkpoints", NULL, "bytes on disk");
     gate_must(200, &pass, "GET", "/v1/sessions/s/parameters", NULL);
     gate_must(200, &pass, "PATCH", "/v1/sessions/s", "{\"history\": {\"keep_steps\": 1}}");
+    patch_until_refused(&pass);
     gate_must(200, &other, "POST", "/v1/sessions/s/gradients", GATE_STEP);
     gate_must(204, &pass, "DELETE", "/v1/sessions/s", NULL);
     gate_must(201, &pass, "PUT", "/v1/sessions/s", GATE_SESSION);
