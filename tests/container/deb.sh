@@ -4,6 +4,8 @@
 # service as the unit confines it). `make check-deb` builds the package and calls this.
 #
 #   tests/container/deb.sh      as root, or as one who may sudo; PYTHON names the interpreter
+#
+# DEB_SYSTEMD=no: systemd cannot boot in a container on this machine, and that half is left out.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -109,10 +111,8 @@ life_with_systemd() {
     podman commit --quiet "$container" localhost/with-systemd >>"$log"
     open booted --systemd=always --cap-add SYS_ADMIN,SYS_PTRACE --security-opt seccomp=unconfined \
         --security-opt apparmor=unconfined localhost/with-systemd /sbin/init
-    if ! (await "systemd does not run" inside sh -c 'systemctl is-system-running | grep -qE "running|degraded"'); then
-        printf '  SKIPPED: systemd does not run in a container on this machine\n'
-        return
-    fi
+    await "systemd does not run in a container on this machine (DEB_SYSTEMD=no leaves this half out)" \
+        inside sh -c 'systemctl is-system-running | grep -qE "running|degraded"'
     apt install "/package/$package"
     await "the service is not active" inside systemctl is-active descent
     is "enabled" enabled "$(inside systemctl is-enabled descent)"
@@ -150,9 +150,8 @@ begin
 : >"$log"
 
 say "$package"
-cp "build/deb/$package" "$storage/first.deb"
-api/package/deb/build.sh
-cmp "build/deb/$package" "$storage/first.deb" || fail "another build has other bytes"
+api/package/deb/build.sh "$storage/again" >>"$log"
+cmp "build/deb/$package" "$storage/again/$package" || fail "another build has other bytes"
 lintian --fail-on error,warning "build/deb/$package" 2>>"$log" || fail "lintian"
 printf '  the same bytes twice; lintian finds no mistake\n'
 
@@ -162,7 +161,11 @@ listen=127.0.0.1:$(free_port)
 export DESCENT_URL=http://$listen
 life_without_systemd
 
-say "Under systemd"
-life_with_systemd
+if [ "${DEB_SYSTEMD:-yes}" = no ]; then
+    say "Under systemd: left out (DEB_SYSTEMD=no)"
+else
+    say "Under systemd"
+    life_with_systemd
+fi
 
 say "The package does what it should."

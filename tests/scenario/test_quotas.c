@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "api/access_usage.h"
 #include "service/core/clock.h"
@@ -436,6 +437,64 @@ static void patch_until_refused(const struct pass *pass)
     ck_abort_msg("PATCH fills the disk");
 }
 
+/* What a process that is started after a crash of now would find. */
+static void copy_database(const char *from, const char *to)
+{
+    char name[400];
+    char *bytes;
+    size_t size;
+
+    snprintf(name, sizeof name, "%s/descent.db", from);
+    FILE *file = fopen(name, "rb");
+    ck_assert(file != NULL && fseek(file, 0, SEEK_END) == 0);
+    size = (size_t)ftell(file);
+    rewind(file);
+    bytes = malloc(size);
+    ck_assert_uint_eq(fread(bytes, 1, size, file), size);
+    fclose(file);
+    snprintf(name, sizeof name, "%s/descent.db", to);
+    file = fopen(name, "wb");
+    ck_assert(file != NULL && fwrite(bytes, 1, size, file) == size);
+    ck_assert_int_eq(fclose(file), 0);
+    free(bytes);
+}
+
+/* Of small steps, whose heads are most of it, and of large ones in several chunks. */
+START_TEST(bytes_are_the_same_after_a_restart)
+{
+    static const size_t counts[] = {1, 7, 300000};
+    uint64_t random = testing_seed() ^ 0xB17E5;
+    const char *folder = testing_folder();
+    struct engine_usage live, restarted;
+    struct tenant_usage of, later;
+    char url[400], other[300];
+
+    snprintf(url, sizeof url, "sqlite:%s", folder);
+    snprintf(other, sizeof other, "%s/other", folder);
+    ck_assert_int_eq(mkdir(other, 0700), 0);
+    struct engine *engine = engines_open(url, NULL);
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        struct spec spec = engines_spec(DTYPE_F32, "sgd");
+        struct session *session =
+            engines_create(engine, (const char[]){(char)('a' + i), 0}, &spec, counts[i]);
+        engines_steps(session, 3, &random);
+        session_release(session);
+    }
+    engine_usage(engine, &live);
+    engine_tenant_usage(engine, "", &of);
+    copy_database(folder, other);
+    engine_close(engine);
+    snprintf(url, sizeof url, "sqlite:%s", other);
+    engine = engines_open(url, NULL);
+    engine_usage(engine, &restarted);
+    engine_tenant_usage(engine, "", &later);
+    engine_close(engine);
+    ck_assert_uint_gt(live.journal_bytes, 3 * 300000 * sizeof(float));
+    ck_assert_uint_eq(restarted.journal_bytes, live.journal_bytes);
+    ck_assert_uint_eq(later.bytes, of.bytes);
+}
+END_TEST
+
 START_TEST(a_full_tenant_can_look_change_and_delete)
 {
     struct pass pass = limited("t", (struct quotas){.disk_bytes = 20000});
@@ -483,6 +542,7 @@ Suite *suite_quotas(void)
     tcase_add_test(units, steps_come_as_from_a_bucket);
     tcase_add_test(units, a_crowd_takes_no_step_more);
     tcase_add_test(units, bytes_are_those_of_journal_and_checkpoints);
+    tcase_add_test(units, bytes_are_the_same_after_a_restart);
     suite_add_tcase(suite, units);
     tcase_set_timeout(tests, TEST_TIMEOUT_S);
     tcase_add_checked_fixture(tests, start, gate_stop);
