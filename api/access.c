@@ -69,8 +69,8 @@ static enum status load(struct access *access, struct fault *fault)
     return STATUS_OK;
 }
 
-/* Reads the file if it is another one, or in any case. False: it cannot be used. What is tried again
- * and again is told of once. */
+/* Reads the file if it is another one, or in any case. False: it cannot be used. What is tried
+ * again and again is told of once. */
 static bool look(struct access *access, bool always)
 {
     struct fault fault;

@@ -75,8 +75,8 @@ static enum status check_fields(const struct envelope *envelope, const struct re
     return STATUS_OK;
 }
 
-/* Fields of one value. Where two come, one of them would be passed over, and be it a key that was to
- * apply a step once. */
+/* Fields of one value. Where two come, one of them would be passed over, and be it a key that
+ * was to apply a step once. */
 static enum status check_single(const struct request *request, struct fault *fault)
 {
     static const char *const single[] = {"Content-Type",  "Idempotency-Key", "If-Range",
