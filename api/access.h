@@ -5,8 +5,8 @@
  *
  * Where which quota is checked:
  *   sessions, parameters   where a session is made, under the registry's lock: exact
- *   disk_bytes             before whatever may write but DELETE: what runs already may exceed it; PATCH,
- *                          which can shorten the history, goes on up to twice as much
+ *   disk_bytes             before whatever may write but DELETE: what runs already may exceed it;
+ *                          PATCH, which can shorten the history, goes on up to twice as much
  *   steps_per_s            before a request that asks for scope step, repeats and refused ones
  *                          too: a token bucket that holds a second's worth and begins full
  *   inflight               from the header to the end of the answer: exact
