@@ -1,9 +1,9 @@
-/* Whether the server makes progress, without a request of our own: one might be refused by a filter
- * (IPAddressDeny=, a firewall) or by our own limits, and a server that is merely full, of
- * connections or of descriptors, is alive. Nor is a slow or broken disk a reason to be restarted:
- * /readyz tells of that. What a restart would heal is a thread that stands still: the one that
- * keeps deadlines, which needs the lock that every new connection needs, and the one that
- * accepts. */
+/* Whether the server makes progress, without a request of our own: one might be refused by a
+ * filter (IPAddressDeny=, a firewall) or by our own limits, and a server that is merely full, of
+ * connections or of descriptors, is alive. Nor is a slow or broken disk a reason to be
+ * restarted: /readyz tells of that. What a restart would heal is a thread that stands still: the
+ * one that keeps deadlines, which needs the lock that every new connection needs, and the one
+ * that accepts. */
 #include "api/alive.h"
 
 #include <netinet/in.h>

@@ -86,11 +86,11 @@ static struct buffer *encode(struct exchange *exchange, const struct coding *cod
             state = coding->encode(encoder, &flow, last);
             if (state != FLOW_ON || flow.room > 0)
                 continue;
-            if ((larger = grow(exchange, out, out->size, out->size / 2 * 3 + 64, max)) == NULL) {
+            size_t used = out->size; /* all of it; `grow` gives it back */
+            if ((larger = grow(exchange, out, used, used / 2 * 3 + 64, max)) == NULL) {
                 state = FLOW_MEMORY;
                 continue;
             }
-            size_t used = (size_t)(flow.out - out->data); /* all of it */
             out = larger;
             flow.out = out->data + used;
             flow.room = out->size - used;

@@ -75,6 +75,29 @@ static enum status check_fields(const struct envelope *envelope, const struct re
     return STATUS_OK;
 }
 
+/* Fields of one value. Where two come, one of them would be passed over, and be it a key that
+ * was to apply a step once. */
+static enum status check_single(const struct request *request, struct fault *fault)
+{
+    static const char *const single[] = {"Content-Type",  "Idempotency-Key", "If-Range",
+                                         "Last-Event-ID", "Range",           "X-Request-Id"};
+
+    for (size_t i = 1; i < request->header_count; i++) {
+        const char *name = request->headers[i].name;
+        size_t before = 0, k = 0;
+        while (before < i && strcasecmp(request->headers[before].name, name) != 0)
+            before++;
+        if (before == i)
+            continue;
+        while (k < sizeof single / sizeof *single && strcasecmp(single[k], name) != 0)
+            k++;
+        if (k < sizeof single / sizeof *single)
+            return fault_set(fault, STATUS_INVALID_REQUEST, "",
+                             "the request has more than one %s; send one", single[k]);
+    }
+    return STATUS_OK;
+}
+
 static bool read_length(const char *text, uint64_t *out)
 {
     uint64_t value = 0;
@@ -166,6 +189,8 @@ enum status guard_check(const struct envelope *envelope, const struct request *r
     enum status status = check_line(envelope, fault);
     if (status == STATUS_OK)
         status = check_fields(envelope, request, fault);
+    if (status == STATUS_OK)
+        status = check_single(request, fault);
     if (status == STATUS_OK)
         status = check_framing(envelope, request, out, fault);
     if (status == STATUS_OK)

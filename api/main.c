@@ -61,8 +61,8 @@ static int fail(const struct fault *fault)
 }
 
 /* Every connection is a descriptor, and the server takes an eighth more to refuse them in words;
- * the usual soft limit of 1024 would end us before --connections-max does. Where the hard limit is
- * too low fewer connections are let in, so that there are always descriptors for storage. */
+ * the usual soft limit of 1024 would end us before --connections-max does. Where the hard limit
+ * is too low fewer connections are let in, so that there are always descriptors for storage. */
 static enum status fit_descriptors(uint64_t *connections_max, struct fault *fault)
 {
     uint64_t wanted = *connections_max + *connections_max / 8 + DESCRIPTORS_SPARE;

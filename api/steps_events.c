@@ -1,17 +1,17 @@
 /* GET .../steps as text/event-stream (WHATWG HTML, 9.2), which a browser reads by EventSource:
  *
  *     retry: 1000                  how soon to come back, in ms
- *     id: 0-12                     where the client stands: lineage-step; from here it goes on
- *
- *     id: 0-13
+ *     id: 0-12-62e2c7c9d3f40       where the client stands: lineage-step, and which session of this
+ *                                  name it is of; from here it goes on
+ *     id: 0-13-62e2c7c9d3f40
  *     event: step
  *     data: {"status":"applied","step":13, ...}    the line of the ledger
  *
- *     id: 1-4
+ *     id: 1-4-62e2c7c9d3f40
  *     event: rewind                what was told after step 4 is left behind
  *     data: {"lineage":1,"step":4}
  *
- *     id: 0-90
+ *     id: 0-90-62e2c7c9d3f40
  *     event: gap                   lines up to step 90 that were not told are not kept any more
  *     data: {"lineage":0,"step":90}
  *
@@ -21,7 +21,8 @@
  *     :                            a comment, when there is nothing else
  *
  * A client that comes back says its last id in Last-Event-ID. A step is told when it is on disk,
- * whatever the durability, so that only a rewind takes back what was told. */
+ * whatever the durability, so that only a rewind takes back what was told; nor has the first block
+ * an id that a crash takes back. */
 #include "api/steps_events.h"
 
 #include <inttypes.h>
@@ -103,20 +104,37 @@ static bool read_number(const char **at, uint64_t *out)
     return *out <= NUMBER_MAX;
 }
 
-/* Last-Event-ID, "0-13". *given: there is one that is not empty. */
-static enum status read_last(const struct request *request, struct moment *out, bool *given,
-                             struct fault *fault)
+/* What an id ends in, which session it is of; it may be left out. */
+static bool read_life(const char *at, uint64_t own, uint64_t *out)
+{
+    size_t size = strspn(at + (*at == '-'), "0123456789abcdef");
+
+    *out = *at == '-' ? strtoull(at + 1, NULL, 16) : own;
+    return *at == '\0' || (*at == '-' && size > 0 && size <= 16 && at[1 + size] == '\0');
+}
+
+/* Last-Event-ID, "0-13-62e2c7c9d3f40". *given: there is one that is not empty. */
+static enum status read_last(const struct request *request, const struct session *session,
+                             struct moment *out, bool *given, struct fault *fault)
 {
     const char *text = request_header(request, "Last-Event-ID");
     const char *at = text;
+    uint64_t own = session_created_us(session), life;
 
     *given = text != NULL && *text != '\0';
-    if (!*given || (read_number(&at, &out->lineage) && *at++ == '-' &&
-                    read_number(&at, &out->step) && *at == '\0'))
+    if (!*given)
         return STATUS_OK;
+    if (read_number(&at, &out->lineage) && *at++ == '-' && read_number(&at, &out->step) &&
+        read_life(at, own, &life)) {
+        if (life == own)
+            return STATUS_OK;
+        return fault_set(fault, STATUS_SESSION_NOT_FOUND, "",
+                         "the session that Last-Event-ID is of was deleted, and another has its "
+                         "name now; without Last-Event-ID that one is followed");
+    }
     return fault_set(fault, STATUS_INVALID_REQUEST, "",
                      "Last-Event-ID is \"%.60s\"; it must be the id of an event of this stream, "
-                     "lineage-step, for instance 0-13, or left out",
+                     "for instance 0-13-62e2c7c9d3f40, or left out",
                      text);
 }
 
@@ -151,13 +169,14 @@ static enum status find_from(struct session *session, uint64_t from, struct mome
     return fault_extra(fault, "oldest_step", oldest);
 }
 
-/* Where the client stands. */
+/* Where the client stands, and the newest step on disk. */
 static enum status find_start(struct request *request, struct session *session, uint64_t from,
-                              struct moment *out, struct fault *fault)
+                              struct moment *out, uint64_t *durable, struct fault *fault)
 {
     bool given;
-    enum status status = read_last(request, out, &given, fault);
+    enum status status = read_last(request, session, out, &given, fault);
 
+    *durable = UINT64_MAX; /* of what was told all is */
     if (status != STATUS_OK || given)
         return status;
     struct session_view *view = arena_take(request->arena, sizeof *view);
@@ -166,7 +185,11 @@ static enum status find_start(struct request *request, struct session *session, 
     if ((status = session_view(session, true, view, fault)) != STATUS_OK)
         return status;
     *out = (struct moment){view->lineage, view->step};
-    return from == 0 ? STATUS_OK : find_from(session, from, out, fault);
+    *durable = view->durable_step;
+    if (from != 0)
+        return find_from(session, from, out, fault);
+    out->step = *durable; /* what comes after it is still to be told */
+    return STATUS_OK;
 }
 
 enum status steps_events(struct request *request, struct session *session, uint64_t from,
@@ -175,18 +198,20 @@ enum status steps_events(struct request *request, struct session *session, uint6
     struct events *events = arena_take(request->arena, sizeof *events);
     struct json_text text;
     struct moment start;
+    uint64_t durable;
     enum status status;
 
     if (events == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    if ((status = find_start(request, session, from, &start, fault)) != STATUS_OK)
+    if ((status = find_start(request, session, from, &start, &durable, fault)) != STATUS_OK)
         return status;
     *events = (struct events){.heartbeat_us = request->config->heartbeat_s * 1000000,
                               .spoke_us = clock_monotonic_us()};
     arena_init(&events->arena);
     json_text_init(&text, &events->arena);
     event_text(&text, "retry: 1000\n");
-    event_id(&text, &start);
+    if (start.step <= durable) /* else a crash may take it back: who has no id asks again for it */
+        event_id(&text, session, &start);
     event_text(&text, "\n");
     if (text.failed || !follower_open(&events->follower, session, tensors, &start)) {
         arena_close(&events->arena);

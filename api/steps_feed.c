@@ -58,26 +58,13 @@ void event_text(struct json_text *text, const char *words)
     text->comma = false;
 }
 
-void event_id(struct json_text *text, const struct moment *at)
+void event_id(struct json_text *text, const struct session *session, const struct moment *at)
 {
     char id[ID_BYTES];
 
-    snprintf(id, sizeof id, "id: %" PRIu64 "-%" PRIu64 "\n", at->lineage, at->step);
+    snprintf(id, sizeof id, "id: %" PRIu64 "-%" PRIu64 "-%" PRIx64 "\n", at->lineage, at->step,
+             session_created_us(session));
     event_text(text, id);
-}
-
-/* What is told of a follower's line itself: where it goes on. */
-static void write_turn(struct json_text *text, const char *name, const struct moment *at)
-{
-    event_id(text, at);
-    event_text(text, "event: ");
-    event_text(text, name);
-    event_text(text, "\ndata: ");
-    json_text_open(text, '{');
-    json_text_member_u64(text, "lineage", at->lineage);
-    json_text_member_u64(text, "step", at->step);
-    json_text_close(text, '}');
-    event_text(text, "\n\n");
 }
 
 struct writing {
@@ -91,6 +78,22 @@ struct writing {
 };
 
 static void feed_add(struct feed *feed, const struct moment *at, const char *text, size_t size);
+
+/* What is told of a follower's line itself: where it goes on. */
+static void write_turn(const struct writing *writing, const char *name, const struct moment *at)
+{
+    struct json_text *text = writing->text;
+
+    event_id(text, writing->session, at);
+    event_text(text, "event: ");
+    event_text(text, name);
+    event_text(text, "\ndata: ");
+    json_text_open(text, '{');
+    json_text_member_u64(text, "lineage", at->lineage);
+    json_text_member_u64(text, "step", at->step);
+    json_text_close(text, '}');
+    event_text(text, "\n\n");
+}
 
 /* An event is written that leads to this moment. */
 static void wrote(struct writing *writing, struct moment at)
@@ -113,10 +116,10 @@ static enum status write_step(void *context, const struct step_line *line)
         return STATUS_TOO_LARGE; /* nobody's: `full` says that it was our own */
     if (at.step > writing->at->step + 1) {
         struct moment before = {at.lineage, at.step - 1};
-        write_turn(writing->text, "gap", &before);
+        write_turn(writing, "gap", &before);
         wrote(writing, before);
     }
-    event_id(writing->text, &at);
+    event_id(writing->text, writing->session, &at);
     event_text(writing->text, "event: step\ndata: ");
     step_write(writing->text, session_layout(writing->session), line, writing->tensors);
     event_text(writing->text, "\n\n");
@@ -141,7 +144,7 @@ static enum status write_steps(struct writing *writing, const struct moment *to,
     if (writing->full)
         return STATUS_OK;
     if (status == STATUS_OK && writing->at->step < to->step) {
-        write_turn(writing->text, "gap", to);
+        write_turn(writing, "gap", to);
         wrote(writing, *to);
     }
     return status;
@@ -157,8 +160,8 @@ static enum status write_lost(struct writing *writing, const struct moment *to, 
 
     if (status != STATUS_OK)
         return status;
-    struct moment before = {to->lineage, oldest - 1};
-    write_turn(writing->text, "gap", &before);
+    struct moment before = {to->lineage, oldest - 1 < to->step ? oldest - 1 : to->step};
+    write_turn(writing, "gap", &before);
     wrote(writing, before);
     return STATUS_OK;
 }
@@ -177,7 +180,7 @@ static enum status write_events(struct writing *writing, struct fault *fault)
     } else if (following.kind == FOLLOW_LOST) {
         status = write_lost(writing, &following.to, fault);
     } else {
-        write_turn(writing->text, "rewind", &following.to);
+        write_turn(writing, "rewind", &following.to);
         wrote(writing, following.to);
     }
     if (status == STATUS_OK && writing->text->failed)
@@ -277,7 +280,7 @@ static void feed_take(const struct feed *feed, size_t index, struct follower *fo
     follower->at = feed->marks[next - 1].at;
     uint64_t rest = (uint64_t)__atomic_load_n(&feed->followers, __ATOMIC_RELAXED) * REST_US_EACH;
     rest = rest > REST_US_MIN ? rest : REST_US_MIN;
-    if (next == feed->count)
+    if (next == feed->count && end - begin < PIECE_BYTES) /* else there is more in the ledger */
         follower->rest_us = clock_monotonic_us() + (rest < REST_US_MAX ? rest : REST_US_MAX);
 }
 

@@ -30,6 +30,6 @@ enum status follower_read(struct follower *follower, double wait_s, struct json_
 
 /* Text as it is, and an event's "id" line. */
 void event_text(struct json_text *text, const char *words);
-void event_id(struct json_text *text, const struct moment *at);
+void event_id(struct json_text *text, const struct session *session, const struct moment *at);
 
 #endif

@@ -137,6 +137,11 @@ static enum status read_body(struct request *request, const struct session *sess
             return status;
         return read_json(request, session, fields, out, member, member_value, tensors, pair, fault);
     }
+    if (strcmp(codec->name, "raw") != 0 && request_query(request, "dtype") != NULL)
+        return fault_set(fault, STATUS_INVALID_REQUEST, "",
+                         "%s says itself of what type its numbers are; leave dtype out, it goes "
+                         "with application/octet-stream",
+                         codec->media_type);
     if ((status = read_dtype(request, &dtype, fault)) != STATUS_OK ||
         (status = fields_read_query(request, fields, out, fault)) != STATUS_OK ||
         (status = request_query_end(request, fault)) != STATUS_OK)

@@ -180,6 +180,7 @@ enum status session_view(struct session *session, bool brief, struct session_vie
 /* Fixed for a session's life; needs no lock. */
 const struct layout *session_layout(const struct session *session);
 enum dtype session_dtype(const struct session *session);
+uint64_t session_created_us(const struct session *session); /* no other of its name has it */
 
 /* The current revision, retained. */
 enum status session_revision(struct session *session, struct revision **out, struct fault *fault);

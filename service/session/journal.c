@@ -57,6 +57,39 @@ uint64_t event_round(const struct event_place *place, uint64_t round_lsn)
     return place->kind == EVENT_CONTRIBUTION && round_lsn == UINT64_MAX ? place->lsn : round_lsn;
 }
 
+/* The list of its kind, or NULL: those are found among all. */
+static struct event_list *list_of(struct session *session, const struct event_place *place)
+{
+    return place->kind == EVENT_RECEIPTS ? &session->receipts
+           : place->kind == EVENT_REWIND ? &session->rewinds
+                                         : NULL;
+}
+
+static void list_alike(struct session *session, struct event_place *place)
+{
+    struct event_list *list = list_of(session, place);
+
+    if (list == NULL)
+        return;
+    *list->end = place;
+    list->end = &place->next_alike;
+}
+
+/* What goes is among the first. */
+static void unlist_alike(struct session *session, struct event_place *place)
+{
+    struct event_list *list = list_of(session, place);
+
+    if (list == NULL)
+        return;
+    struct event_place **link = &list->first;
+    while (*link != place)
+        link = &(*link)->next_alike;
+    if (list->end == &place->next_alike)
+        list->end = link;
+    *link = place->next_alike;
+}
+
 void session_list_event(struct session *session, struct event_place *take_place)
 {
     __atomic_add_fetch(&session->engine->journal_bytes, take_place->bytes, __ATOMIC_RELAXED);
@@ -65,6 +98,7 @@ void session_list_event(struct session *session, struct event_place *take_place)
     count_event(session, take_place, 1);
     *session->events_end = take_place;
     session->events_end = &take_place->next;
+    list_alike(session, take_place);
 }
 
 struct event_place *session_unlist_event(struct session *session, struct event_place **link)
@@ -78,6 +112,7 @@ struct event_place *session_unlist_event(struct session *session, struct event_p
     if (session->events_end == &place->next)
         session->events_end = link;
     *link = place->next;
+    unlist_alike(session, place);
     return place;
 }
 

@@ -46,6 +46,8 @@ struct session *session_new(struct engine *engine, int64_t key, struct tenant *t
     memcpy(session->parent, record->parent, sizeof session->parent);
     session->parent_moment = record->parent_moment;
     session->events_end = &session->events;
+    session->receipts.end = &session->receipts.first;
+    session->rewinds.end = &session->rewinds.first;
     session->used_us = clock_monotonic_us();
     pthread_mutex_init(&session->mutex, NULL);
     pthread_cond_init(&session->turn, NULL);
@@ -87,6 +89,11 @@ void session_release(struct session *session)
     pthread_cond_destroy(&session->news);
     pthread_cond_destroy(&session->told);
     free(session);
+}
+
+uint64_t session_created_us(const struct session *session)
+{
+    return session->created_us;
 }
 
 const struct layout *session_layout(const struct session *session)

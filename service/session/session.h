@@ -63,13 +63,19 @@ struct state {
 
 struct event_place {
     struct event_place *next;
-    uint64_t lsn; /* of the first chunk */
+    struct event_place *next_alike; /* EVENT_RECEIPTS, EVENT_REWIND: the next of that kind */
+    uint64_t lsn;                   /* of the first chunk */
     uint64_t step;
     uint64_t lineage; /* after it */
     uint64_t origin;  /* EVENT_REWIND: the lineage it goes back to */
     uint32_t kind;
     uint32_t chunks;
     uint64_t bytes;
+};
+
+/* Those of one kind, by rising lsn: few among many that need not be walked. */
+struct event_list {
+    struct event_place *first, **end;
 };
 
 struct checkpoint_place {
@@ -162,6 +168,7 @@ struct session {
     uint64_t journal_since; /* bytes of them */
 
     struct event_place *events, **events_end;         /* all that are kept, by rising lsn */
+    struct event_list receipts, rewinds;              /* of them */
     size_t event_count, step_count, quarantine_count; /* of them: all, revisions, refused */
     struct checkpoint_place *checkpoints;             /* newest first */
 };

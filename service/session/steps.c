@@ -26,7 +26,7 @@ static void lines_close(struct lines *lines)
 
 /* Mutex held. */
 static enum status list_lines(const struct session *session, const struct moment_query *query,
-                              uint64_t from, struct lines *out, struct fault *fault)
+                              struct lines *out, struct fault *fault)
 {
     const struct receipts *tail = &session->state->receipts;
     size_t count = 1;
@@ -36,7 +36,7 @@ static enum status list_lines(const struct session *session, const struct moment
         return fault_set(fault, STATUS_NOT_FOUND, "/lineage",
                          "session %s has no lineage %llu; the newest is %llu", session->id,
                          (unsigned long long)out->lineage, (unsigned long long)session->lineage);
-    for (const struct event_place *place = session->events; place != NULL; place = place->next)
+    for (const struct event_place *at = session->receipts.first; at != NULL; at = at->next_alike)
         count++;
     enum status status = rewinds_list(session, &out->rewinds, fault);
     out->places = malloc(count * sizeof *out->places);
@@ -45,11 +45,8 @@ static enum status list_lines(const struct session *session, const struct moment
         lines_close(out);
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     }
-    for (const struct event_place *place = session->events; place != NULL; place = place->next) {
-
-        if (place->kind == EVENT_RECEIPTS && place->step >= from)
-            out->places[out->place_count++] = *place;
-    }
+    for (const struct event_place *at = session->receipts.first; at != NULL; at = at->next_alike)
+        out->places[out->place_count++] = *at;
     return STATUS_OK;
 }
 
@@ -173,7 +170,7 @@ enum status session_steps(struct session *session, const struct moment_query *qu
     if (oldest != NULL)
         *oldest = session->step + 1;
     if (oldest != NULL || !list_recent(session, query, from, &lines))
-        status = list_lines(session, query, 0, &lines, fault);
+        status = list_lines(session, query, &lines, fault);
     pthread_mutex_unlock(&session->mutex);
     work = malloc(sizeof *work); /* most of it is never used */
     if (status == STATUS_OK && work == NULL) {

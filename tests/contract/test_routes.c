@@ -56,9 +56,8 @@ static void fill(void *context, const json_t *parameter)
     if (filling->rest[0] != '{' || strncmp(filling->rest + 1, name, size) != 0 ||
         filling->rest[1 + size] != '}')
         return;
-    strcat(filling->path, strcmp(name, "id") == 0
-                              ? filling->id
-                              : json_string_value(json_object_get(parameter, "example")));
+    strcat(filling->path,
+           strcmp(name, "id") == 0 ? filling->id : openapi_parameter_text(parameter));
     filling->rest += size + 2;
 }
 
@@ -122,8 +121,8 @@ static void check_refused(const struct route *route, const struct answer *answer
     const json_t *response = openapi_response(operation_of(route), status);
 
     answer_check_problem(answer, status, code, route->operation);
-    ck_assert_msg(openapi_lists(json_object_get(response, "x-codes"), code),
-                  "%s does not document %u %s", route->operation, status, code);
+    ck_assert_msg(openapi_lists(openapi_codes(response), code), "%s does not document %u %s",
+                  route->operation, status, code);
     openapi_check(json_object_get(json_object_get(json_object_get(response, "content"),
                                                   "application/problem+json"),
                                   "schema"),
@@ -599,6 +598,16 @@ END_TEST
 
 /* --- what comes back --- */
 
+/* There is a choice of media types; else 406 is about codings alone. */
+static bool negotiates(const struct route *route)
+{
+    const json_t *response =
+        json_object_get(json_object_get(operation_of(route), "responses"), "406");
+
+    return strcmp(json_string_value(json_object_get(response, "$ref")),
+                  "#/components/responses/NotAcceptable") == 0;
+}
+
 START_TEST(an_unacceptable_type_is_refused_with_the_list)
 {
     static const char headers[] =
@@ -607,7 +616,7 @@ START_TEST(an_unacceptable_type_is_refused_with_the_list)
     size_t count = 0;
 
     for (size_t r = 0; (route = router_at(r)) != NULL; r++) {
-        if (!documents(route, "406"))
+        if (!negotiates(route))
             continue;
         json_t *example = route->takes_body ? example_of(route) : NULL;
         char *body = example == NULL ? NULL : json_dumps(example, 0);

@@ -8,9 +8,11 @@
 
 #include "api/codec.h"
 #include "api/config.h"
+#include "api/cors.h"
 #include "api/guard.h"
 #include "api/range.h"
 #include "api/session_json.h"
+#include "api/trace.h"
 #include "api/waiting.h"
 
 enum { LINES_MAX = 2 * HEADERS_MAX };
@@ -57,11 +59,24 @@ static void check_range(const struct request *request, uint64_t total)
 static void read_fields(const struct request *request)
 {
     static const char *const preferences[] = {"return", "wait", "handling", ""};
+    struct fault fault;
     bool named;
 
     for (size_t i = 0; i < sizeof preferences / sizeof *preferences; i++)
         request_prefer(request, preferences[i]);
     POST(waiting_preferred_s(request) <= request->config->wait_s_max);
+    struct reply reply = reply_empty(204);
+    cors_tell(request, &reply);
+    if (cors_admit(request, true, &fault) == STATUS_OK)
+        cors_admit(request, false, &fault);
+    struct trace trace;
+    const char *parent = request_header(request, "traceparent");
+    if (parent != NULL && trace_parse(parent, &trace))
+        POST(strspn(trace.trace_id, "0123456789abcdef") == TRACE_ID_CHARACTERS &&
+             strlen(trace.trace_id) == TRACE_ID_CHARACTERS &&
+             strncmp(parent + 3, trace.trace_id, TRACE_ID_CHARACTERS) == 0 &&
+             strlen(trace.span_id) == SPAN_ID_CHARACTERS &&
+             strspn(trace.span_id, "0123456789abcdef") == SPAN_ID_CHARACTERS);
     etag_none_match(request, "\"0-13\"");
     codec_negotiate(request_header(request, "Accept"), &named);
     if (request_header(request, "Content-Type") != NULL)
@@ -74,7 +89,8 @@ static void read_fields(const struct request *request)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static struct config config = {.wait_s_max = 60};
+    static struct config config = {
+        .wait_s_max = 60, .cors_origins = "https://page.example", .hosts = "a.example"};
     struct input input = {.data = data, .size = size};
     struct arena arena;
     struct request request = {.arena = &arena, .config = &config, .id = "", .path = "/"};

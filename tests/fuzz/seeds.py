@@ -83,6 +83,9 @@ HEADERS = [
     "Host: a\nContent-Length: 1\nContent-Length: 1",
     "Host: a\nContent-Length: 1\nTransfer-Encoding: chunked",
     "Host: a\nExpect: bananas\nX : y",
+    "Host: evil.example:80\nOrigin: https://evil.example\nSec-Fetch-Site: cross-site",
+    "Host: 10.0.0.1\nOrigin: https://page.example\nAccess-Control-Request-Method: PUT\n"
+    "Access-Control-Request-Headers: content-type, x-a\nAccess-Control-Request-Private-Network: true",
 ]
 PATHS = [
     "/v1/sessions/a-b_c/gradients?worker=w%C3%A9&seq=7&base_step=12",
@@ -112,10 +115,10 @@ SPECS = [
     '{"optimizer":{"lr":0.5},"schedule":null,"labels":{}}',
 ]
 TOKENS = [
-    '{"format":1,"tokens":[{"id":"tok_a","name":"trainer","tenant":"t","scopes":["read","step"],"quotas":{"sessions":10,'
+    '{"format":1,"tokens":[{"id":"tok_v4d77s74aue4qfap","name":"trainer","tenant":"t","scopes":["read","step"],"quotas":{"sessions":10,'
     '"parameters":5,"disk_bytes":7,"steps_per_s":0.5,"inflight":2},"created_at":"2026-01-02T03:04:05.000006Z","expires_at":null,'
-    '"sha256":"' + 64 * "0" + '"},{"id":"tok_b","name":"","tenant":"","scopes":["admin"],"quotas":{},'
-    '"created_at":"2026-01-02T03:04:05Z","expires_at":"2027-01-02T03:04:05Z","sha256":"' + 64 * "a" + '"}]}',
+    '"sha256":"' + 64 * "0" + '"},{"id":"tok_v4d77s74aue4qfaq","name":"","tenant":"","scopes":["admin"],"quotas":{},'
+    '"created_at":"2026-01-02T03:04:05.000000Z","expires_at":"2027-01-02T03:04:05.000000Z","sha256":"' + 64 * "a" + '"}]}',
     '{"format":1,"tokens":[]}', '{"format":2,"tokens":[]}', "", "dsc_" + 51 * "a" + "q\n",
 ]
 TEXTS = ["aGVsbG8=", "*.bias\nlayer.1.bias", "a?c\na\u00e9c", "\"\\\u0001\ud7ff\U0010ffff\t", "****a*b\naaab", "AA==", "/+8="]
@@ -179,6 +182,22 @@ write("negotiate", [text.encode() for text in NEGOTIATE])
 for target, texts in (("headers", HEADERS), ("paths", PATHS), ("config", CONFIGS), ("spec", SPECS), ("text", TEXTS),
                       ("requests", REQUESTS), ("tokens", TOKENS)):
     write(target, [text.encode() for text in texts])
+TWICE = b"POST /v1/sessions/s/gradients\nContent-Type: application/json\nContent-Encoding: %b\nContent-Digest: sha-256=:AA==:\n\n%b"
+GRADIENT = b'{"gradients":{"w":[[1,2],[3,4]],"b":5}}'
+NEW = '{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"__metadata__":{"descent":"{\\"optimizer\\":\\"adam\\"}"}}'
+for name, seed in (
+        ("gzip", TWICE.replace(b"Content-Digest: sha-256=:AA==:\n", b"") % (b"gzip", gzip.compress(GRADIENT, mtime=0))),
+        ("zstd", TWICE.replace(b"Content-Digest: sha-256=:AA==:\n", b"") % (b"zstd", zstd(GRADIENT))),
+        ("digest", TWICE % (b"identity", GRADIENT)),
+        ("npy", b"POST /v1/sessions/s/gradients?loss=1\nContent-Type: application/x-npy\n\n" +
+         npy("{'descr': '<f4', 'fortran_order': False, 'shape': (5,), }")[:128 + 20]),
+        ("new", b"POST /v1/sessions\nContent-Type: application/vnd.safetensors\n\n" + safetensors(NEW)),
+        ("coded", b"GET /v1/sessions/s/parameters\nAccept-Encoding: gzip;q=0.5, zstd\nWant-Content-Digest: sha-256=3\n\n\x1e"
+         b"GET /openapi.json\nAccept-Encoding: gzip\n\n\x1eGET /v1/sessions/s/parameters\nAccept: application/x-npy\n\n"),
+        ("pages", b"OPTIONS /v1/sessions\nOrigin: https://page.example\nAccess-Control-Request-Method: PUT\n\n\x1e"
+         b"DELETE /v1/sessions/s\nOrigin: https://evil.example\n\n\x1eGET /v1/sessions\nHost: evil.example\n\n"),
+        ("events", b"GET /v1/sessions/s/steps\nAccept: text/event-stream\nLast-Event-ID: 0-0\n\n")):
+    (CORPUS / "requests" / name).write_bytes(seed)
 for name in ("all.f32.safetensors", "some.bf16.safetensors"):
     shutil.copy(GOLDEN / name, CORPUS / "safetensors" / name)
 for name in ("all.f32.npy", "version2.npy", "w.f64.npy"):

@@ -22,6 +22,20 @@ static bool line_of(const char *block, const char *name, char *out, size_t size)
     return false;
 }
 
+/* The id, and what follows it. */
+static bool id_of(const char *block, char id[EVENT_ID_BYTES], char life[EVENT_ID_BYTES])
+{
+    if (!line_of(block, "id: ", id, EVENT_ID_BYTES))
+        return false;
+    char *rest = strchr(id, '-');
+    ck_assert_ptr_nonnull(rest);
+    rest = strchr(rest + 1, '-');
+    ck_assert_ptr_nonnull(rest);
+    snprintf(life, EVENT_ID_BYTES, "%s", rest);
+    *rest = '\0';
+    return true;
+}
+
 struct event_stream event_stream_open(const struct remote *remote, const char *query,
                                       const char *last)
 {
@@ -37,8 +51,8 @@ struct event_stream event_stream_open(const struct remote *remote, const char *q
     ck_assert_msg(stream.head.status == 200, "%s", stream.head.head);
     char *block = http_client_take_until(stream.client, "\n\n");
     ck_assert_ptr_nonnull(block);
-    ck_assert_msg(strncmp(block, "retry: 1000\nid: ", 16) == 0, "it begins with %s", block);
-    ck_assert(line_of(block, "id: ", stream.id, sizeof stream.id));
+    ck_assert_msg(strncmp(block, "retry: 1000\n", 12) == 0, "it begins with %s", block);
+    id_of(block, stream.id, stream.life);
     free(block);
     return stream;
 }
@@ -66,7 +80,7 @@ bool event_stream_next(struct event_stream *stream, bool comments, struct heard 
     *out = (struct heard){.name = ""};
     const char *data = strstr(block, "data: ");
     line_of(block, "event: ", out->name, sizeof out->name);
-    if (line_of(block, "id: ", out->id, sizeof out->id))
+    if (id_of(block, out->id, stream->life))
         memcpy(stream->id, out->id, sizeof stream->id);
     if (data != NULL) {
         data += strlen("data: ");

@@ -12,12 +12,13 @@ enum { EVENT_NAME_BYTES = 16, EVENT_ID_BYTES = 48 };
 struct event_stream {
     struct http_client *client;
     struct http_response head;
-    char id[EVENT_ID_BYTES]; /* the last */
+    char id[EVENT_ID_BYTES];   /* the last, lineage-step; "": none */
+    char life[EVENT_ID_BYTES]; /* the rest of it: "-" and of which session */
 };
 
 struct heard {
     char name[EVENT_NAME_BYTES]; /* "": a comment */
-    char id[EVENT_ID_BYTES];     /* "": none */
+    char id[EVENT_ID_BYTES];     /* lineage-step; "": none */
     json_t *data;                /* owned */
 };
 

@@ -129,9 +129,8 @@ static void fill(void *context, const json_t *parameter)
     if (filling->rest[0] != '{' || strncmp(filling->rest + 1, name, size) != 0 ||
         filling->rest[1 + size] != '}')
         return;
-    strcat(filling->path, strcmp(name, "id") == 0
-                              ? filling->id
-                              : json_string_value(json_object_get(parameter, "example")));
+    strcat(filling->path,
+           strcmp(name, "id") == 0 ? filling->id : openapi_parameter_text(parameter));
     filling->rest += size + 2;
 }
 

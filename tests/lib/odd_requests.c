@@ -31,6 +31,13 @@ const struct odd_request odd_requests[] = {
           "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" HIDDEN),
      400, "invalid_request"},
     {"two hosts", TEXT(GET_LIVEZ "Host: other\r\n\r\n"), 400, "invalid_request"},
+    {"two keys", TEXT(GET_LIVEZ "Idempotency-Key: a\r\nX: y\r\nidempotency-key: b\r\n\r\n"), 400,
+     "invalid_request"},
+    {"two types",
+     TEXT(POST_SESSIONS "Content-Type: application/json\r\nContent-Type: text/plain\r\n"
+                        "Content-Length: 37\r\n\r\n" HIDDEN),
+     400, "invalid_request"},
+    {"two lists", TEXT(GET_LIVEZ "Accept: text/html\r\nAccept: */*\r\n\r\n"), 200, NULL},
     {"no host", TEXT("GET /livez HTTP/1.1\r\n\r\n"), 400, "invalid_request"},
     {"space before the colon", TEXT(POST_SESSIONS "Content-Length : 37\r\n\r\n" HIDDEN), 400,
      "invalid_request"},

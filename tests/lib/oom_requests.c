@@ -268,6 +268,7 @@ const struct oom_request oom_requests[] = {
     {"presets_list", "/v1/presets", .headers = ""},
     {"schedules_list", "/v1/schedules", .headers = ""},
     {"livez", "/livez", .headers = ""},
+    {"metrics", "/metrics", .headers = ""},
     {"readyz", "/readyz", .headers = ""},
     {"healthz", "/healthz", .headers = ""},
     {"openapi", "/openapi.json", .headers = ""},

@@ -62,6 +62,7 @@ python_client()
 
 run quickstart quickstart
 run python_client python_client
+run openapi_lint "$PYTHON" "$root/tests/contract/lint.py"
 run rules_table "$root/clients/examples/with_server.sh" "$PYTHON" "$root/tests/bench/rules_table.py" --check
 run readme "$root/clients/examples/with_server.sh" "$PYTHON" "$root/tests/readme.py"
 run gallery "$root/clients/examples/with_server.sh" "$PYTHON" "$root/clients/examples/gallery.py" \

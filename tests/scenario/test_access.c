@@ -41,9 +41,8 @@ static void check_refused(const struct route *route, const struct answer *answer
 
     answer_check_problem(answer, status, code, route->operation);
     check_challenge(answer, challenge, route->operation);
-    ck_assert_msg(
-        openapi_lists(json_object_get(openapi_response(operation, status), "x-codes"), code),
-        "%s does not document %s", route->operation, code);
+    ck_assert_msg(openapi_lists(openapi_codes(openapi_response(operation, status)), code),
+                  "%s does not document %s", route->operation, code);
 }
 
 static void check_let_in(const struct route *route, const struct answer *answer)

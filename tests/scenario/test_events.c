@@ -219,7 +219,7 @@ END_TEST
 static void check_refused(const struct remote *remote, const char *query, const char *header,
                           unsigned status, const char *code)
 {
-    char path[160], headers[160];
+    char path[160], headers[256];
 
     snprintf(path, sizeof path, "%s/steps%s", remote->path, query);
     snprintf(headers, sizeof headers, "Accept: text/event-stream\r\n%s", header);
@@ -230,9 +230,21 @@ static void check_refused(const struct remote *remote, const char *query, const 
 
 START_TEST(what_cannot_be_followed_is_refused_before_the_stream_begins)
 {
-    static const char *const ids[] = {"1",    "-",    "0-",    "-1",
-                                      "0-1-", "a-b",  "+0-1",  "0--1",
-                                      "00-1", "0-01", "0x0-1", "0-99999999999999999"};
+    static const char *const ids[] = {"1",
+                                      "-",
+                                      "0-",
+                                      "-1",
+                                      "0-1-",
+                                      "0-1-x",
+                                      "0-1-1-1",
+                                      "0-1-10000000000000000",
+                                      "a-b",
+                                      "+0-1",
+                                      "0--1",
+                                      "00-1",
+                                      "0-01",
+                                      "0x0-1",
+                                      "0-99999999999999999"};
     struct remote remote = remote_create(server.port, "refused", "\"optimizer\": \"sgd\"");
     struct remote none = remote_other(&remote, server.port, "none");
     char header[96];
@@ -277,6 +289,13 @@ START_TEST(a_removal_is_told_and_is_the_end)
 
     remote_steps(&remote, 1, 1);
     event_stream_expect(&stream, "step", "0-1");
+    char whole[2 * EVENT_ID_BYTES], header[3 * EVENT_ID_BYTES];
+    snprintf(whole, sizeof whole, "%s%s", stream.id, stream.life);
+    snprintf(header, sizeof header, "Last-Event-ID: %s\r\n", whole);
+    struct event_stream again = event_stream_open(&remote, "", whole);
+    ck_assert_str_eq(again.id, "0-1");
+    ck_assert_str_eq(again.life, stream.life);
+    event_stream_close(&again);
     struct answer answer = remote_send(&remote, "DELETE", "", NULL, 204);
     answer_close(&answer);
     event_stream_expect(&stream, "deleted", "");
@@ -289,6 +308,8 @@ START_TEST(a_removal_is_told_and_is_the_end)
     event_stream_expect(&stream, "gap", "0-0");
     remote_steps(&other, 1, 1);
     event_stream_expect(&stream, "step", "0-1");
+    check_refused(&other, "", header, 404, "session_not_found");
+    ck_assert_str_ne(stream.life, again.life);
     event_stream_close(&stream);
 }
 END_TEST
@@ -414,6 +435,37 @@ START_TEST(a_kill_takes_back_nothing_that_was_told)
 }
 END_TEST
 
+/* Steps that are not on disk: who was told none of them stands before them, so that he is told
+ * those that take their place after a crash. */
+START_TEST(a_stream_does_not_begin_where_a_crash_takes_it_back)
+{
+    struct ledger ledger = {.count = 0};
+
+    start_on(testing_folder(), NULL);
+    struct remote remote = remote_create(server.port, "back",
+                                         "\"optimizer\": \"sgd\","
+                                         "\"durability\": {\"mode\": \"checkpoint\"}");
+    remote_steps(&remote, 1, 20);
+    struct event_stream next = event_stream_open(&remote, "?tensors=false", NULL);
+    ck_assert_str_eq(next.id, "0-0");
+    struct event_stream from = event_stream_open(&remote, "?tensors=false&from=21", NULL);
+    ck_assert_str_eq(from.id, "");
+    event_stream_close(&from);
+    live_server_kill(&server);
+    live_server_restart(&server);
+    remote.port = server.port;
+    remote_steps(&remote, 1, 30);
+    struct answer answer = remote_send(&remote, "POST", "/checkpoints", NULL, 201);
+    answer_close(&answer);
+    struct event_stream again = event_stream_open(&remote, "?tensors=false", next.id);
+    learn_until(&again, &ledger, "0-30");
+    check_ledger(&remote, &ledger);
+    event_stream_close(&again);
+    event_stream_close(&next);
+    stop();
+}
+END_TEST
+
 Suite *suite_events(void);
 Suite *suite_events(void)
 {
@@ -433,6 +485,7 @@ Suite *suite_events(void)
     suite_add_tcase(suite, tests);
     tcase_set_timeout(own, TEST_TIMEOUT_S);
     tcase_add_test(own, a_silent_stream_has_a_heart);
+    tcase_add_test(own, a_stream_does_not_begin_where_a_crash_takes_it_back);
     tcase_add_loop_test(own, a_kill_takes_back_nothing_that_was_told, 0, 3);
     suite_add_tcase(suite, own);
     return suite;

@@ -418,9 +418,9 @@ def large_bodies(folder):
                        Content_Type=raw).status == 200, "a step")
         weights = weights - gradient
         for line in iter(follower.stream.readline, b""):
-            if line.strip() == b"id: 0-%d" % number:
+            if line.startswith(b"id: 0-%d-" % number):
                 break
-            check(not line.startswith(b"id:") or line.strip() == b"id: 0-4", f"event {line}")
+            check(not line.startswith(b"id:") or line.startswith(b"id: 0-4-"), f"event {line}")
         else:
             raise Failed("the stream of events ends")
     follower.close()

@@ -17,8 +17,11 @@ def _zstd():
     except ImportError:
         import zstandard
 
-        compressor, decompressor = zstandard.ZstdCompressor(1), zstandard.ZstdDecompressor()
-        return compressor.compress, lambda body: decompressor.decompressobj().decompress(body)
+        # One for each body: its objects are not to be used by two threads at once.
+        return (
+            lambda body: zstandard.ZstdCompressor(1).compress(body),
+            lambda body: zstandard.ZstdDecompressor().decompressobj().decompress(body),
+        )
     return lambda body: zstd.compress(body, 1), zstd.decompress
 
 

@@ -34,7 +34,12 @@ class Events:
         """Follows the session: yields an Event for every step as soon as it is on disk, without a
         gap and without a repeat. It connects again by itself, where it was, when a connection
         breaks or the server restarts; ConnectionFailed after as many vain attempts in a row as
-        the client has retries. Closing the generator closes the connection.
+        the client has retries, or at once when the server's certificate is not trusted. Closing the
+        generator closes the connection.
+
+        A stream that has been silent for a minute, or the client's timeout if that is longer, is
+        taken for broken: a server whose --heartbeat-s is above 30 needs a client with a timeout of
+        twice that.
 
         last_event_id   the id of the last event that was seen: goes on after it
         start           else: the step to begin with. Without both: the next one

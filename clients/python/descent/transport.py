@@ -32,6 +32,7 @@ from .errors import ConnectionFailed
 
 _BACKOFF_FIRST_S, _BACKOFF_MAX_S, _RETRY_AFTER_MAX_S = 0.05, 2.0, 60.0
 _QUOTA_WAIT_MAX_S = 5.0  # beyond that somebody has to delete something
+_SILENCE_S = 60.0  # of a stream: several heartbeats of the server
 _BUSY = (408, 502, 503, 504)
 
 
@@ -104,9 +105,7 @@ class Transport:
                 )
             except ssl.SSLCertVerificationError as error:
                 connection.close()
-                raise ConnectionFailed(
-                    "%s shows a certificate that is not trusted: %s" % (self.url, error)
-                ) from error  # another attempt would see the same
+                raise self._untrusted(error) from error
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 failure = error
@@ -136,16 +135,26 @@ class Transport:
     @contextlib.contextmanager
     def stream(self, path, query, headers):
         """The answer to one GET, to be read as it comes, on a connection of its own, which is
-        closed at the end. Not repeated."""
+        closed at the end. Not repeated. ConnectionFailed: it cannot be."""
         target = self._prefix + path
         if query:
             target += "?" + urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
         connection = self._connect()
         try:
             connection.request("GET", target, headers={**self._headers, **headers})
+            if self._timeout is not None:
+                connection.sock.settimeout(max(self._timeout, _SILENCE_S))
             yield connection.getresponse()
+        except ssl.SSLCertVerificationError as error:
+            raise self._untrusted(error) from error
         finally:
             connection.close()
+
+    def _untrusted(self, error):
+        """Another attempt would see the same."""
+        return ConnectionFailed(
+            "%s shows a certificate that is not trusted: %s" % (self.url, error)
+        )
 
     def close(self):
         """Closes every connection; the next request opens a new one."""
