@@ -356,7 +356,7 @@ check-deb: ## install, upgrade, remove and purge the Debian package where no sys
 	$(call install,$(DEPS_PACKAGE))
 	@$(MAKE) --no-print-directory deb
 	@$(PYTHON) tests/scenario/install.py --all
-	@PYTHON=$(PYTHON) tests/container/deb.sh
+	@PYTHON=$(PYTHON) DEB_SYSTEMD=$(DEB_SYSTEMD) tests/container/deb.sh
 
 tidy: deps-clang ## layers, tables against files, dead symbols, formatting
 	@$(MAKE) --no-print-directory build/descent $(B)/tests/descent-tests $(B)/tests/bits $(B)/tests/bench/bench $(B)/tests/fuzz/replay

@@ -5,7 +5,8 @@
 #
 #   tests/container/deb.sh      as root, or as one who may sudo; PYTHON names the interpreter
 #
-# DEB_SYSTEMD=no: systemd cannot boot in a container on this machine, and that half is left out.
+# DEB_SYSTEMD=no: systemd cannot boot in a container on this machine, and that half is left out. DEB_SYSTEMD=auto: it is left
+# out, and said so, where systemd turns out not to boot.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -102,6 +103,17 @@ property() { inside systemctl show --value --property "$1" descent; }
 pid() { property MainPID; }
 of_process() { inside awk -v field="$1:" '$1 == field { print $2 }' "/proc/$(pid)/status"; }
 
+boots() {
+    open booted --systemd=always --cap-add SYS_ADMIN,SYS_PTRACE --security-opt seccomp=unconfined \
+        --security-opt apparmor=unconfined localhost/with-systemd /sbin/init || return 1
+    local deadline=$((SECONDS + 30))
+
+    until inside sh -c 'systemctl is-system-running | grep -qE "running|degraded"' >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$deadline" ] || return 1
+        sleep 0.1
+    done
+}
+
 life_with_systemd() {
     apt install systemd systemd-sysv
     # What an administrator may have put there before: also the way to another port.
@@ -109,10 +121,13 @@ life_with_systemd() {
         printf "[Service]\nEnvironment=DESCENT_LISTEN=%s\nWatchdogSec=2\n" "$0" >/etc/systemd/system/descent.service.d/port.conf
         printf "[Socket]\nListenStream=\nListenStream=%s\n" "$0" >/etc/systemd/system/descent.socket.d/port.conf' "$listen"
     podman commit --quiet "$container" localhost/with-systemd >>"$log"
-    open booted --systemd=always --cap-add SYS_ADMIN,SYS_PTRACE --security-opt seccomp=unconfined \
-        --security-opt apparmor=unconfined localhost/with-systemd /sbin/init
-    await "systemd does not run in a container on this machine (DEB_SYSTEMD=no leaves this half out)" \
-        inside sh -c 'systemctl is-system-running | grep -qE "running|degraded"'
+    if ! boots; then
+        if [ "${DEB_SYSTEMD:-yes}" = auto ]; then
+            say "NOT CHECKED under systemd: it does not boot in a container on this machine"
+            return
+        fi
+        fail "systemd does not run in a container on this machine (DEB_SYSTEMD=no leaves this half out)"
+    fi
     apt install "/package/$package"
     await "the service is not active" inside systemctl is-active descent
     is "enabled" enabled "$(inside systemctl is-enabled descent)"
