@@ -16,6 +16,9 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from running import CLEAN  # noqa: E402
+
 COUNT = 5003
 SESSION = "/v1/sessions/s"
 RAW = {"Content-Type": "application/octet-stream"}
@@ -52,6 +55,7 @@ class Server:
             [binary, "serve", "--listen", "127.0.0.1:0", "--data", self.folder, "--log", "error"],
             stdout=subprocess.PIPE,
             text=True,
+            env=CLEAN,
         )
         self.url = self.process.stdout.readline().split()[-1]
         self.port = int(self.url.rsplit(":", 1)[1])
@@ -71,7 +75,7 @@ class Server:
     def stop(self):
         self.connection.close()
         self.process.terminate()
-        status = self.process.wait()
+        status = self.process.wait(60)
         shutil.rmtree(self.folder)
         check(status == 0, "the server ended with %d" % status)
 

@@ -19,8 +19,12 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from running import CLEAN  # noqa: E402
+
 STREAMS, STUCK, STEPS = 500, 20, 400
 TURN = re.compile(rb"id: (\d+)-(\d+)-[0-9a-f]+\nevent: (step|rewind)\n")
+WAIT_S = 60  # for what should come at once
 RAW = {"Content-Type": "application/octet-stream"}
 TENSORS = 200  # a line that tells of each has 30 KB: too much for who does not read
 GRADIENT = b"\0" * 4 * TENSORS
@@ -33,7 +37,7 @@ class Server:
         binary = os.environ.get("DESCENT_BINARY", "build/descent")
         self.process = subprocess.Popen(
             [binary, "serve", "--listen", "127.0.0.1:0", "--log", "warning", "--data", folder,
-             *options], stdout=subprocess.PIPE)
+             *options], stdout=subprocess.PIPE, env=CLEAN)
         line = self.process.stdout.readline().decode()
         assert line.startswith("descent listening on "), line
         self.port = int(line.rsplit(":", 1)[1])
@@ -83,6 +87,7 @@ class Server:
 
 def subscribe(port, query="?tensors=false", small=False):
     link = socket.socket()
+    link.settimeout(WAIT_S)
     if small:
         link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     link.connect(("127.0.0.1", port))
@@ -92,13 +97,12 @@ def subscribe(port, query="?tensors=false", small=False):
 
 
 def begin(link):
-    """Reads until the stream says where it stands."""
+    """Reads until the stream has said where it stands, and maybe some of what follows."""
     data = b""
-    while b"\nid: " not in data or not data.endswith(b"\n\n\r\n"):
+    while not re.search(rb"\nid: [^\n]+\n\n\r\n", data):
         piece = link.recv(65536)
-        assert piece, data
         data += piece
-    assert data.startswith(b"HTTP/1.1 200 "), data
+        assert piece and data.startswith(b"HTTP/1.1 200 "), data
     return link
 
 
@@ -166,6 +170,7 @@ def check_streams():
         until = time.monotonic() + 30
         while server.threads() > base + STREAMS // 2 and time.monotonic() < until:
             server.ask("POST", "/gradients", GRADIENT, RAW)
+            time.sleep(0.01)  # the first step is to be kept
         assert server.threads() <= base + STREAMS // 2, "who has gone, or does not read, stays"
         again = [begin(subscribe(server.port, "?from=1", small=True)) for _ in range(STUCK)]
         code, seconds = server.stop()
@@ -183,10 +188,10 @@ def check_tokens(folder):
 
     def token(*arguments):
         return subprocess.run([binary, "token", *arguments, "--data", folder], check=True,
-                              stdout=subprocess.PIPE).stdout.decode().strip()
+                              env=CLEAN, stdout=subprocess.PIPE).stdout.decode().strip()
 
     def follow(text, last=b""):
-        link = socket.create_connection(("127.0.0.1", server.port))
+        link = socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S)
         link.sendall(b"GET /v1/sessions/watched/steps?tensors=false HTTP/1.1\r\nHost: test\r\n"
                      b"Accept: text/event-stream\r\nAuthorization: Bearer %s\r\n%s\r\n"
                      % (text.encode(), last))
@@ -203,8 +208,11 @@ def check_tokens(folder):
 
     def end(link):
         link.settimeout(20)
-        while not link.recv(65536).endswith(b"0\r\n\r\n"):
-            pass
+        data = b""
+        while not data.endswith(b"0\r\n\r\n"):
+            piece = link.recv(65536)
+            assert piece, f"the server closes in the middle of a stream, after {data[-200:]}"
+            data += piece
         link.close()
 
     def look(text, status):

@@ -17,6 +17,9 @@ import tempfile
 import threading
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from running import CLEAN  # noqa: E402
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 BINARY = os.environ.get("DESCENT_BINARY", os.path.join(ROOT, "build/descent"))
@@ -95,7 +98,7 @@ class Server:
         self.started = time.time()
         self.all.append(self)
         self.process = subprocess.Popen([BINARY, "serve", "--listen", "127.0.0.1:0", "--data", folder, *options],
-                                        stdout=subprocess.PIPE, stderr=stderr)
+                                        stdout=subprocess.PIPE, stderr=stderr, env=CLEAN)
         line = self.process.stdout.readline().decode()
         check(line.startswith("descent listening on "), f"it does not start: {line!r}")
         self.port = int(line.rsplit(":", 1)[1])

@@ -9,6 +9,9 @@ import shutil
 import subprocess
 import sys
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from running import CLEAN  # noqa: E402
+
 LIMIT, ROUNDS = 4 << 20, 8
 BODY = 2 * LIMIT
 PATH = "/v1/sessions"
@@ -123,7 +126,7 @@ def main():
     binary = os.environ.get("DESCENT_BINARY", "build/descent")
     server = subprocess.Popen([binary, "serve", "--listen", "127.0.0.1:0", "--data", "memory:",
                                "--log", "warning", "--body-bytes-max", str(LIMIT)],
-                              stdout=subprocess.PIPE)
+                              stdout=subprocess.PIPE, env=CLEAN)
     try:
         line = server.stdout.readline().decode()
         assert line.startswith("descent listening on "), line

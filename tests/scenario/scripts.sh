@@ -72,7 +72,7 @@ for demo in svrg staleness federated; do
         --quick --picture "$folder/$demo.png"
 done
 for script in "$root"/tests/scenario/*.py; do
-    run "$(basename "$script" .py)" "$PYTHON" "$script"
+    run "$(basename "$script" .py)" timeout --kill-after=30 600 "$PYTHON" "$script" # who hangs fails
 done
 echo "scripts: $passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]

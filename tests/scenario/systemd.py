@@ -141,12 +141,15 @@ def nobody_listens(folder):
 def watchdog(folder):
     manager = Manager(folder)
     interval_s = 1.0
+    begun = time.monotonic()
     server = start(folder, manager, WATCHDOG_USEC=str(int(interval_s * 1e6)))
     within(10, lambda: len(manager.times("WATCHDOG", "1")) >= 5, "the watchdog is not fed")
     fed = manager.times("WATCHDOG")
     gaps = [b - a for a, b in zip(fed, fed[1:])]
     check(max(gaps) < interval_s, f"gaps of {gaps} s; systemd would have killed it")
-    check(min(gaps) > 0.2 * interval_s, f"gaps of {gaps} s: more than it needs")
+    # Counted: what came in time may have been read late, and at once.
+    count, most = len(fed), 1 + (time.monotonic() - begun) / (0.2 * interval_s)
+    check(count <= most, f"fed {count} times, of at most {most:.0f}: more than it needs")
     # Load does not starve it, nor do open connections.
     idle = [Wire(server.port) for _ in range(50)]
     count = len(manager.times("WATCHDOG"))

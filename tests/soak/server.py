@@ -4,8 +4,12 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from running import CLEAN  # noqa: E402
 
 
 class Server:
@@ -25,7 +29,7 @@ class Server:
         binary = os.environ.get("DESCENT_BINARY", "build/descent")
         self.process = subprocess.Popen(
             [binary, "serve", "--listen", f"127.0.0.1:{self.port}", "--log", "warning", "--data", self.folder,
-             *self.options], stdout=subprocess.PIPE, stderr=self.log)
+             *self.options], stdout=subprocess.PIPE, stderr=self.log, env=CLEAN)
         line = self.process.stdout.readline().decode()
         if not line.startswith("descent listening on "):
             raise RuntimeError(f"the server does not start: {line!r}")
@@ -58,7 +62,7 @@ class Server:
     def verify(self):
         binary = os.environ.get("DESCENT_BINARY", "build/descent")
         return subprocess.run([binary, "verify", "--data", self.folder], stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, check=False, text=True)
+                              stderr=subprocess.STDOUT, env=CLEAN, check=False, text=True)
 
     def use(self):
         """What the process holds: resident bytes, threads, descriptors; bytes in the folder."""
