@@ -139,7 +139,7 @@ class Reader:
 def check_streams():
     server = Server("memory:", "--body-timeout-s", "2")
     try:
-        server.create()
+        server.create(history={"keep_steps": 1000000})  # a quick machine takes some thousand
         server.ask("POST", "/gradients", GRADIENT, RAW)
         base = server.threads()
         links = [begin(subscribe(server.port)) for _ in range(STREAMS)]
