@@ -32,6 +32,7 @@
 #include "api/config.h"
 #include "api/steps_feed.h"
 #include "service/core/clock.h"
+#include "service/core/log.h"
 
 enum { WAIT_S = 2 };
 #define NUMBER_MAX UINT64_C(9007199254740991)
@@ -54,7 +55,7 @@ static enum status next_piece(struct events *events, struct json_text *text, str
     json_text_init(text, &events->arena);
     event_text(text, "event: deleted\ndata: {}\n\n");
     events->ended = true;
-    return text->failed ? STATUS_INTERNAL : STATUS_OK;
+    return text->failed ? fault_set(fault, STATUS_INTERNAL, "", "out of memory") : STATUS_OK;
 }
 
 static ptrdiff_t read_events(void *context, uint64_t at, void *out, size_t capacity)
@@ -69,8 +70,10 @@ static ptrdiff_t read_events(void *context, uint64_t at, void *out, size_t capac
             return 0;
         arena_reset(&events->arena);
         json_text_init(&text, &events->arena);
-        if (next_piece(events, &text, &fault) != STATUS_OK)
+        if (next_piece(events, &text, &fault) != STATUS_OK) {
+            log_warning("an event stream is cut off: %s", fault.detail);
             return -1;
+        }
         uint64_t now = clock_monotonic_us();
         if (text.used == 0 && now - events->spoke_us >= events->heartbeat_us)
             event_text(&text, ":\n\n");

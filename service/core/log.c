@@ -44,6 +44,7 @@ static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
 static char file_path[PATH_MAX]; /* "": none; under `opening` */
 
 static atomic_bool stuck;        /* the last line found no room */
+static atomic_bool torn;         /* the last line was written in part, without its end */
 static _Atomic uint64_t missing; /* lines dropped since the last one that was written */
 
 static ssize_t write_some(const char *data, size_t size)
@@ -65,6 +66,7 @@ static ssize_t write_some(const char *data, size_t size)
 static bool write_whole(const char *data, size_t size)
 {
     bool waited = atomic_load(&stuck);
+    size_t whole = size;
 
     while (size > 0) {
         ssize_t written = write_some(data, size);
@@ -76,6 +78,8 @@ static bool write_whole(const char *data, size_t size)
             waited = true;
             poll(&ready, 1, LOG_WAIT_MS);
         } else if (written == 0 || errno != EINTR) {
+            if (size < whole)
+                atomic_store(&torn, true);
             return false;
         }
     }
@@ -84,7 +88,9 @@ static bool write_whole(const char *data, size_t size)
 
 static void write_line(enum log_level level, const char *data, size_t size)
 {
-    if (!write_whole(data, size)) {
+    if (atomic_load_explicit(&torn, memory_order_relaxed) && write_whole("\n", 1))
+        atomic_store(&torn, false);
+    if (atomic_load_explicit(&torn, memory_order_relaxed) || !write_whole(data, size)) {
         atomic_store(&stuck, true);
         atomic_fetch_add(&missing, 1);
         metric_count(COUNTER_LOG_DROPPED, 0, 1);
@@ -135,8 +141,9 @@ static uint32_t code_point(const char *text, size_t length)
 /* Characters that move the cursor, end the line, or turn the direction of what follows. */
 static bool is_unruly(uint32_t code)
 {
-    return code < 0x20 || (code >= 0x7F && code <= 0x9F) || code == 0x200E || code == 0x200F ||
-           (code >= 0x2028 && code <= 0x202E) || (code >= 0x2066 && code <= 0x2069);
+    return code < 0x20 || (code >= 0x7F && code <= 0x9F) || code == 0x061C || code == 0x200E ||
+           code == 0x200F || (code >= 0x2028 && code <= 0x202E) ||
+           (code >= 0x2066 && code <= 0x2069);
 }
 
 enum { ESCAPED_BYTES = 8 };

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "service/core/log.h"
-#include "service/session/engine.h"
+#include "service/session/session.h"
 #include "storage/store.h"
 
 enum { MEMORY_MAX = 1 << 26, ROWS_MAX = 64, PARAMETERS_MAX = 1 << 16 };
@@ -110,16 +110,17 @@ static void read_all(struct store *store)
                                                   &fault);
 }
 
+/* The sessions of every tenant. */
 static void use(struct engine *engine)
 {
-    struct session *sessions[8];
     struct revision *revision;
     struct digest digest;
     struct moment moment;
     struct fault fault;
-    bool more;
+    size_t count;
 
-    size_t count = engine_list(engine, "", "", sessions, 8, &more);
+    struct session **sessions = engine_sessions(engine, &count);
+    PRE(sessions != NULL);
     for (size_t i = 0; i < count; i++) {
         if (session_revision(sessions[i], &revision, &fault) == STATUS_OK) {
             revision_release(revision);
@@ -127,6 +128,7 @@ static void use(struct engine *engine)
         }
         session_release(sessions[i]);
     }
+    free(sessions);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -3,10 +3,12 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -91,6 +93,37 @@ START_TEST(a_file_is_appended_to_and_private)
     ck_assert_ptr_nonnull(strstr(fault.detail, absent));
     log_info("three");
     ck_assert_ptr_nonnull(strstr(read_file(path), "three\n"));
+}
+END_TEST
+
+/* A disk that is full takes half a line: the next one begins on its own. */
+START_TEST(a_line_that_was_cut_off_is_ended)
+{
+    struct rlimit limit;
+    struct stat about;
+
+    signal(SIGXFSZ, SIG_IGN);
+    log_info("before");
+    ck_assert_int_eq(stat(path, &about), 0);
+    ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    rlim_t whole = limit.rlim_cur;
+    limit.rlim_cur = (rlim_t)about.st_size + 36;
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    log_info("this line is cut off");
+    log_info("this one is not begun");
+    limit.rlim_cur = whole;
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    log_info("after");
+    log_info("end");
+    static const char *const ends[] = {" info before", "", " info after", "", " info end"};
+    char *line = strtok((char *)read_file(path), "\n");
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++, line = strtok(NULL, "\n")) {
+        ck_assert_ptr_nonnull(line);
+        ck_assert_int_eq(strncmp(line, "20", 2), 0);
+        ck_assert_msg(strlen(line) >= strlen(ends[i]), "line %zu: %s", i, line);
+        ck_assert_str_eq(line + strlen(line) - strlen(ends[i]), ends[i]);
+    }
+    ck_assert_ptr_null(line);
 }
 END_TEST
 
@@ -297,6 +330,7 @@ Suite *suite_log_target(void)
     tcase_add_checked_fixture(tests, set_up, tear_down);
     tcase_add_test(tests, levels_below_the_threshold_are_not_written);
     tcase_add_test(tests, a_file_is_appended_to_and_private);
+    tcase_add_test(tests, a_line_that_was_cut_off_is_ended);
     tcase_add_test(tests, a_file_that_cannot_be_opened_again_stays);
     tcase_add_test(tests, no_line_is_lost_or_torn_while_the_file_is_moved);
     tcase_add_loop_test(tests, nobody_waits_for_who_does_not_read, 0, KINDS);
