@@ -348,7 +348,8 @@ golden: ## generate the golden traces again, from PyTorch and a transcription of
 	$(PYTHON) tests/golden/schedules.py
 
 .PHONY: container
-container: deps-container ## build the image without a Docker engine and test a container of it (installs what is missing)
+container: deps deps-container ## build the image without a Docker engine and test a container of it (installs what is missing)
+	@$(MAKE) --no-print-directory build/descent
 	@PYTHON=$(PYTHON) tests/container/run.sh
 
 .PHONY: check-deb
