@@ -64,7 +64,7 @@ struct state {
 struct event_place {
     struct event_place *next;
     struct event_place *next_alike; /* EVENT_RECEIPTS, EVENT_REWIND: the next of that kind */
-    uint64_t lsn; /* of the first chunk */
+    uint64_t lsn;                   /* of the first chunk */
     uint64_t step;
     uint64_t lineage; /* after it */
     uint64_t origin;  /* EVENT_REWIND: the lineage it goes back to */

@@ -435,8 +435,8 @@ START_TEST(a_kill_takes_back_nothing_that_was_told)
 }
 END_TEST
 
-/* Steps that are not on disk: who was told none of them stands before them, so that he is told those
- * that take their place after a crash. */
+/* Steps that are not on disk: who was told none of them stands before them, so that he is told
+ * those that take their place after a crash. */
 START_TEST(a_stream_does_not_begin_where_a_crash_takes_it_back)
 {
     struct ledger ledger = {.count = 0};
