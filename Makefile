@@ -311,7 +311,7 @@ rules-table: deps-check ## write the README's table of rules from the catalogue 
 # Seconds of each target, and how many run at a time.
 FUZZ_SECONDS ?= 60
 FUZZ_JOBS ?= $(shell nproc)
-FUZZERS := $(shell sed -n 's/^TARGET(\([a-z_0-9]*\))/\1/p' tests/fuzz/targets.def)
+FUZZERS := $(shell sed -n 's/^TARGET(\([a-z_0-9]*\))/\1/p' tests/fuzz/targets.def 2>/dev/null)
 FUZZ ?= $(FUZZERS)
 .PHONY: fuzz fuzz-long
 fuzz: deps-check deps-clang ## fuzz every parser for FUZZ_SECONDS (60) each, under ASan and UBSan (FUZZ="json headers")
@@ -356,7 +356,7 @@ check-deb: ## install, upgrade, remove and purge the Debian package where no sys
 	$(call install,$(DEPS_PACKAGE))
 	@$(MAKE) --no-print-directory deb
 	@$(PYTHON) tests/scenario/install.py --all
-	@PYTHON=$(PYTHON) tests/container/deb.sh
+	@PYTHON=$(PYTHON) DEB_SYSTEMD=$(DEB_SYSTEMD) tests/container/deb.sh
 
 tidy: deps-clang ## layers, tables against files, dead symbols, formatting
 	@$(MAKE) --no-print-directory build/descent $(B)/tests/descent-tests $(B)/tests/bits $(B)/tests/bench/bench $(B)/tests/fuzz/replay

@@ -25,7 +25,7 @@ struct access {
     pthread_rwlock_t lock; /* guards `table`, for as long as it takes to retain it */
     struct access_table *table;
     pthread_mutex_t reading; /* one at a time reads the file */
-    struct tokens_mark mark; /* of what was read last, or could not be */
+    struct tokens_mark mark; /* of what was read last, unless it is to be tried again */
     pthread_t watcher;
     pthread_mutex_t wake_mutex;
     pthread_cond_t wake;
@@ -59,7 +59,7 @@ static enum status load(struct access *access, struct fault *fault)
     if (status != STATUS_OK)
         return status;
     if ((table = table_new(&tokens, before)) == NULL) {
-        access->mark.present = !access->mark.present; /* so that it is tried again */
+        access->mark.known = false; /* so that it is tried again */
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory for the tokens");
     }
     pthread_rwlock_wrlock(&access->lock);
@@ -69,7 +69,8 @@ static enum status load(struct access *access, struct fault *fault)
     return STATUS_OK;
 }
 
-/* Reads the file if it is another one, or in any case. False: it cannot be used. */
+/* Reads the file if it is another one, or in any case. False: it cannot be used. What is tried
+ * again and again is told of once. */
 static bool look(struct access *access, bool always)
 {
     struct fault fault;
@@ -77,10 +78,11 @@ static bool look(struct access *access, bool always)
 
     pthread_mutex_lock(&access->reading);
     if (always || tokens_changed(access->path, &access->mark)) {
+        bool first = access->mark.known;
         good = load(access, &fault) == STATUS_OK;
         if (good)
             log_info("%s has %zu tokens now", access->path, table_count(access->table));
-        else
+        else if (always || first || access->mark.known)
             log_error("the tokens stay as they were: %s", fault.detail);
     }
     pthread_mutex_unlock(&access->reading);
@@ -116,20 +118,6 @@ static void *watch(void *context)
 
 /* --- a request --- */
 
-/* The one value of Authorization. *count: how many there are. */
-static const char *find_header(const struct request *request, size_t *count)
-{
-    const char *value = NULL;
-
-    *count = 0;
-    for (size_t i = 0; i < request->header_count; i++)
-        if (strcasecmp(request->headers[i].name, "Authorization") == 0) {
-            value = request->headers[i].value;
-            ++*count;
-        }
-    return value;
-}
-
 #define CHALLENGE "Bearer realm=\"descent\""
 
 /* What stands behind `Authorization: Bearer`. */
@@ -137,8 +125,8 @@ static enum status read_header(const struct request *request, const char **out,
                                const char **challenge, struct fault *fault)
 {
     static const char scheme[] = "Bearer";
-    size_t count;
-    const char *value = find_header(request, &count);
+    const char *value;
+    size_t count = request_header_count(request, "Authorization", &value);
     size_t size = value != NULL ? strcspn(value, " ") : 0;
 
     *challenge = CHALLENGE;
@@ -159,66 +147,67 @@ static enum status read_header(const struct request *request, const char **out,
                      "digits, with nothing before or behind them");
 }
 
-static bool has_expired(const struct access_pass *pass)
+static bool has_expired(const struct token *token)
 {
-    return pass->expires_us > 0 && clock_unix_us() >= pass->expires_us;
+    return token->expires_us > 0 && clock_unix_us() >= token->expires_us;
 }
 
 static enum status find_token(struct access *access, const char *text, struct access_pass *pass,
-                              const struct access_entry **out, struct fault *fault)
+                              struct fault *fault)
 {
     unsigned char hash[SHA256_BYTES];
 
     if (!crypto_sha256(span_of(text, TOKEN_BYTES), hash))
         return fault_set(fault, STATUS_INTERNAL, "", "the token cannot be digested");
     pass->table = retain_table(access);
-    if ((*out = table_find(pass->table, hash)) == NULL) {
+    if ((pass->entry = table_find(pass->table, hash)) == NULL) {
         /* It may have been made a moment ago. */
         look(access, false);
         table_release(pass->table);
         pass->table = retain_table(access);
-        *out = table_find(pass->table, hash);
+        pass->entry = table_find(pass->table, hash);
     }
-    if (*out == NULL)
+    if (pass->entry == NULL)
         return fault_set(fault, STATUS_UNAUTHORIZED, "",
                          "this token is not known, or was revoked; `descent token create` makes "
                          "another one");
-    pass->expires_us = (*out)->token->expires_us;
-    if (has_expired(pass))
+    if (has_expired(pass->entry->token))
         return fault_set(fault, STATUS_UNAUTHORIZED, "",
                          "this token has expired; `descent token create` makes another one");
     return STATUS_OK;
 }
 
+/* What gives room again, or ends a session, is not refused: DELETE never, and PATCH, which shortens
+ * the history and writes little, up to twice the quota. */
 static enum status check_disk(struct engine *engine, const struct request *request,
                               struct fault *fault)
 {
-    const struct route *route = request->route;
+    enum method method = request->route->method;
     struct tenant_usage usage;
 
-    if (request->quotas->disk_bytes == 0 || !route->takes_body ||
-        (route->method != METHOD_POST && route->method != METHOD_PUT))
+    if (request->quotas->disk_bytes == 0 || request->route->scope == SCOPE_READ ||
+        method == METHOD_DELETE)
         return STATUS_OK;
     engine_tenant_usage(engine, request->tenant, &usage);
-    if (usage.bytes < request->quotas->disk_bytes)
+    if (usage.bytes / (method == METHOD_PATCH ? 2 : 1) < request->quotas->disk_bytes)
         return STATUS_OK;
     metric_count(COUNTER_QUOTA_REFUSALS, METRIC_QUOTA_DISK_BYTES, 1);
     fault_set(fault, STATUS_QUOTA_EXCEEDED, "",
-              "the sessions have %llu bytes on disk, and this token may have %llu: delete some, or "
-              "lower history.keep_steps",
+              "the sessions have %llu bytes on disk, and this token may have %llu: lower "
+              "history.keep_steps, or delete some",
               (unsigned long long)usage.bytes, (unsigned long long)request->quotas->disk_bytes);
     return fault_extra(fault, "retry_after_s", QUOTA_RETRY_S);
 }
 
 static enum status check_quotas(struct engine *engine, const struct request *request,
-                                struct access_usage *usage, struct access_pass *pass,
-                                struct fault *fault)
+                                struct access_pass *pass, struct fault *fault)
 {
+    struct access_usage *usage = pass->entry->usage;
     enum status status = usage_enter(usage, request->quotas, fault);
 
     if (status != STATUS_OK)
         return status;
-    pass->usage = usage;
+    pass->counted = true;
     if (request->route->scope == SCOPE_STEP &&
         (status = usage_step(usage, request->quotas, fault)) != STATUS_OK)
         return status;
@@ -229,45 +218,53 @@ enum status access_enter(struct access *access, struct engine *engine, struct re
                          struct access_pass *pass, const char **challenge, struct fault *fault)
 {
     enum scope needed = request->route->scope;
-    const struct access_entry *entry = NULL;
     const char *text = NULL;
     enum status status;
 
-    *pass = (struct access_pass){.table = NULL};
+    *pass = (struct access_pass){.needed = needed};
     *challenge = NULL;
     if (needed == SCOPE_NONE)
         return STATUS_OK;
     if ((status = read_header(request, &text, challenge, fault)) != STATUS_OK ||
-        (status = find_token(access, text, pass, &entry, fault)) != STATUS_OK)
+        (status = find_token(access, text, pass, fault)) != STATUS_OK)
         return status;
     *challenge = NULL;
-    request->tenant = entry->token->tenant;
-    request->token_id = entry->token->id;
-    request->quotas = &entry->token->quotas;
-    if (entry->token->scope >= needed)
-        return check_quotas(engine, request, entry->usage, pass, fault);
+    const struct token *token = pass->entry->token;
+    request->tenant = token->tenant;
+    request->token_id = token->id;
+    request->quotas = &token->quotas;
+    if (token->scope >= needed)
+        return check_quotas(engine, request, pass, fault);
     *challenge =
         arena_format(request->arena, CHALLENGE ", error=\"insufficient_scope\", scope=\"%s\"",
                      scope_name(needed));
     return fault_set(fault, STATUS_FORBIDDEN, "",
                      "this asks for a token with scope %s; the scope of this one ends with %s",
-                     scope_name(needed), scope_name(entry->token->scope));
+                     scope_name(needed), scope_name(token->scope));
 }
 
 void access_leave(struct access_pass *pass)
 {
-    if (pass->usage != NULL)
-        usage_leave(pass->usage);
+    if (pass->counted)
+        usage_leave(pass->entry->usage);
     table_release(pass->table);
     *pass = (struct access_pass){.table = NULL};
 }
 
 bool access_stands(struct access *access, const struct access_pass *pass)
 {
+    const struct access_entry *entry = pass->entry;
+
+    if (entry == NULL)
+        return true;
+    const struct token *then = entry->token;
     pthread_rwlock_rdlock(&access->lock);
-    bool same = access->table == pass->table;
+    if (access->table != pass->table)
+        entry = table_find(access->table, then->hash);
+    bool stands = entry != NULL && entry->token->scope >= pass->needed &&
+                  strcmp(entry->token->tenant, then->tenant) == 0 && !has_expired(entry->token);
     pthread_rwlock_unlock(&access->lock);
-    return same && !has_expired(pass);
+    return stands;
 }
 
 /* --- life --- */

@@ -5,7 +5,8 @@
  *
  * Where which quota is checked:
  *   sessions, parameters   where a session is made, under the registry's lock: exact
- *   disk_bytes             before a POST or PUT with a body: what runs already may exceed it
+ *   disk_bytes             before whatever may write but DELETE: what runs already may exceed it;
+ *                          PATCH, which can shorten the history, goes on up to twice as much
  *   steps_per_s            before a request that asks for scope step, repeats and refused ones
  *                          too: a token bucket that holds a second's worth and begins full
  *   inflight               from the header to the end of the answer: exact
@@ -20,15 +21,16 @@
 #include "service/core/status.h"
 
 struct access;
+struct access_entry;
 struct access_table;
-struct access_usage;
 struct config;
 
 /* What a request holds that was let in, until access_leave. */
 struct access_pass {
-    struct access_table *table; /* the request's tenant, token_id and quotas point into it */
-    struct access_usage *usage; /* it counts as in flight there; NULL: it does not */
-    uint64_t expires_us;        /* unix time; 0: never */
+    struct access_table *table;       /* the request's tenant, token_id and quotas point into it */
+    const struct access_entry *entry; /* in it; NULL: no token was asked for, or none is good */
+    enum scope needed;
+    bool counted; /* as in flight */
 };
 
 /* *out NULL: nobody is asked for a token. `address` is for people, `loopback`: only this machine
@@ -50,8 +52,9 @@ enum status access_enter(struct access *access, struct engine *engine, struct re
                          struct access_pass *pass, const char **challenge, struct fault *fault);
 void access_leave(struct access_pass *pass);
 
-/* Whether a request that lasts may go on: its token has not expired, and the file is still the one
- * that let it in. When it is not, ask again. */
+/* Whether a request that lasts may go on: as the file is now, its token is of the same tenant, has
+ * the scope that the route asks for, and has not expired. What else has changed in the file, also
+ * the token's quotas, counts for requests that come. */
 bool access_stands(struct access *access, const struct access_pass *pass);
 
 #endif

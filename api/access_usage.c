@@ -43,11 +43,11 @@ void usage_release(struct access_usage *usage)
 enum status usage_enter(struct access_usage *usage, const struct quotas *quotas,
                         struct fault *fault)
 {
-    uint64_t inflight = atomic_fetch_add(&usage->inflight, 1);
+    uint64_t inflight = atomic_load(&usage->inflight);
 
-    if (quotas->inflight == 0 || inflight < quotas->inflight)
-        return STATUS_OK;
-    atomic_fetch_sub(&usage->inflight, 1);
+    while (quotas->inflight == 0 || inflight < quotas->inflight)
+        if (atomic_compare_exchange_weak(&usage->inflight, &inflight, inflight + 1))
+            return STATUS_OK;
     metric_count(COUNTER_QUOTA_REFUSALS, METRIC_QUOTA_INFLIGHT, 1);
     fault_set(fault, STATUS_QUOTA_EXCEEDED, "",
               "%llu requests with this token are under way, as many as it may have at once",

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "api/accept.h"
 #include "api/config.h"
 
 enum { HOST_BYTES = 256 };
@@ -38,17 +39,12 @@ static bool next_word(const char **at, struct span *out)
     return size > 0;
 }
 
-static bool is_word(struct span word, const char *text)
-{
-    return strlen(text) == word.size && strncasecmp((const char *)word.data, text, word.size) == 0;
-}
-
 static bool lists(const char *list, const char *text)
 {
     struct span word;
 
     while (next_word(&list, &word))
-        if (is_word(word, text))
+        if (accept_is(word, text))
             return true;
     return false;
 }
@@ -170,14 +166,6 @@ enum status cors_admit(const struct request *request, bool loopback, struct faul
 
 /* --- what is told --- */
 
-static const char *reply_value(const struct reply *reply, const char *name)
-{
-    for (size_t i = 0; i < reply->header_count; i++)
-        if (strcasecmp(reply->headers[i].name, name) == 0)
-            return reply->headers[i].value;
-    return NULL;
-}
-
 void cors_tell(const struct request *request, struct reply *reply)
 {
     const struct config *config = request->config;
@@ -193,7 +181,8 @@ void cors_tell(const struct request *request, struct reply *reply)
     reply_header(reply, "Access-Control-Allow-Origin", any ? "*" : origin);
     if (request->method == METHOD_OPTIONS &&
         request_header(request, "Access-Control-Request-Method") != NULL) {
-        reply_header(reply, "Access-Control-Allow-Methods", reply_value(reply, "Allow"));
+        const char **allow = reply_find(reply, "Allow");
+        reply_header(reply, "Access-Control-Allow-Methods", allow != NULL ? *allow : NULL);
         reply_header(reply, "Access-Control-Allow-Headers", SENT);
         reply_header(reply, "Access-Control-Max-Age", MAX_AGE_S);
     } else {

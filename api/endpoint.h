@@ -114,6 +114,9 @@ struct route {
 /* The value of a header (the last one wins where several came), or NULL. Name without case. */
 const char *request_header(const struct request *request, const char *name);
 
+/* How often a header is there; *value: the last one, or NULL. */
+size_t request_header_count(const struct request *request, const char *name, const char **value);
+
 /* The values of all fields of that name, which are one list, joined by ", "; NULL when there is
  * none. In the arena where there are several. */
 const char *request_list(const struct request *request, const char *name);

@@ -16,7 +16,7 @@ static uint64_t in_seconds(uint64_t seconds)
     return clock_monotonic_us() + seconds * 1000000;
 }
 
-/* For a body or a reply of `size` bytes that began at `start_us`. */
+/* No overflow: the bytes are, or were, in memory, and come at least a thousand in a second. */
 uint64_t exchange_deadline(const struct exchange *exchange, uint64_t start_us, uint64_t size)
 {
     uint64_t seconds = size / exchange->commons->config->transfer_bytes_per_s;
@@ -35,18 +35,17 @@ static void release_reply(struct exchange *exchange)
         stream->close(stream->context);
 }
 
-/* Where memory ran out there may be no ETag, or a preference that nobody read: an answer that lacks
- * something is not sent, whatever it says. */
-static void distrust(struct exchange *exchange)
+bool exchange_distrust(struct exchange *exchange)
 {
     struct fault fault;
 
     if (!exchange->arena.failed || exchange->reply.http >= 500)
-        return;
+        return false;
     release_reply(exchange);
     fault_set(&fault, STATUS_INTERNAL, "",
               "the server ran out of memory while it answered; look whether it was done");
     exchange->reply = reply_fault(&exchange->request, &fault);
+    return true;
 }
 
 bool exchange_serve(struct exchange *exchange)
@@ -63,7 +62,7 @@ bool exchange_serve(struct exchange *exchange)
         } else {
             exchange->reply = reply_fault(request, &fault);
         }
-        distrust(exchange);
+        exchange_distrust(exchange);
         /* Now, not when the reply has gone: who hears it may send the next body at once. */
         exchange_release_body(exchange);
     }
@@ -80,15 +79,24 @@ void exchange_begin(struct exchange *exchange, const char *target)
               in_seconds(exchange->commons->config->header_timeout_s));
 }
 
+const char *exchange_cut_query(struct exchange *exchange)
+{
+    if (exchange->target == NULL)
+        return "";
+    char *query = exchange->target + strcspn(exchange->target, "?");
+    if (*query == '?')
+        *query++ = '\0';
+    return query;
+}
+
 /* As a connection has it between two requests. */
 static void clear(struct exchange *exchange)
 {
     exchange->stage = STAGE_IDLE;
     exchange->counted = false;
     exchange->follows = false;
+    exchange->welcome = false;
     exchange->target = NULL;
-    exchange->dropped = 0;
-    exchange->received = 0;
     exchange->reply_until_us = 0;
     exchange->started_us = 0;
     exchange->account = (struct account){.received = 0};

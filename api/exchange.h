@@ -50,6 +50,7 @@ enum stage {
 /* What is told of a request: exchange_tell.c. */
 struct account {
     uint64_t received, sent; /* bytes of the bodies */
+    uint64_t going;          /* of a large answer: they count as sent when all have gone */
     uint64_t answered_us;    /* when the answer was ready to go; 0: there is none yet */
     bool past;               /* it has gone past the library */
     bool traced;
@@ -63,18 +64,18 @@ struct exchange {
     bool surplus; /* opened beyond connections_max: it hears 503 */
     bool counted; /* in commons->running */
     bool follows; /* in commons->followers */
+    bool welcome; /* who sends it may, whatever becomes of it */
     struct arena arena;
     struct request request;
     char *target; /* NULL: memory ran out */
     struct framing framing;
     struct access_pass pass; /* until the reply has gone */
     uint64_t started_us;
-    uint64_t received; /* bytes of the body as they came */
     size_t body_used;  /* bytes of it in memory, decoded */
     uint64_t body_max; /* that may be there */
+    bool earns;        /* body_max rises with what comes (expansion.h) */
     struct decoding decoding;
     struct content_check check;
-    uint64_t dropped; /* bytes of a refused body */
     uint64_t charged; /* bytes of commons->inflight_bytes, which a coded reply counts among too */
     struct reply reply;
     struct account account;

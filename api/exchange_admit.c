@@ -81,6 +81,7 @@ static enum status find_route(struct exchange *exchange, const char *query, cons
     if ((framing->length > 0 || framing->chunked) && !match.route->takes_body)
         return fault_set(fault, STATUS_INVALID_REQUEST, "", "%s %.200s takes no body",
                          method_name(request->method), request->path);
+    exchange->welcome = true;
     return exchange_body_begin(exchange, fault);
 }
 
@@ -127,15 +128,14 @@ bool exchange_admit(struct exchange *exchange, const struct envelope *envelope)
         exchange_refuse(exchange, &fault, NULL, true);
         return true;
     }
-    if (guard_check(envelope, request, &exchange->framing, &fault) != STATUS_OK) {
+    enum status status = guard_check(envelope, request, &exchange->framing, &fault);
+    const char *query = exchange_cut_query(exchange); /* the guard looks at all of the target */
+    if (status != STATUS_OK) {
         exchange_refuse(exchange, &fault, NULL, true);
         return true;
     }
-    char *query = exchange->target + strcspn(exchange->target, "?");
-    if (*query == '?')
-        *query++ = '\0'; /* request->path is the target up to here */
     if (!watch_set(&exchange->watched, WATCH_ANSWER,
-                   exchange_deadline(exchange, exchange->started_us, exchange->framing.length)))
+                   exchange_deadline(exchange, exchange->started_us, 0)))
         return false;
     exchange->stage = STAGE_BODY;
     if (check_commons(exchange, &fault) != STATUS_OK) {

@@ -20,26 +20,29 @@ enum {
     SPARE_BYTES = 1024,
 };
 
-/* A refused body is read and dropped up to twice what would have been accepted, since Python's
- * http.client and node's fetch see no answer before they have sent all. At least so much: */
+/* A refused body is read and dropped, since Python's http.client and node's fetch see no answer
+ * before they have sent all: so much of anybody's, and up to twice what would have been accepted
+ * of who may send one at that address. */
 static const uint64_t DROP_BYTES_MIN = 64u << 20;
 
 uint64_t exchange_drop_max(const struct exchange *exchange)
 {
     uint64_t twice = exchange->commons->config->body_bytes_max * 2;
 
-    return twice > DROP_BYTES_MIN ? twice : DROP_BYTES_MIN;
+    return exchange->welcome && twice > DROP_BYTES_MIN ? twice : DROP_BYTES_MIN;
 }
 
 bool exchange_charge(struct exchange *exchange, uint64_t size)
 {
     struct commons *commons = exchange->commons;
+    uint64_t max = commons->config->inflight_bytes_max;
+    uint64_t used = atomic_load(&commons->inflight_bytes);
 
-    if (atomic_fetch_add(&commons->inflight_bytes, size) + size >
-        commons->config->inflight_bytes_max) {
-        atomic_fetch_sub(&commons->inflight_bytes, size);
-        return false;
-    }
+    /* What is refused is never counted, not even for a moment: another would be refused for it. */
+    do {
+        if (size > max || used > max - size)
+            return false;
+    } while (!atomic_compare_exchange_weak(&commons->inflight_bytes, &used, used + size));
     exchange->charged += size;
     metric_move(GAUGE_INFLIGHT_BYTES, 0, (int64_t)size);
     return true;
@@ -86,7 +89,7 @@ static enum status refuse_size(const struct exchange *exchange, uint64_t size, s
                          max);
     return fault_set(fault, STATUS_TOO_LARGE, "",
                      "the body has more than %llu bytes when it is decoded, more than any sensible "
-                     "one for this session; if it must be, send it without Content-Encoding",
+                     "one has; if it must be, send it without Content-Encoding",
                      max);
 }
 
@@ -145,14 +148,9 @@ enum status exchange_body_begin(struct exchange *exchange, struct fault *fault)
         return refuse_size(exchange, framing->length, fault);
     if (coding == NULL)
         return framing->chunked ? STATUS_OK : reserve(exchange, framing->length, true, fault);
-    exchange->body_max = expansion_max(exchange->commons->engine, request);
+    exchange->body_max =
+        expansion_max(exchange->commons->engine, request, framing->length, &exchange->earns);
     return decoding_start(&exchange->decoding, coding, fault);
-}
-
-static bool drop(struct exchange *exchange, size_t size)
-{
-    exchange->dropped += size;
-    return exchange->dropped <= exchange_drop_max(exchange);
 }
 
 static enum status collect(struct exchange *exchange, struct span piece, struct fault *fault)
@@ -180,7 +178,8 @@ static enum status reserve_first(struct exchange *exchange, struct span piece, s
     uint64_t announced = exchange->decoding.coding->announced(piece);
     uint64_t guess = exchange->framing.length * 2;
 
-    if (announced > 0)
+    /* What comes in chunks may earn what it says later. */
+    if (announced > 0 && (!exchange->framing.chunked || announced <= exchange->body_max))
         return reserve(exchange, announced, true, fault);
     if (exchange->framing.chunked)
         guess = CHUNKED_BYTES_FIRST;
@@ -195,6 +194,15 @@ static enum status decode(struct exchange *exchange, struct span piece, struct f
     unsigned char spare[SPARE_BYTES];
     enum status status = STATUS_OK;
 
+    /* A coding may go on for ever and make nothing: empty members of gzip, skipped frames of zstd.
+     */
+    if (exchange->account.received > exchange->commons->config->body_bytes_max)
+        return fault_set(fault, STATUS_TOO_LARGE, "",
+                         "the body has more than %llu bytes; at most that many",
+                         (unsigned long long)exchange->commons->config->body_bytes_max);
+    if (exchange->earns && exchange->framing.chunked)
+        exchange->body_max = expansion_max(exchange->commons->engine, &exchange->request,
+                                           exchange->account.received, &exchange->earns);
     if (exchange->request.body == NULL)
         status = reserve_first(exchange, piece, fault);
     while (status == STATUS_OK && (flow.in.size > 0 || flow.room == 0)) {
@@ -215,29 +223,41 @@ static enum status decode(struct exchange *exchange, struct span piece, struct f
     return status;
 }
 
+/* Every piece earns the body time, and a silence is never longer than a body that does not come: of
+ * a length that was announced nothing is known but that memory is held for it. */
+static bool await_piece(struct exchange *exchange)
+{
+    uint64_t until_us =
+        exchange_deadline(exchange, exchange->started_us, exchange->account.received);
+    uint64_t silent_us = exchange_deadline(exchange, clock_monotonic_us(), 0);
+
+    return watch_set(&exchange->watched, WATCH_ANSWER, until_us < silent_us ? until_us : silent_us);
+}
+
+/* What is to become of a piece. */
+static enum status take(struct exchange *exchange, struct span piece, struct fault *fault)
+{
+    enum status status = content_check_add(&exchange->check, piece, fault);
+
+    if (status != STATUS_OK)
+        return status;
+    return exchange->decoding.coding != NULL ? decode(exchange, piece, fault)
+                                             : collect(exchange, piece, fault);
+}
+
 bool exchange_receive(struct exchange *exchange, const void *data, size_t size)
 {
-    struct span piece = span_of(data, size);
     struct fault fault;
 
     exchange->account.received += size;
-    if (exchange->stage == STAGE_DROP)
-        return drop(exchange, size);
-    PRE(exchange->stage == STAGE_BODY);
-    exchange->received += size;
-    enum status status = content_check_add(&exchange->check, piece, &fault);
-    if (status == STATUS_OK)
-        status = exchange->decoding.coding != NULL ? decode(exchange, piece, &fault)
-                                                   : collect(exchange, piece, &fault);
-    if (status != STATUS_OK) {
+    if (exchange->stage == STAGE_BODY && take(exchange, span_of(data, size), &fault) != STATUS_OK) {
         exchange->framing.expects_continue = false; /* it was told to send: wait for the end */
         exchange_refuse(exchange, &fault, NULL, false);
-        return drop(exchange, (size_t)exchange->received);
     }
-    /* The length of a chunked body is not known before its end: every piece earns it time. */
-    return !exchange->framing.chunked ||
-           watch_set(&exchange->watched, WATCH_ANSWER,
-                     exchange_deadline(exchange, exchange->started_us, exchange->received));
+    PRE(exchange->stage == STAGE_BODY || exchange->stage == STAGE_DROP);
+    if (exchange->stage == STAGE_DROP && exchange->account.received > exchange_drop_max(exchange))
+        return false;
+    return await_piece(exchange);
 }
 
 enum status exchange_body_end(struct exchange *exchange, struct fault *fault)

@@ -19,9 +19,7 @@ void exchange_break(struct exchange *exchange, const struct fault *fault)
 
     if (exchange->stage == STAGE_REPLY)
         return;
-    /* The path of the log is without the query; after admission it is cut already. */
-    if (exchange->target != NULL)
-        exchange->target[strcspn(exchange->target, "?")] = '\0';
+    exchange_cut_query(exchange);
     if (exchange->id[0] == '\0')
         exchange_choose_id(exchange);
     gmtime_r(&now, &parts);

@@ -24,12 +24,12 @@ static void tell_digest(struct exchange *exchange, const struct span *parts, siz
                             exchange->request.method == METHOD_HEAD ? 0 : count);
 }
 
-bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], size_t *count)
+/* Codes the reply, cuts its range and completes its header; returns how many bytes are to go. */
+static uint64_t complete(struct exchange *exchange, struct span parts[RANGE_PARTS], size_t *count)
 {
     struct reply *reply = &exchange->reply;
     bool cache_told = false;
 
-    PRE(exchange->stage == STAGE_REPLY);
     exchange_code(exchange);
     struct range range = range_apply(&exchange->request, reply);
     for (size_t i = 0; i < reply->header_count; i++)
@@ -43,12 +43,23 @@ bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], si
     cors_tell(&exchange->request, reply);
     *count = range_cut(reply, &range, parts);
     tell_digest(exchange, parts, *count);
+    return range.size;
+}
+
+bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], size_t *count)
+{
+    PRE(exchange->stage == STAGE_REPLY);
+    uint64_t size = complete(exchange, parts, count);
+    if (exchange_distrust(exchange))
+        size = complete(exchange, parts, count);
     uint64_t now_us = clock_monotonic_us();
-    exchange_answered(exchange, range.size, now_us);
-    uint64_t until_us = exchange_deadline(exchange, now_us, range.size);
-    if (range.size > LARGE_BYTES)
+    uint64_t until_us = exchange_deadline(exchange, now_us, size);
+    if (!watch_set(&exchange->watched, WATCH_SILENT, until_us))
+        return false;
+    if (size > LARGE_BYTES)
         exchange->reply_until_us = until_us;
-    return watch_set(&exchange->watched, WATCH_SILENT, until_us);
+    exchange_answered(exchange, size, now_us);
+    return true;
 }
 
 /* From here on no stop waits for it. */
@@ -62,7 +73,7 @@ static void start_following(struct exchange *exchange)
 }
 
 /* Whether the client is to end here, and may come back to be let in anew: the server drains, or the
- * tokens are others. */
+ * token is no longer good. */
 static bool must_end(const struct exchange *exchange)
 {
     struct commons *commons = exchange->commons;

@@ -6,9 +6,18 @@
 
 /* --- exchange.c --- */
 
-/* The monotonic time, microseconds, until when a body or a reply of `size` bytes that began at
- * `start_us` may take. */
+/* The monotonic time, microseconds, until when a body or a reply may take that began at `start_us`:
+ * `size` bytes that have come, or that are there to go; what a client says of a body earns no time.
+ */
 uint64_t exchange_deadline(const struct exchange *exchange, uint64_t start_us, uint64_t size);
+
+/* Where memory ran out there may be no ETag, or a preference that nobody read: an answer that lacks
+ * something is not sent, whatever it says. True: `reply` is another now. */
+bool exchange_distrust(struct exchange *exchange);
+
+/* Leaves the target's path, which is all that logs may have of it, and gives the query, "" when it
+ * has none, or was cut before. */
+const char *exchange_cut_query(struct exchange *exchange);
 
 /* --- exchange_tell.c --- */
 

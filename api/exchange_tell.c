@@ -4,7 +4,6 @@
 #include "api/exchange_stages.h"
 
 #include <stdatomic.h>
-#include <strings.h>
 
 #include "api/address.h"
 #include "api/config.h"
@@ -71,25 +70,12 @@ static bool may_tell(uint64_t now_us, uint64_t max)
 static enum log_level level_of(const struct exchange *exchange)
 {
     unsigned http = exchange->reply.http;
+    enum status problem = exchange->reply.problem;
     bool asked = exchange->commons->config->log_requests;
 
-    if (exchange->account.answered_us > 0 && http >= 500)
-        return LOG_ERROR;
+    if (exchange->account.answered_us > 0 && http >= 500) /* 503: it is well, but not now */
+        return problem == STATUS_DRAINING || problem == STATUS_OVERLOADED ? LOG_WARNING : LOG_ERROR;
     return (exchange->account.answered_us > 0 && http >= 400) || asked ? LOG_INFO : LOG_DEBUG;
-}
-
-/* A valid traceparent; of several none counts. */
-static bool find_trace(const struct request *request, struct trace *out)
-{
-    const char *value = NULL;
-
-    for (size_t i = 0; i < request->header_count; i++)
-        if (strcasecmp(request->headers[i].name, "traceparent") == 0) {
-            if (value != NULL)
-                return false;
-            value = request->headers[i].value;
-        }
-    return value != NULL && trace_parse(value, out);
 }
 
 static void add_text(struct log_field *fields, size_t *count, const char *name, const char *text)
@@ -142,16 +128,55 @@ static void write_line(const struct exchange *exchange, enum log_level level, bo
 void exchange_answered(struct exchange *exchange, uint64_t bytes, uint64_t now_us)
 {
     struct account *account = &exchange->account;
+    const char *trace;
 
     account->answered_us = now_us;
-    account->sent = exchange->request.method == METHOD_HEAD ? 0 : bytes;
+    if (exchange->request.method == METHOD_HEAD)
+        bytes = 0;
+    if (exchange->reply_until_us > 0)
+        account->going = bytes;
+    else
+        account->sent = bytes;
     count_request(exchange);
     if (!log_wants(level_of(exchange)))
         return;
     /* The library's memory and the client's address may be gone later. */
-    account->traced = find_trace(&exchange->request, &account->trace);
+    account->traced = request_header_count(&exchange->request, "traceparent", &trace) == 1 &&
+                      trace_parse(trace, &account->trace);
     if (exchange->remote[0] == '\0')
         address_peer(exchange->watched.fd, exchange->remote);
+}
+
+/* The watchdog has answered in our place. */
+static void tell_late(struct exchange *exchange, uint64_t bytes, uint64_t now_us)
+{
+    exchange_cut_query(exchange);
+    if (exchange->id[0] == '\0')
+        exchange_choose_id(exchange);
+    if (exchange->started_us == 0)
+        exchange->started_us = now_us;
+    exchange->reply.http = status_http(STATUS_REQUEST_TIMEOUT);
+    exchange->reply.problem = STATUS_REQUEST_TIMEOUT;
+    exchange->account.past = bytes > 0;
+    exchange_answered(exchange, bytes, now_us);
+}
+
+/* Of a large answer nobody knows how much of it a client has that left. */
+static bool count_sent(struct exchange *exchange, bool sent)
+{
+    struct account *account = &exchange->account;
+
+    /* What follows something ends when its client leaves. */
+    sent |= account->past || (exchange->follows && watch_left(&exchange->watched) &&
+                              atomic_load(&exchange->watched.phase) != WATCH_EXPIRED);
+    if (!sent) {
+        metric_count(COUNTER_REQUESTS_CUT, 0, 1);
+    } else if (account->going > 0) {
+        account->sent = account->going;
+        metric_count(COUNTER_RESPONSE_BYTES, metrics_operation(exchange->request.route),
+                     account->going);
+    }
+    return sent;
 }
 
 void exchange_streamed(struct exchange *exchange, uint64_t bytes)
@@ -162,12 +187,13 @@ void exchange_streamed(struct exchange *exchange, uint64_t bytes)
 
 void exchange_told(struct exchange *exchange, bool sent, uint64_t now_us)
 {
-    enum log_level level = level_of(exchange);
+    size_t late_bytes;
 
-    sent |= exchange->account.past;
-    if (!sent)
-        metric_count(COUNTER_REQUESTS_CUT, 0, 1);
-    else if (exchange->reply.stepped)
+    if (watch_late(&exchange->watched, &late_bytes) && exchange->account.answered_us == 0)
+        tell_late(exchange, late_bytes, now_us);
+    enum log_level level = level_of(exchange);
+    sent = count_sent(exchange, sent);
+    if (sent && exchange->reply.stepped)
         metric_observe(HISTOGRAM_STEP_STAGE, METRIC_STAGE_SEND,
                        now_us - exchange->account.answered_us);
     if (exchange->started_us == 0 || !log_wants(level))

@@ -14,6 +14,8 @@ enum {
     NUMBER_BYTES_BINARY = 16,
     TENSOR_BYTES = 1024,
     NAME_BYTES = 12,
+    FREE_BYTES = 16 << 20,
+    EARNED_BYTES = 100,
 };
 
 /* Whether the route is about a session that is there; PUT on its own address makes one. */
@@ -35,7 +37,8 @@ static uint64_t layout_bytes(const struct layout *layout, bool binary)
     return bytes;
 }
 
-uint64_t expansion_max(struct engine *engine, const struct request *request)
+uint64_t expansion_max(struct engine *engine, const struct request *request, uint64_t coded,
+                       bool *earns)
 {
     uint64_t max = request->config->body_bytes_max, bytes = BASE_BYTES;
     const char *type = request_header(request, "Content-Type");
@@ -43,8 +46,11 @@ uint64_t expansion_max(struct engine *engine, const struct request *request)
     struct session *session;
     struct fault fault;
 
-    if (!has_session(request->route))
-        return max;
+    *earns = !has_session(request->route);
+    if (*earns) {
+        bytes = coded < max / EARNED_BYTES ? FREE_BYTES + coded * EARNED_BYTES : max;
+        return bytes < max ? bytes : max;
+    }
     if (request_session(engine, request, &session, &fault) == STATUS_OK) {
         bytes = layout_bytes(session_layout(session), codec != NULL && codec->binary);
         session_release(session);

@@ -75,8 +75,8 @@ static enum status check_fields(const struct envelope *envelope, const struct re
     return STATUS_OK;
 }
 
-/* Fields of one value. Where two come, one of them would be passed over, and be it a key that was to
- * apply a step once. */
+/* Fields of one value. Where two come, one of them would be passed over, and be it a key that
+ * was to apply a step once. */
 static enum status check_single(const struct request *request, struct fault *fault)
 {
     static const char *const single[] = {"Content-Type",  "Idempotency-Key", "If-Range",
@@ -96,20 +96,6 @@ static enum status check_single(const struct request *request, struct fault *fau
                              "the request has more than one %s; send one", single[k]);
     }
     return STATUS_OK;
-}
-
-/* How often a field is there; its last value. */
-static size_t field_count(const struct request *request, const char *name, const char **value)
-{
-    size_t count = 0;
-
-    for (size_t i = 0; i < request->header_count; i++) {
-        if (strcasecmp(request->headers[i].name, name) == 0) {
-            *value = request->headers[i].value;
-            count++;
-        }
-    }
-    return count;
 }
 
 static bool read_length(const char *text, uint64_t *out)
@@ -152,10 +138,10 @@ static bool is_host(const char *value)
 static enum status check_framing(const struct envelope *envelope, const struct request *request,
                                  struct framing *out, struct fault *fault)
 {
-    const char *length = NULL, *encoding = NULL, *host = NULL;
-    size_t lengths = field_count(request, "Content-Length", &length);
-    size_t encodings = field_count(request, "Transfer-Encoding", &encoding);
-    size_t hosts = field_count(request, "Host", &host);
+    const char *length, *encoding, *host;
+    size_t lengths = request_header_count(request, "Content-Length", &length);
+    size_t encodings = request_header_count(request, "Transfer-Encoding", &encoding);
+    size_t hosts = request_header_count(request, "Host", &host);
     bool old = strcmp(envelope->version, "HTTP/1.0") == 0;
 
     if (lengths > 1 || encodings > 1 || (lengths > 0 && encodings > 0))

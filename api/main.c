@@ -8,9 +8,11 @@
 
 #include "api/commands.h"
 #include "api/config.h"
+#include "api/process.h"
 #include "api/server.h"
 #include "api/signals.h"
 #include "api/systemd.h"
+#include "service/core/clock.h"
 #include "service/core/log.h"
 #include "service/core/point.h"
 #include "service/core/simd.h"
@@ -58,20 +60,34 @@ static int fail(const struct fault *fault)
     return EXIT_FAILURE;
 }
 
-/* Every connection is a descriptor; the usual soft limit of 1024 would end us before
- * --connections-max does. */
-static void raise_descriptors(uint64_t connections_max)
+/* Every connection is a descriptor, and the server takes an eighth more to refuse them in words;
+ * the usual soft limit of 1024 would end us before --connections-max does. Where the hard limit
+ * is too low fewer connections are let in, so that there are always descriptors for storage. */
+static enum status fit_descriptors(uint64_t *connections_max, struct fault *fault)
 {
-    rlim_t wanted = (rlim_t)(connections_max + connections_max / 8 + DESCRIPTORS_SPARE);
+    uint64_t wanted = *connections_max + *connections_max / 8 + DESCRIPTORS_SPARE;
     struct rlimit limit;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
-        return;
-    limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
-    if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < wanted)
-        log_warning(
-            "only %llu files can be open at once, --connections-max is %llu: raise ulimit -n",
-            (unsigned long long)limit.rlim_cur, (unsigned long long)connections_max);
+        return STATUS_OK;
+    struct rlimit raised = {limit.rlim_max < wanted ? limit.rlim_max : wanted, limit.rlim_max};
+    if (setrlimit(RLIMIT_NOFILE, &raised) == 0)
+        limit = raised;
+    if (limit.rlim_cur >= wanted)
+        return STATUS_OK;
+    if (limit.rlim_cur <= DESCRIPTORS_SPARE)
+        return fault_set(fault, STATUS_INVALID_FIELD, "",
+                         "only %llu files can be open at once, and %d are kept for storage: raise "
+                         "ulimit -n (LimitNOFILE= of a unit) to %llu",
+                         (unsigned long long)limit.rlim_cur, DESCRIPTORS_SPARE,
+                         (unsigned long long)wanted);
+    uint64_t left = ((limit.rlim_cur - DESCRIPTORS_SPARE) * 8 + 7) / 9;
+    log_warning("only %llu files can be open at once: at most %llu connections instead of "
+                "--connections-max %llu, for which ulimit -n would be %llu",
+                (unsigned long long)limit.rlim_cur, (unsigned long long)left,
+                (unsigned long long)*connections_max, (unsigned long long)wanted);
+    *connections_max = left;
+    return STATUS_OK;
 }
 
 static enum status open_engine(const struct config *config, struct engine **out,
@@ -151,16 +167,17 @@ static void tell_alive(const struct service *service)
 /* Until a stop is asked for. */
 static void attend(const struct service *service)
 {
+    uint64_t next_us = systemd_next_us(service->systemd);
+
     for (;;) {
-        switch (signals_wait(systemd_period_us(service->systemd))) {
-        case SIGNAL_STOP:
+        enum signal_wish wish = signals_wait(next_us);
+        if (wish == SIGNAL_STOP)
             return;
-        case SIGNAL_RELOAD:
+        if (wish == SIGNAL_RELOAD)
             reload(service);
-            break;
-        case SIGNAL_NONE:
+        if (clock_monotonic_us() >= next_us) { /* however many reloads are asked for */
             tell_alive(service);
-            break;
+            next_us = systemd_next_us(service->systemd);
         }
     }
 }
@@ -224,7 +241,7 @@ static int run(struct service *service)
     return stop(service);
 }
 
-static int start(const struct config *config)
+static int start(struct config *config)
 {
     struct service service = {.config = config};
     struct fault fault;
@@ -234,8 +251,8 @@ static int start(const struct config *config)
     signals_catch();
     if (systemd_new(&service.systemd, &fault) != STATUS_OK)
         return fail(&fault);
-    raise_descriptors(config->connections_max);
-    int code = run(&service);
+    int code = fit_descriptors(&config->connections_max, &fault) == STATUS_OK ? run(&service)
+                                                                              : fail(&fault);
     systemd_free(service.systemd);
     return code;
 }
@@ -292,6 +309,7 @@ int main(int count, char **arguments)
 {
     const char *command = count > 1 ? arguments[1] : NULL;
 
+    process_started();
     for (int i = 1; i < count; i++) {
         if (strcmp(arguments[i], "--help") == 0 || strcmp(arguments[i], "-h") == 0) {
             print_help(stdout);

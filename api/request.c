@@ -15,6 +15,20 @@ const char *request_header(const struct request *request, const char *name)
     return NULL;
 }
 
+size_t request_header_count(const struct request *request, const char *name, const char **value)
+{
+    size_t count = 0;
+
+    *value = NULL;
+    for (size_t i = 0; i < request->header_count; i++) {
+        if (strcasecmp(request->headers[i].name, name) == 0) {
+            *value = request->headers[i].value;
+            count++;
+        }
+    }
+    return count;
+}
+
 const char *request_list(const struct request *request, const char *name)
 {
     const char *list = NULL;

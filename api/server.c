@@ -118,6 +118,9 @@ static void join(struct arena *arena, struct span *parts, size_t *count)
     *count = 1;
 }
 
+/* To a 304 libmicrohttpd 0.9.75 adds Content-Length: 0, which caches pass over (RFC 9111, 3.2);
+ * without one it would close the connection, and what a 200 would have is not known before its
+ * body is made. */
 static struct MHD_Response *make_response(struct arena *arena, struct span *parts, size_t count)
 {
     struct MHD_IoVec pieces[RANGE_PARTS];

@@ -226,7 +226,7 @@ static const char *tag_end(const char *rest, const struct coding **coding)
 
 const char *etag_none_match(const struct request *request, const char *etag)
 {
-    const char *at = request_header(request, "If-None-Match");
+    const char *at = request_list(request, "If-None-Match");
     const char *accept = request_list(request, "Accept-Encoding");
     size_t size = strlen(etag) - 1; /* without its closing quote */
 
@@ -273,7 +273,7 @@ struct reply session_reply(struct request *request, struct session *session, uns
 
 void precondition_read(const struct request *request, struct precondition *out)
 {
-    const char *at = request_header(request, "If-Match");
+    const char *at = request_list(request, "If-Match");
 
     *out = (struct precondition){.given = false};
     if (at == NULL || strcmp(at, "*") == 0)

@@ -10,8 +10,6 @@
 #include <stddef.h>
 #include <time.h>
 
-#include "service/core/clock.h"
-
 static sem_t asked; /* posted whenever one of these was set */
 static atomic_int stop_signal;
 static atomic_bool reload_asked;
@@ -49,17 +47,16 @@ void signals_catch(void)
     pthread_sigmask(SIG_BLOCK, &caught, NULL);
 }
 
-enum signal_wish signals_wait(uint64_t timeout_us)
+enum signal_wish signals_wait(uint64_t until_us)
 {
-    uint64_t until_us = timeout_us == UINT64_MAX ? UINT64_MAX : clock_monotonic_us() + timeout_us;
     struct timespec until = {.tv_sec = (time_t)(until_us / 1000000),
                              .tv_nsec = (long)(until_us % 1000000) * 1000};
     int got = 0;
 
     pthread_sigmask(SIG_UNBLOCK, &caught, NULL);
     while (stop_signal == 0 && !reload_asked && (got == 0 || errno == EINTR))
-        got = timeout_us == UINT64_MAX ? sem_wait(&asked)
-                                       : sem_clockwait(&asked, CLOCK_MONOTONIC, &until);
+        got = until_us == UINT64_MAX ? sem_wait(&asked)
+                                     : sem_clockwait(&asked, CLOCK_MONOTONIC, &until);
     pthread_sigmask(SIG_BLOCK, &caught, NULL); /* a second one does not break what comes now */
     if (stop_signal != 0)
         return SIGNAL_STOP;

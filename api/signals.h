@@ -14,10 +14,10 @@ enum signal_wish {
  * thread is started. */
 void signals_catch(void);
 
-/* Waits for the next wish, at most timeout_us (UINT64_MAX: for ever). A stop comes before all else,
- * and is the answer of every later call. Signals that come while nobody waits are not lost; several
- * SIGHUP may count as one. From one thread. */
-enum signal_wish signals_wait(uint64_t timeout_us);
+/* Waits for the next wish, until until_us (monotonic; UINT64_MAX: for ever). A stop comes before
+ * all else, and is the answer of every later call. Signals that come while nobody waits are not
+ * lost; several SIGHUP may count as one. From one thread. */
+enum signal_wish signals_wait(uint64_t until_us);
 
 /* The name of the signal that asked for the stop. */
 const char *signals_name(void);

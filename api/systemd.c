@@ -173,13 +173,13 @@ void systemd_notify_reload(struct systemd *systemd)
                    (unsigned long long)clock_monotonic_us());
 }
 
-uint64_t systemd_period_us(const struct systemd *systemd)
+uint64_t systemd_next_us(const struct systemd *systemd)
 {
     uint64_t half = systemd->watchdog_us / 2;
 
     if (systemd->notify < 0)
         return UINT64_MAX;
-    return half > 0 && half < STATUS_US ? half : STATUS_US;
+    return clock_monotonic_us() + (half > 0 && half < STATUS_US ? half : STATUS_US);
 }
 
 uint64_t systemd_watchdog_us(const struct systemd *systemd)

@@ -26,9 +26,9 @@ void systemd_notify(struct systemd *systemd, const char *format, ...)
 /* RELOADING=1; READY=1 must follow. */
 void systemd_notify_reload(struct systemd *systemd);
 
-/* How often something should be said, microseconds: half of what the watchdog waits, and at least
- * often enough for the status to be worth reading. UINT64_MAX: nobody listens. */
-uint64_t systemd_period_us(const struct systemd *systemd);
+/* When something should be said again, monotonic: after half of what the watchdog waits, and soon
+ * enough for the status to be worth reading. UINT64_MAX: never, nobody listens. */
+uint64_t systemd_next_us(const struct systemd *systemd);
 
 /* What the watchdog waits before it acts, microseconds; 0: there is none. */
 uint64_t systemd_watchdog_us(const struct systemd *systemd);

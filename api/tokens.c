@@ -236,7 +236,8 @@ enum status tokens_path(const struct config *config, char **out, struct fault *f
 
 static struct tokens_mark mark_of(const struct stat *about)
 {
-    return (struct tokens_mark){.present = true,
+    return (struct tokens_mark){.known = true,
+                                .present = true,
                                 .device = about->st_dev,
                                 .inode = about->st_ino,
                                 .size = (uint64_t)about->st_size,
@@ -249,50 +250,50 @@ static struct tokens_mark mark_of(const struct stat *about)
 bool tokens_changed(const char *path, const struct tokens_mark *mark)
 {
     struct stat about;
-    struct tokens_mark now = {.present = false};
+    struct tokens_mark now = {.known = true};
 
     if (stat(path, &about) == 0)
         now = mark_of(&about);
-    return now.present != mark->present || now.device != mark->device || now.inode != mark->inode ||
-           now.size != mark->size || now.changed_s != mark->changed_s ||
+    return now.known != mark->known || now.present != mark->present || now.device != mark->device ||
+           now.inode != mark->inode || now.size != mark->size || now.changed_s != mark->changed_s ||
            now.changed_ns != mark->changed_ns || now.written_s != mark->written_s ||
            now.written_ns != mark->written_ns;
 }
 
-/* The bytes of the file in the arena; NULL data: there is none. */
+/* The bytes of the file in the arena; NULL data: there is none. INVALID_FIELD: it is one that
+ * cannot be used; any other fault may be over at the next try. */
 static enum status read_file(const char *path, struct arena *arena, struct span *out,
                              struct tokens_mark *mark, struct fault *fault)
 {
-    enum status status = STATUS_INVALID_FIELD;
+    enum status status = STATUS_INTERNAL;
     struct stat about;
     size_t used = 0;
     ssize_t got = 1;
     int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
     *out = span_of(NULL, 0);
-    *mark = (struct tokens_mark){.present = false};
+    *mark = (struct tokens_mark){.known = true};
     if (file < 0 && errno == ENOENT)
         return STATUS_OK;
     if (file < 0 || fstat(file, &about) != 0) {
         fault_set(fault, status, "", "it cannot be read: %s", strerror(errno));
-        if (stat(path, &about) == 0)
-            *mark = mark_of(&about);
         goto done;
     }
     *mark = mark_of(&about);
     if (!S_ISREG(about.st_mode) || about.st_size > FILE_BYTES_MAX) {
-        fault_set(fault, status, "", "it must be a file of at most %d bytes", FILE_BYTES_MAX);
+        status = fault_set(fault, STATUS_INVALID_FIELD, "", "it must be a file of at most %d bytes",
+                           FILE_BYTES_MAX);
         goto done;
     }
     if ((about.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
-        fault_set(fault, status, "",
-                  "others may write it, and so give themselves access: chmod "
-                  "go-w");
+        status = fault_set(fault, STATUS_INVALID_FIELD, "",
+                           "others may write it, and so give themselves access: chmod "
+                           "go-w");
         goto done;
     }
     unsigned char *bytes = arena_take(arena, (size_t)about.st_size + 1);
     if (bytes == NULL) {
-        status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+        fault_set(fault, status, "", "out of memory");
         goto done;
     }
     while (used <= (size_t)about.st_size &&
@@ -334,6 +335,7 @@ enum status tokens_read(const char *path, struct tokens *out, struct tokens_mark
         return status;
     }
     arena_close(&tokens.arena);
+    mark->known = status != STATUS_INTERNAL;
     return fault_set(fault, status == STATUS_INTERNAL ? status : STATUS_INVALID_FIELD, "",
                      "the tokens in %.160s cannot be used: %s%s%.200s", path, inner.where,
                      inner.where[0] != '\0' ? ": " : "", inner.detail);

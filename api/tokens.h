@@ -42,6 +42,7 @@ struct token {
 
 /* What a file has, or had: to see that it is another one now. */
 struct tokens_mark {
+    bool known; /* false: it could not be seen, so that whatever is there counts as another one */
     bool present;
     uint64_t device, inode, size;
     int64_t changed_s, changed_ns, written_s, written_ns;
@@ -56,8 +57,10 @@ struct tokens {
 /* The path of the file that the options name, malloc'ed. INVALID_FIELD when there is no folder. */
 enum status tokens_path(const struct config *config, char **out, struct fault *fault);
 
-/* Reads the file; where there is none it has no tokens. The mark tells what was read, or could not
- * be. INVALID_FIELD names file, place and what is wrong; nothing is left open then. */
+/* Reads the file; where there is none it has no tokens. The mark tells what was read. INVALID_FIELD
+ * names file, place and what is wrong with what it has; INTERNAL: it could not be read (descriptors
+ * or memory are out, the disk fails), which says nothing about the file, and it is not marked. In
+ * both cases nothing is left open. */
 enum status tokens_read(const char *path, struct tokens *out, struct tokens_mark *mark,
                         struct fault *fault);
 void tokens_close(struct tokens *tokens);

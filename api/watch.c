@@ -52,16 +52,18 @@ static void say(const struct watched *watched, const char *answer, size_t size)
         log_debug("a client does not hear why its request was refused");
 }
 
+static const char late_body[] = "{\"type\":\"/problems/request_timeout\","
+                                "\"title\":\"The request did not arrive in time\",\"status\":408,"
+                                "\"detail\":\"send the whole request faster, or raise the server's "
+                                "timeouts\",\"code\":\"request_timeout\"}";
+
 /* Nobody else writes to the socket: the phase went from ANSWER to EXPIRED, and a handler that finds
  * that keeps away. */
 static void expire(struct watched *watched, int phase)
 {
-    static const char body[] = "{\"type\":\"/problems/request_timeout\","
-                               "\"title\":\"The request did not arrive in time\",\"status\":408,"
-                               "\"detail\":\"send the whole request faster, or raise the server's "
-                               "timeouts\",\"code\":\"request_timeout\"}";
-    char answer[sizeof body + 256];
+    char answer[sizeof late_body + 256];
 
+    atomic_store(&watched->late, phase == WATCH_ANSWER);
     if (phase == WATCH_ANSWER && watched->tls == NULL) {
         int size = snprintf(answer, sizeof answer,
                             "HTTP/1.1 408 Request Timeout\r\n"
@@ -69,7 +71,7 @@ static void expire(struct watched *watched, int phase)
                             "Content-Length: %zu\r\n"
                             "Cache-Control: no-store\r\n"
                             "Connection: close\r\n\r\n%s",
-                            sizeof body - 1, body);
+                            sizeof late_body - 1, late_body);
         say(watched, answer, (size_t)size);
         shutdown(watched->fd, SHUT_RDWR);
     } else {
@@ -162,6 +164,7 @@ void watch_add(struct watch *watch, struct watched *watched, int fd, void *tls,
     atomic_init(&watched->deadline_us, deadline_us);
     atomic_init(&watched->idle_us, deadline_us);
     atomic_init(&watched->phase, phase);
+    atomic_init(&watched->late, false);
     pthread_mutex_lock(&watch->lock);
     watched->next = watch->first;
     watched->link = &watch->first;
@@ -199,9 +202,16 @@ bool watch_left(const struct watched *watched)
     return poll(&poll_fd, 1, 0) > 0;
 }
 
+bool watch_late(const struct watched *watched, size_t *size)
+{
+    *size = watched->tls == NULL ? sizeof late_body - 1 : 0;
+    return atomic_load(&watched->late);
+}
+
 void watch_idle(struct watched *watched, uint64_t deadline_us, uint64_t idle_us)
 {
-    bool sent = deadline_us < idle_us && unsent(watched) > 0;
+    /* Small replies have the idle deadline, and cost no look. */
+    bool sent = deadline_us != idle_us && unsent(watched) > 0;
 
     atomic_store(&watched->idle_us, idle_us);
     watch_set(watched, sent ? WATCH_SENT : WATCH_SILENT, sent ? deadline_us : idle_us);

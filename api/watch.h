@@ -28,6 +28,7 @@ struct watched {
     _Atomic uint64_t deadline_us;
     _Atomic uint64_t idle_us; /* the second deadline, of SENT */
     _Atomic int phase;
+    atomic_bool late; /* it has expired out of ANSWER */
 };
 
 struct watch;
@@ -50,6 +51,10 @@ bool watch_set(struct watched *watched, enum watch_phase phase, uint64_t deadlin
 
 /* Whether the other side has closed its end, or the connection is broken. */
 bool watch_left(const struct watched *watched);
+
+/* Whether it has expired out of ANSWER; *size: bytes of the body of the 408 that was written. */
+bool watch_late(const struct watched *watched, size_t *size);
+
 /* A reply has been given to the system, which holds megabytes of it for a client that does not
  * read: until deadline_us; and idle_us is the deadline when the client has it all. */
 void watch_idle(struct watched *watched, uint64_t deadline_us, uint64_t idle_us);

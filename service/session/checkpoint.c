@@ -354,7 +354,7 @@ static void tell(const struct save *save, uint64_t took_us)
 {
     metric_observe(HISTOGRAM_CHECKPOINT_TIME, 0, took_us);
     metric_count(COUNTER_CHECKPOINT_BYTES, 0, save->bytes);
-    log_debug("session %s saved at step %llu: %llu bytes in %llu us", save->session->id,
+    log_debug("session %s saved at step %llu: %llu bytes in %llu us", save->session->stored_id,
               (unsigned long long)save->step, (unsigned long long)save->bytes,
               (unsigned long long)took_us);
 }

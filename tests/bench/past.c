@@ -222,7 +222,8 @@ static enum status list_event(void *context, const struct store_event *event)
 void past_cut(const char *folder, size_t steps)
 {
     struct cutting cutting = {.steps = steps};
-    const struct store_visitor visitor = {&cutting, skip_session, list_checkpoint, list_event};
+    const struct store_visitor visitor = {&cutting, skip_session, list_checkpoint, list_event,
+                                          NULL};
     struct store *store;
     struct fault fault;
 

@@ -4,6 +4,9 @@
 # service as the unit confines it). `make check-deb` builds the package and calls this.
 #
 #   tests/container/deb.sh      as root, or as one who may sudo; PYTHON names the interpreter
+#
+# DEB_SYSTEMD=no: systemd cannot boot in a container on this machine, and that half is left out. DEB_SYSTEMD=auto: it is left
+# out, and said so, where systemd turns out not to boot.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -100,6 +103,17 @@ property() { inside systemctl show --value --property "$1" descent; }
 pid() { property MainPID; }
 of_process() { inside awk -v field="$1:" '$1 == field { print $2 }' "/proc/$(pid)/status"; }
 
+boots() {
+    open booted --systemd=always --cap-add SYS_ADMIN,SYS_PTRACE --security-opt seccomp=unconfined \
+        --security-opt apparmor=unconfined localhost/with-systemd /sbin/init || return 1
+    local deadline=$((SECONDS + 30))
+
+    until inside sh -c 'systemctl is-system-running | grep -qE "running|degraded"' >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$deadline" ] || return 1
+        sleep 0.1
+    done
+}
+
 life_with_systemd() {
     apt install systemd systemd-sysv
     # What an administrator may have put there before: also the way to another port.
@@ -107,11 +121,12 @@ life_with_systemd() {
         printf "[Service]\nEnvironment=DESCENT_LISTEN=%s\nWatchdogSec=2\n" "$0" >/etc/systemd/system/descent.service.d/port.conf
         printf "[Socket]\nListenStream=\nListenStream=%s\n" "$0" >/etc/systemd/system/descent.socket.d/port.conf' "$listen"
     podman commit --quiet "$container" localhost/with-systemd >>"$log"
-    open booted --systemd=always --cap-add SYS_ADMIN,SYS_PTRACE --security-opt seccomp=unconfined \
-        --security-opt apparmor=unconfined localhost/with-systemd /sbin/init
-    if ! (await "systemd does not run" inside sh -c 'systemctl is-system-running | grep -qE "running|degraded"'); then
-        printf '  SKIPPED: systemd does not run in a container on this machine\n'
-        return
+    if ! boots; then
+        if [ "${DEB_SYSTEMD:-yes}" = auto ]; then
+            say "NOT CHECKED under systemd: it does not boot in a container on this machine"
+            return
+        fi
+        fail "systemd does not run in a container on this machine (DEB_SYSTEMD=no leaves this half out)"
     fi
     apt install "/package/$package"
     await "the service is not active" inside systemctl is-active descent
@@ -150,9 +165,8 @@ begin
 : >"$log"
 
 say "$package"
-cp "build/deb/$package" "$storage/first.deb"
-api/package/deb/build.sh
-cmp "build/deb/$package" "$storage/first.deb" || fail "another build has other bytes"
+api/package/deb/build.sh "$storage/again" >>"$log"
+cmp "build/deb/$package" "$storage/again/$package" || fail "another build has other bytes"
 lintian --fail-on error,warning "build/deb/$package" 2>>"$log" || fail "lintian"
 printf '  the same bytes twice; lintian finds no mistake\n'
 
@@ -162,7 +176,11 @@ listen=127.0.0.1:$(free_port)
 export DESCENT_URL=http://$listen
 life_without_systemd
 
-say "Under systemd"
-life_with_systemd
+if [ "${DEB_SYSTEMD:-yes}" = no ]; then
+    say "Under systemd: left out (DEB_SYSTEMD=no)"
+else
+    say "Under systemd"
+    life_with_systemd
+fi
 
 say "The package does what it should."

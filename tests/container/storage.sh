@@ -9,7 +9,7 @@ runtime=/run/descent-$(cksum <<<"$folder" | cut -d ' ' -f 1) # podman wants it s
 python=${PYTHON:-/usr/bin/python3}
 log=$folder/build.log
 mkdir -p "$folder" # before sudo: whoever calls us must be able to remove it
-if [ "$(id -u)" != 0 ]; then exec sudo -- env PYTHON="$python" "$here/$(basename "$0")"; fi
+if [ "$(id -u)" != 0 ]; then exec sudo -- env PYTHON="$python" DEB_SYSTEMD="${DEB_SYSTEMD:-}" "$here/$(basename "$0")"; fi
 
 export LC_ALL=C PYTHONDONTWRITEBYTECODE=1
 export TMPDIR=$storage/tmp

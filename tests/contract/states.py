@@ -238,6 +238,26 @@ class States:
             client.close()
             self.ended(server)
 
+    def slow(self):
+        """Requests whose header does not end."""
+        server = Server("--header-timeout-s", "1", data="memory:")
+        clients = []
+        try:
+            for operation in self.document.operations:
+                clients.append((operation, Client(server.port)))
+                clients[-1][1].connect()
+                clients[-1][1].socket.sendall(b"%s %s HTTP/1.1\r\nHost: x\r\n" % (
+                    operation.method.encode(), operation.path.translate({ord("{"): None, ord("}"): None}).encode()))
+            for operation, client in clients:
+                answer = client.receive()
+                self.run.note(operation, answer, "a header without an end")
+                if answer.status != 408:
+                    self.run.complaints.append("%s, a header without an end: %d" % (operation.id, answer.status))
+        finally:
+            for _, client in clients:
+                client.close()
+            self.ended(server)
+
     def access(self):
         """Tokens: none, a strange one, one of too little scope, one whose quota is used up."""
         with tempfile.TemporaryDirectory(prefix="descent-contract-") as folder:
@@ -323,5 +343,5 @@ class States:
 
     def all(self):
         for part in (self.sessions, self.files, self.tensors, self.order, self.workers, self.snapshots, self.events, self.origins, self.past,
-                     self.limits, self.access, self.stopping):
+                     self.limits, self.slow, self.access, self.stopping):
             part()

@@ -313,9 +313,10 @@ static const struct plain plains[] = {{"sgd", plain_sgd, {"v", NULL}},
                                       {"adam", plain_adam, {"m", "v"}},
                                       {"adagrad", plain_adagrad, {"h", NULL}}};
 
-/* The loops three times: with the gradients as they are, and with each a rounding larger or smaller.
- * Where gradient and decay nearly cancel, what is left of them is rounding, and adam's quotient makes
- * it whole again: how far the worlds then are apart is how far an exact rule may be from a loop. */
+/* The loops three times: with the gradients as they are, and with each a rounding larger or
+ * smaller. Where gradient and decay nearly cancel, what is left of them is rounding, and adam's
+ * quotient makes it whole again: how far the worlds then are apart is how far an exact rule may be
+ * from a loop. */
 enum { EXACT, LARGER, SMALLER, WORLDS };
 struct world {
     double *w, *one, *two;

@@ -96,7 +96,7 @@ static void read_all(struct store *store)
 {
     static unsigned char head[STORE_HEAD_BYTES], body[STORE_CHUNK_BYTES];
     struct rows rows = {.events = 0};
-    struct store_visitor visitor = {&rows, see_session, see_checkpoint, see_event};
+    struct store_visitor visitor = {&rows, see_session, see_checkpoint, see_event, NULL};
     struct store_event event;
     size_t size;
     struct fault fault;

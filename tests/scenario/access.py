@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -186,6 +187,24 @@ def changes(folder):
     server.stop()
 
 
+def no_descriptors(folder):
+    """What is revoked while no file can be opened ends as soon as one can; meanwhile that is said once."""
+    data = folder + "/no-descriptors"
+    token, name = create(data)
+    server = Server(folder, "--data", data, "--auth", "on")
+    check(server.status(token) == 200, "a good token")
+    pid = server.process.pid
+    limit = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (0, limit[1]))
+    command("token", "revoke", name, "--data", data)
+    check(server.says("the tokens stay as they were"), "no word about a file that cannot be opened")
+    time.sleep(1.2)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
+    check(server.said().count("the tokens stay as they were") == 1, "it is said twice")
+    check(server.becomes(token, 401), "what was revoked goes on")
+    server.stop()
+
+
 def secrets(folder):
     """No token, good or bad, is anywhere but in the answer of `create`."""
     data = folder + "/secrets"
@@ -224,7 +243,7 @@ def secrets(folder):
 def main():
     folder = tempfile.mkdtemp(prefix="descent-access-")
     try:
-        for test in (modes, changes, secrets):
+        for test in (modes, changes, no_descriptors, secrets):
             print(test.__name__, flush=True)
             test(folder)
     finally:

@@ -139,7 +139,7 @@ class Reader:
 def check_streams():
     server = Server("memory:", "--body-timeout-s", "2")
     try:
-        server.create()
+        server.create(history={"keep_steps": 1000000})  # a quick machine takes some thousand
         server.ask("POST", "/gradients", GRADIENT, RAW)
         base = server.threads()
         links = [begin(subscribe(server.port)) for _ in range(STREAMS)]
@@ -183,7 +183,7 @@ def check_streams():
 
 
 def check_tokens(folder):
-    """A stream does not outlive the token that let it in."""
+    """A stream does not outlive the token that let it in, and what is none of its token's stops it not."""
     binary = os.environ.get("DESCENT_BINARY", "build/descent")
 
     def token(*arguments):
@@ -197,6 +197,15 @@ def check_tokens(folder):
                      % (text.encode(), last))
         return link
 
+    def goes_on(link):
+        for _ in range(2):  # the first may be on its way already
+            server.ask("POST", "/gradients", GRADIENT, RAW)
+            data = b""
+            while b"\nevent: step\n" not in data:
+                piece = link.recv(65536)
+                assert piece and not piece.endswith(b"\r\n0\r\n\r\n"), "the stream ended"
+                data += piece
+
     def end(link):
         link.settimeout(20)
         data = b""
@@ -206,14 +215,48 @@ def check_tokens(folder):
             data += piece
         link.close()
 
+    def look(text, status):
+        connection = server.connect()
+        connection.request("GET", "/v1/sessions", headers={"Authorization": "Bearer " + text})
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        assert answer.status == status, answer.status
+
+    def rewrite(change):
+        """The file with its second token changed, put in place as `descent token` does."""
+        with open(folder + "/tokens.json", encoding="ascii") as file:
+            document = json.load(file)
+        change(document["tokens"][1])
+        with open(folder + "/tokens.new", "w", encoding="ascii") as file:
+            json.dump(document, file)
+        os.chmod(folder + "/tokens.new", 0o600)
+        os.rename(folder + "/tokens.new", folder + "/tokens.json")
+
     first, second = token("create"), token("create", "--scopes", "read")
     server = Server(folder, "--auth", "on")
     try:
         server.headers = {"Authorization": "Bearer " + first}
         server.create()
         link = begin(follow(second))
-        token("create", "--scopes", "read")
+        link.settimeout(20)
+        look(token("create", "--tenant", "other"), 200)  # so the new file is read
+        goes_on(link)
+        server.process.send_signal(signal.SIGHUP)
+        time.sleep(0.3)
+        goes_on(link)
+        rewrite(lambda one: one.update(quotas={"inflight": 5}))
+        look(token("create", "--tenant", "other"), 200)
+        goes_on(link)
+        rewrite(lambda one: one.update(tenant="other"))
         end(link)
+        rewrite(lambda one: one.update(tenant=""))
+        time.sleep(1)
+        link = begin(follow(second, b"Last-Event-ID: 0-0\r\n"))
+        rewrite(lambda one: one.update(expires_at="2020-01-01T00:00:00Z"))
+        end(link)
+        rewrite(lambda one: one.update(expires_at=None))
+        time.sleep(1)
         link = begin(follow(second, b"Last-Event-ID: 0-0\r\n"))
         for name in re.findall("tok_[a-z0-9]+", token("list"))[1:]:
             token("revoke", name)

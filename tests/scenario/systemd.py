@@ -4,6 +4,7 @@ does. What sd_notify(3) and sd_listen_fds(3) say is what is asked here."""
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -156,6 +157,13 @@ def watchdog(folder):
     while time.monotonic() < until:
         idle[0].ask("GET", "/readyz")
     check(len(manager.times("WATCHDOG")) >= count + 4, "it goes hungry under load")
+    # Nor do reloads, however often they are asked for.
+    count = len(manager.times("WATCHDOG"))
+    until = time.monotonic() + 2.5
+    while time.monotonic() < until:
+        server.tell(signal.SIGHUP)
+        time.sleep(0.1)
+    check(len(manager.times("WATCHDOG")) >= count + 4, "it goes hungry while it reloads")
     # A process that stands still is not fed: systemd would kill it.
     server.tell(signal.SIGSTOP)
     time.sleep(0.2)
@@ -180,6 +188,32 @@ def full_is_alive(folder):
     server = start(folder, manager, "--connections-max", "4", WATCHDOG_USEC="600000")
     crowd = [Wire(server.port) for _ in range(40)]
     crowd[0].ask("GET", "/livez")
+    count = len(manager.times("WATCHDOG"))
+    within(5, lambda: len(manager.times("WATCHDOG")) > count + 5, lambda:
+           f"a full server is not fed: {server.said()}")
+    check(server.stop() == 0, "the stop")
+    for wire in crowd:
+        wire.close()
+
+
+def few_descriptors(folder):
+    """Where the system allows few files, fewer connections are let in, and steps are written all the same."""
+    def limit(count):
+        return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
+
+    code = subprocess.run([BINARY, "serve", "--listen", "127.0.0.1:0", "--data", folder + "/none"],
+                          env=CLEAN, capture_output=True, text=True, timeout=WAIT_S,
+                          preexec_fn=limit(200))
+    check(code.returncode == 1 and "ulimit -n" in code.stderr, code.stderr)
+    manager = Manager(folder)
+    server = Server(folder, preexec_fn=limit(300),
+                    env={**CLEAN, **manager.environment, "WATCHDOG_USEC": "600000"})
+    check("at most 39 connections instead of --connections-max 1024" in server.said(), server.said())
+    crowd = [Wire(server.port) for _ in range(100)]
+    body = json.dumps({"optimizer": "sgd", "parameters": {"w": [1.0]}}).encode()
+    answer = crowd[0].ask("PUT", "/v1/sessions/one", body, Content_Type="application/json")
+    check(answer.status == 201, f"a session: {answer.status} {answer.body}")
+    check(crowd[42].ask("GET", "/v1/sessions").code() == "overloaded", "one beyond the limit")
     count = len(manager.times("WATCHDOG"))
     within(5, lambda: len(manager.times("WATCHDOG")) > count + 5, lambda:
            f"a full server is not fed: {server.said()}")
@@ -253,4 +287,4 @@ def wrong_sockets(folder):
     check(server.wait() == 1 and "passed 2 sockets (http:metrics)" in server.said(), server.said())
 
 
-main(a_life, nobody_listens, watchdog, full_is_alive, passed_socket, wrong_sockets)
+main(a_life, nobody_listens, watchdog, full_is_alive, few_descriptors, passed_socket, wrong_sockets)

@@ -192,6 +192,40 @@ START_TEST(where_no_session_is_the_limit_of_bodies_holds)
 }
 END_TEST
 
+/* 40 MiB of nothing in some kilobytes; and 20 MiB of numbers, which earn what they become. */
+START_TEST(what_makes_a_session_earns_its_bytes)
+{
+    static const char head[] = "{\"optimizer\": \"sgd\", \"parameters\": {\"w\": [0";
+    static const char *const none[] = {NULL};
+    size_t size = (size_t)40 << 20, used = sizeof head - 1;
+    struct buffer *body = buffer_new(size);
+
+    ck_assert_ptr_nonnull(body);
+    coded_start(none);
+    memset(body->data, ' ', size);
+    for (size_t i = 0; i < 4; i++) {
+        struct travel travel = {i % 2 == 0 ? "zstd" : "gzip", i < 2 ? LENGTH : CHUNKED};
+        check_refused(
+            coded_send("PUT", "/v1/sessions/s", JSON, "", span_of(body->data, size), travel), 413,
+            "more than any sensible one");
+    }
+    memcpy(body->data, head, used);
+    for (uint32_t at = 1; used < size / 2; at = at * 1664525 + 1013904223)
+        used += (size_t)snprintf((char *)body->data + used, 16, ",%u", (unsigned)(at >> 4));
+    memcpy(body->data + used, "]}}", 3);
+    for (size_t i = 0; i < 2; i++) {
+        struct travel travel = {"zstd", i == 0 ? LENGTH : CHUNKED};
+        struct http_response response =
+            coded_send("PUT", i == 0 ? "/v1/sessions/a" : "/v1/sessions/b", JSON, "",
+                       span_of(body->data, used + 3), travel);
+        ck_assert_msg(response.status == 201, "%s", response.body);
+        http_response_free(&response);
+    }
+    buffer_release(body);
+    coded_stop();
+}
+END_TEST
+
 START_TEST(memory_of_all_bodies_is_bounded)
 {
     static const char *const options[] = {"--inflight-bytes-max", "100000", NULL};
@@ -279,6 +313,7 @@ Suite *suite_coded_requests(void)
     tcase_add_test(tests, an_unknown_coding_is_refused_with_those_there_are);
     tcase_add_test(tests, a_bomb_costs_what_the_session_is_worth);
     tcase_add_test(tests, where_no_session_is_the_limit_of_bodies_holds);
+    tcase_add_test(tests, what_makes_a_session_earns_its_bytes);
     tcase_add_test(tests, memory_of_all_bodies_is_bounded);
     tcase_add_test(tests, a_retry_in_another_coding_is_the_same_request);
     tcase_add_test(tests, nothing_coded_is_no_body);

@@ -65,6 +65,7 @@ START_TEST(a_304_has_the_tag_of_what_the_client_has)
     check_known(ZSTD, "\"0-0\"", 304, "\"0-0\"");
     check_known(ZSTD, "\"0-9\", \"0-0-gzip\", \"0-0-zstd\"", 304, "\"0-0-zstd\"");
     check_known("", "\"0-0\"", 304, "\"0-0\"");
+    check_known("", "\"0-0\"\r\nIf-None-Match: \"0-9\"", 304, "\"0-0\""); /* lines are one list */
     check_known("", "*", 304, "\"0-0\"");
     /* A form that this request does not accept is of no use to it. */
     check_known(ZSTD, "\"0-0-gzip\"", 200, "\"0-0-zstd\"");
@@ -103,7 +104,9 @@ START_TEST(a_coded_answers_tag_is_a_condition_on_its_revision)
     check_condition("POST", STEPS, "\"0-0-gzip\"", 412);
     check_condition("POST", STEPS, "\"7-7\", \"0-1-gzip\"", 200);
     check_condition("PUT", WEIGHTS, "\"0-1-gzip\"", 412);
-    check_condition("PUT", WEIGHTS, "\"0-2-gzip\"", 200);
+    check_condition("PUT", WEIGHTS, "\"0-1\"\r\nIf-Match: \"0-0\"", 412);
+    check_condition("POST", STEPS, "\"0-2\"\r\nIf-Match: \"0-0\"", 200);
+    check_condition("PUT", WEIGHTS, "\"0-3-gzip\"", 200);
     coded_stop();
 }
 END_TEST

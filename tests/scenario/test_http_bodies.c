@@ -113,6 +113,39 @@ START_TEST(endless_chunked_body_is_cut_off)
 }
 END_TEST
 
+/* A member of gzip that holds nothing: a coded body of them never reaches a limit when it is
+ * decoded. */
+static const unsigned char empty_member[] = {0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 3,
+                                             3,    0,    0, 0, 0, 0, 0, 0, 0, 0};
+
+START_TEST(coded_body_of_nothing_has_a_limit_too)
+{
+    enum { MEMBERS = 500 };
+    unsigned char chunk[MEMBERS * sizeof empty_member];
+    struct http_response response;
+
+    for (size_t i = 0; i < sizeof chunk; i++)
+        chunk[i] = empty_member[i % sizeof empty_member];
+    start(small_bodies);
+    struct http_client *client = dial();
+    ck_assert(http_client_send_text(client, POST_SESSIONS "Content-Type: application/json\r\n"
+                                                          "Content-Encoding: gzip\r\n"
+                                                          "Transfer-Encoding: chunked\r\n\r\n"));
+    for (int i = 0; i < 11; i++) {
+        ck_assert(http_client_send(client, "2710\r\n", 6));
+        ck_assert(http_client_send(client, chunk, sizeof chunk));
+        ck_assert(http_client_send(client, "\r\n", 2));
+    }
+    ck_assert(http_client_send_text(client, "0\r\n\r\n"));
+    ck_assert(http_client_receive(client, false, &response));
+    ck_assert_uint_eq(response.status, 413);
+    check_problem(&response, "too_large");
+    http_response_free(&response);
+    http_client_close(client);
+    ck_assert_int_eq(live_server_stop(&server), 0);
+}
+END_TEST
+
 START_TEST(expectation_of_a_body_too_large_is_refused_before_it_is_sent)
 {
     struct http_response response;
@@ -342,6 +375,7 @@ Suite *suite_http_bodies(void)
     tcase_add_test(tests, chunked_body_beyond_the_limit_gets_413);
     tcase_add_test(tests, body_far_beyond_the_limit_is_answered_at_once_and_closed);
     tcase_add_test(tests, endless_chunked_body_is_cut_off);
+    tcase_add_test(tests, coded_body_of_nothing_has_a_limit_too);
     tcase_add_test(tests, expectation_of_a_body_too_large_is_refused_before_it_is_sent);
     tcase_add_test(tests, python_and_curl_see_413);
     tcase_add_test(tests, bodies_under_way_have_a_common_limit);

@@ -38,6 +38,9 @@ static const char *const slow[] = {
     POST_SESSIONS "Transfer-Encoding: chunked\r\n\r\nfff\r\nab",               /* half a chunk */
     "POST /nowhere HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\nabc", /* half a refused one
                                                                                 */
+    /* what is announced earns no time */
+    POST_SESSIONS "Content-Length: 1000000000\r\n\r\nabc",
+    "POST /nowhere HTTP/1.1\r\nHost: test\r\nContent-Length: 60000000\r\n\r\nabc",
 };
 
 enum { SLOW = sizeof slow / sizeof *slow };
@@ -133,6 +136,13 @@ END_TEST
 
 /* --- answers that nobody reads --- */
 
+/* AddressSanitizer keeps so much of what was freed, to notice who still uses it. */
+#ifdef __SANITIZE_ADDRESS__
+#define KEPT_BYTES ((size_t)256 << 20)
+#else
+#define KEPT_BYTES ((size_t)0)
+#endif
+
 enum { READERS = 8, PARAMETERS = 2000000 };
 
 /* The resident memory of the server, bytes. */
@@ -214,7 +224,7 @@ START_TEST(answer_that_nobody_reads_is_cut_and_its_memory_released)
     size_t before = resident();
     ignore_answers(client);
     size_t after = resident(), all = (size_t)READERS * PARAMETERS * sizeof(float);
-    ck_assert_msg(after < before + all / 2, "%zu bytes, then %zu", before, after);
+    ck_assert_msg(after < before + all / 2 + KEPT_BYTES, "%zu bytes, then %zu", before, after);
     http_client_close(client);
     ck_assert_int_eq(live_server_stop(&server), 0);
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "api/access_usage.h"
 #include "service/core/clock.h"
@@ -416,6 +417,84 @@ START_TEST(bytes_are_those_of_journal_and_checkpoints)
 }
 END_TEST
 
+/* Each is an event; the tenant's sessions have twice the quota some time. */
+static void patch_until_refused(const struct pass *pass)
+{
+    char json[600];
+
+    for (int i = 0; i < 1000; i++) {
+        snprintf(json, sizeof json, "{\"labels\": {\"n\": \"%0500d\"}}", i);
+        struct answer answer = gate_send(pass, "PATCH", "/v1/sessions/s", json);
+        bool full = answer.http.status == 429;
+        if (full)
+            check_quota(&answer, "bytes on disk");
+        else
+            ck_assert_uint_eq(answer.http.status, 200);
+        answer_close(&answer);
+        if (full)
+            return;
+    }
+    ck_abort_msg("PATCH fills the disk");
+}
+
+/* What a process that is started after a crash of now would find. */
+static void copy_database(const char *from, const char *to)
+{
+    char name[400];
+    char *bytes;
+    size_t size;
+
+    snprintf(name, sizeof name, "%s/descent.db", from);
+    FILE *file = fopen(name, "rb");
+    ck_assert(file != NULL && fseek(file, 0, SEEK_END) == 0);
+    size = (size_t)ftell(file);
+    rewind(file);
+    bytes = malloc(size);
+    ck_assert_uint_eq(fread(bytes, 1, size, file), size);
+    fclose(file);
+    snprintf(name, sizeof name, "%s/descent.db", to);
+    file = fopen(name, "wb");
+    ck_assert(file != NULL && fwrite(bytes, 1, size, file) == size);
+    ck_assert_int_eq(fclose(file), 0);
+    free(bytes);
+}
+
+/* Of small steps, whose heads are most of it, and of large ones in several chunks. */
+START_TEST(bytes_are_the_same_after_a_restart)
+{
+    static const size_t counts[] = {1, 7, 300000};
+    uint64_t random = testing_seed() ^ 0xB17E5;
+    const char *folder = testing_folder();
+    struct engine_usage live, restarted;
+    struct tenant_usage of, later;
+    char url[400], other[300];
+
+    snprintf(url, sizeof url, "sqlite:%s", folder);
+    snprintf(other, sizeof other, "%s/other", folder);
+    ck_assert_int_eq(mkdir(other, 0700), 0);
+    struct engine *engine = engines_open(url, NULL);
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        struct spec spec = engines_spec(DTYPE_F32, "sgd");
+        struct session *session =
+            engines_create(engine, (const char[]){(char)('a' + i), 0}, &spec, counts[i]);
+        engines_steps(session, 3, &random);
+        session_release(session);
+    }
+    engine_usage(engine, &live);
+    engine_tenant_usage(engine, "", &of);
+    copy_database(folder, other);
+    engine_close(engine);
+    snprintf(url, sizeof url, "sqlite:%s", other);
+    engine = engines_open(url, NULL);
+    engine_usage(engine, &restarted);
+    engine_tenant_usage(engine, "", &later);
+    engine_close(engine);
+    ck_assert_uint_gt(live.journal_bytes, 3 * 300000 * sizeof(float));
+    ck_assert_uint_eq(restarted.journal_bytes, live.journal_bytes);
+    ck_assert_uint_eq(later.bytes, of.bytes);
+}
+END_TEST
+
 START_TEST(a_full_tenant_can_look_change_and_delete)
 {
     struct pass pass = limited("t", (struct quotas){.disk_bytes = 20000});
@@ -437,8 +516,10 @@ START_TEST(a_full_tenant_can_look_change_and_delete)
     must_exceed(&pass, "PUT", "/v1/sessions/t", GATE_SESSION, "bytes on disk");
     must_exceed(&pass, "PUT", "/v1/sessions/s/parameters",
                 "{\"parameters\": {\"w\": [[0, 0], [0, 0]], \"b\": [0, 0]}}", "bytes on disk");
+    must_exceed(&pass, "POST", "/v1/sessions/s/checkpoints", NULL, "bytes on disk");
     gate_must(200, &pass, "GET", "/v1/sessions/s/parameters", NULL);
     gate_must(200, &pass, "PATCH", "/v1/sessions/s", "{\"history\": {\"keep_steps\": 1}}");
+    patch_until_refused(&pass);
     gate_must(200, &other, "POST", "/v1/sessions/s/gradients", GATE_STEP);
     gate_must(204, &pass, "DELETE", "/v1/sessions/s", NULL);
     gate_must(201, &pass, "PUT", "/v1/sessions/s", GATE_SESSION);
@@ -461,6 +542,7 @@ Suite *suite_quotas(void)
     tcase_add_test(units, steps_come_as_from_a_bucket);
     tcase_add_test(units, a_crowd_takes_no_step_more);
     tcase_add_test(units, bytes_are_those_of_journal_and_checkpoints);
+    tcase_add_test(units, bytes_are_the_same_after_a_restart);
     suite_add_tcase(suite, units);
     tcase_set_timeout(tests, TEST_TIMEOUT_S);
     tcase_add_checked_fixture(tests, start, gate_stop);

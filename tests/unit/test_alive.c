@@ -3,6 +3,7 @@
 #include <check.h>
 #include <netinet/in.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -120,6 +121,23 @@ START_TEST(who_is_full_lets_people_wait)
 }
 END_TEST
 
+START_TEST(who_has_no_descriptor_lets_people_wait)
+{
+    struct rlimit limit, none;
+    int client = knock();
+
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    none = (struct rlimit){.rlim_cur = (rlim_t)client + 1, .rlim_max = limit.rlim_max};
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+    for (int i = 0; i < 5; i++)
+        ck_assert_ptr_null(looks());
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    ck_assert_ptr_null(looks());
+    ck_assert_ptr_nonnull(looks());
+    close(client);
+}
+END_TEST
+
 START_TEST(deadlines_that_nobody_keeps_are_noticed)
 {
     const struct timespec pause = {.tv_nsec = 20 * 1000000};
@@ -144,6 +162,7 @@ Suite *suite_alive(void)
     tcase_add_test(tests, who_lets_people_wait_once_is_alive_and_twice_is_not);
     tcase_add_test(tests, who_accepts_one_of_many_at_a_time_is_alive);
     tcase_add_test(tests, who_is_full_lets_people_wait);
+    tcase_add_test(tests, who_has_no_descriptor_lets_people_wait);
     tcase_add_test(tests, deadlines_that_nobody_keeps_are_noticed);
     suite_add_tcase(suite, tests);
     return suite;

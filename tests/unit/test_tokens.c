@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -358,7 +359,7 @@ START_TEST(no_file_is_no_tokens)
     const char *path = path_in(testing_folder());
     struct tokens tokens = read_good(path);
     struct fault fault;
-    struct tokens_mark mark = {.present = false};
+    struct tokens_mark mark = {.known = true};
 
     ck_assert_uint_eq(tokens.count, 0);
     tokens_close(&tokens);
@@ -367,6 +368,28 @@ START_TEST(no_file_is_no_tokens)
     ck_assert(tokens_changed(path, &mark));
     tokens = read_good(path);
     ck_assert_uint_eq(tokens.count, 0);
+    tokens_close(&tokens);
+}
+END_TEST
+
+/* What is no fault of the file says nothing about it: it is looked at again. */
+START_TEST(a_file_that_could_not_be_read_is_not_known)
+{
+    const char *path = path_in(testing_folder());
+    struct rlimit limit, none;
+    struct tokens tokens;
+    struct tokens_mark mark;
+    struct fault fault;
+
+    write_file(path, FILE_OF(ONE), sizeof FILE_OF(ONE) - 1);
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = limit.rlim_max};
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+    ck_assert_int_eq(tokens_read(path, &tokens, &mark, &fault), STATUS_INTERNAL);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    ck_assert_msg(strstr(fault.detail, strerror(EMFILE)) != NULL, "%s", fault.detail);
+    ck_assert(tokens_changed(path, &mark));
+    tokens = read_good(path);
     tokens_close(&tokens);
 }
 END_TEST
@@ -629,6 +652,7 @@ Suite *suite_tokens(void)
     tcase_add_test(tests, what_is_written_reads_back);
     tcase_add_loop_test(tests, files_are_read_to_the_letter, 0, sizeof files / sizeof *files);
     tcase_add_test(tests, no_file_is_no_tokens);
+    tcase_add_test(tests, a_file_that_could_not_be_read_is_not_known);
     tcase_add_test(tests, damage_is_refused);
     tcase_add_test(tests, files_have_limits);
     tcase_add_test(tests, what_others_may_write_is_not_trusted);

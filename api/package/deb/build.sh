@@ -1,10 +1,13 @@
 #!/bin/sh
-# Makes build/deb/descent_VERSION_ARCH.deb of what is built; `make deb` calls it. The same sources
-# give the same bytes: every time in it is that of the changelog's last entry.
+# Makes FOLDER/descent_VERSION_ARCH.deb of what is built, build/deb unless it is given; `make deb`
+# calls it. The same sources give the same bytes: every time in it is that of the changelog's last
+# entry. What was in FOLDER is gone.
+#
+#   build.sh [FOLDER]
 set -eu
 cd "$(dirname "$0")/../../.."
 here=api/package/deb
-folder=$PWD/build/deb
+folder=$(realpath -m "${1:-build/deb}")
 root=$folder/root
 
 version=$(dpkg-parsechangelog -l $here/changelog -S Version)
@@ -56,4 +59,4 @@ find "$root" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 find "$root" -type d -exec chmod 755 {} +
 dpkg-deb --root-owner-group -Zxz --threads-max=1 --build "$root" "$folder" >/dev/null
 rm -rf "$root" "$folder/debian"
-echo "  DEB     build/deb/descent_${version}_$architecture.deb"
+echo "  DEB     ${folder#"$PWD/"}/descent_${version}_$architecture.deb"
