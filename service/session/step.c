@@ -67,15 +67,14 @@ static void join(struct step *step, struct outcome *out)
     session_watch_round(session, 0);
 }
 
-/* In this thread's turn, which it has waited for since mark_us: applies and publishes. Mutex held
- * on entry and exit. */
+/* In this thread's turn, which began at mark_us: applies and publishes. Mutex held on entry and
+ * exit. */
 static void apply(struct step *step, uint64_t mark_us, struct outcome *out)
 {
     struct session *session = step->session;
     struct step_line line;
     struct receipt receipt;
 
-    step->turn_ms = lap_ms(&mark_us);
     pthread_mutex_unlock(&session->mutex);
     event_apply(session->state, session->plan, &session->spec, &step->event, step->gathering,
                 step->body, step->offset, step->notes, step->next, &line);
@@ -150,6 +149,7 @@ static enum status take(struct step *step, bool *again, struct outcome *out, str
         step->stages.commit_ms = lap_ms(&mark);
     pthread_mutex_lock(&session->mutex);
     session_await_turn(session, step->ticket);
+    step->turn_ms = lap_ms(&mark);
     if (status == STATUS_OK && step->event.kind == EVENT_CONTRIBUTION)
         join(step, out);
     else if (status == STATUS_OK)
