@@ -2,7 +2,16 @@
 # runs. `make container` builds it and puts it through its paces.
 #
 #   docker build -t descent .
-#   docker run -p 8080:8080 -v descent:/var/lib/descent --read-only --cap-drop ALL descent
+#   docker run -d --name descent -p 8080:8080 -v descent:/var/lib/descent --read-only --cap-drop ALL descent
+#   docker exec descent descent token create --name me
+#
+# Clients say `Authorization: Bearer` and what the last line prints; until there is a token nobody can
+# do anything. For integration tests, where nobody else reaches the port, a server without tokens
+# and without a volume, which keeps nothing:
+#
+#   docker run --rm -p 127.0.0.1:8080:8080 -e DESCENT_INSECURE=true descent
+#
+# TLS: mount the files, readable for uid 10001, and say -e DESCENT_TLS_CERT=FILE -e DESCENT_TLS_KEY=FILE.
 
 FROM debian:12-slim AS build
 WORKDIR /descent
@@ -19,7 +28,7 @@ RUN make -j"$(nproc)" build/descent && install -D --strip build/descent /out/des
 FROM debian:12-slim
 RUN apt-get update -qq \
     && apt-get install -y -qq --no-install-recommends \
-        libjansson4 libmicrohttpd12 libopenblas0-serial libsqlite3-0 >/dev/null \
+        libgnutls30 libjansson4 libmicrohttpd12 libopenblas0-serial libsqlite3-0 libzstd1 zlib1g >/dev/null \
     && rm -rf /var/lib/apt/lists/*
 # A fixed number, so that folders mounted from outside can be given to it. A new volume takes the
 # owner of this folder.

@@ -34,7 +34,9 @@ CWARN := $(WARN) -Wstrict-prototypes -Wmissing-prototypes
 COMMON := -g -I. $(OPT.$(FLAVOUR)) -fPIC -pthread -ffp-contract=off -fno-math-errno -fno-trapping-math -D_GNU_SOURCE
 CFLAGS_ALL = -std=c11 $(CWARN) $(COMMON) $(CFLAGS)
 CXXFLAGS_ALL = -std=c++17 $(WARN) $(COMMON) -fno-exceptions -fno-rtti $(CXXFLAGS)
-LDLIBS := -lmicrohttpd -ljansson -lsqlite3 -lopenblas -lm
+# Bound before the first request, read-only from then on; the same bytes in whatever folder it is built.
+LDFLAGS_ALL := -Wl,-z,relro,-z,now -Wl,--build-id=none
+LDLIBS := -lmicrohttpd -lgnutls -lzstd -lz -ljansson -lsqlite3 -lopenblas -lm
 
 ifeq ($(V),1)
 Q :=
@@ -47,7 +49,8 @@ say = @printf '  %-7s %s\n' $(1) $(2)
 # What computes on numbers is written once and compiled twice, for float and for double (see service/kernel/real.h).
 REAL := $(wildcard service/kernel/*.c) $(wildcard service/optim/rules/*.c) service/optim/whole.c \
         service/session/advance.c service/session/mean.c service/session/estimate.c
-ONCE := $(filter-out $(REAL),$(wildcard service/*/*.c service/optim/schedules/*.c storage/*.c api/*.c api/endpoint/*.c api/codec/*.c))
+ONCE := $(filter-out $(REAL),$(wildcard service/*/*.c service/optim/schedules/*.c storage/*.c api/*.c api/endpoint/*.c api/codec/*.c \
+        api/coding/*.c))
 CXXS := $(wildcard api/codec/*.cc)
 TESTS := $(wildcard tests/main.c tests/lib/*.c tests/contract/*.c tests/unit/*.c tests/scenario/*.c tests/fault/*.c)
 
@@ -68,7 +71,7 @@ build/descent: build/release/descent
 
 $(B)/descent: $(OBJ)
 	$(call say,LINK,$@)
-	$(Q)$(CXX) $(COMMON) -o $@ $^ $(LDLIBS)
+	$(Q)$(CXX) $(COMMON) $(LDFLAGS_ALL) -o $@ $^ $(LDLIBS)
 
 $(B)/tests/descent-tests: $(LIB) $(TESTOBJ)
 	$(call say,LINK,$@)
@@ -101,11 +104,14 @@ $(B)/storage/sqlite_file.o: $(wildcard storage/schema/*.sql)
 -include $(OBJ:.o=.d) $(TESTOBJ:.o=.d) $(B)/tests/bits.d
 
 # --- what a new machine lacks ----------------------------------------------------------------------------------------
-DEPS_BUILD := gcc g++ make libmicrohttpd-dev libjansson-dev libsqlite3-dev libopenblas-dev libxxhash-dev libfast-float-dev
+DEPS_BUILD := gcc g++ make libmicrohttpd-dev libjansson-dev libsqlite3-dev libopenblas-dev libxxhash-dev libfast-float-dev \
+              libgnutls28-dev libzstd-dev zlib1g-dev
 DEPS_DEMO := $(DEPS_BUILD) python3 python3-numpy python3-sklearn python3-matplotlib
-DEPS_CHECK := $(DEPS_DEMO) check libsubunit-dev curl
+DEPS_CHECK := $(DEPS_DEMO) check libsubunit-dev curl openssl slowhttptest zstd nodejs python3-jsonschema
 DEPS_CLANG := clang clang-format libclang-rt-14-dev
 DEPS_CONTAINER := buildah podman runc containernetworking-plugins debootstrap python3 python3-numpy
+DEPS_DEB := $(DEPS_BUILD) dpkg-dev
+DEPS_PACKAGE := $(DEPS_CONTAINER) $(DEPS_DEB) lintian systemd zsh fish
 DEPS_GOLDEN := python3 python3-numpy python3-torch
 
 # $(call install,PACKAGES): installs those that are missing, as root or through sudo; asks nothing when all are there.
@@ -126,13 +132,14 @@ deps-demo:
 	$(call install,$(DEPS_DEMO))
 deps-check:
 	$(call install,$(DEPS_CHECK))
+	@tests/lib/promtool.sh
 deps-clang:
 	$(call install,$(DEPS_CLANG))
 deps-container:
 	$(call install,$(DEPS_CONTAINER))
 
 # --- running ---------------------------------------------------------------------------------------------------------
-.PHONY: demo gallery svrg-demo staleness-demo federated-demo serve install uninstall
+.PHONY: demo gallery svrg-demo staleness-demo federated-demo serve
 demo: deps-demo ## train a classifier of handwritten digits through a server of its own (installs what is missing)
 	@$(MAKE) --no-print-directory build/descent
 	@clients/examples/with_server.sh $(PYTHON) clients/examples/digits.py --picture build/demo/loss.png
@@ -157,13 +164,50 @@ serve: deps ## run a server on 127.0.0.1:8080 with ./descent-data
 	@$(MAKE) --no-print-directory build/descent
 	build/descent serve
 
-install: ## install the binary and its man page under PREFIX (/usr/local)
-	@$(MAKE) --no-print-directory build/descent
-	install -D -m 755 build/release/descent $(DESTDIR)$(PREFIX)/bin/descent
-	install -D -m 644 api/descent.1 $(DESTDIR)$(PREFIX)/share/man/man1/descent.1
+# --- installing and packaging ----------------------------------------------------------------------------------------
+# A distribution says PREFIX=/usr SYSCONFDIR=/etc UNITDIR=/lib/systemd/system; DESTDIR is put before each.
+SYSCONFDIR ?= $(if $(filter /usr,$(PREFIX)),/etc,$(PREFIX)/etc)
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+PACKAGE := build/package
+# FILE:MODE:TARGET. `uninstall` removes what `install` puts.
+INSTALLED = build/release/descent:755:$(PREFIX)/bin/descent \
+            api/descent.1:644:$(PREFIX)/share/man/man1/descent.1 \
+            $(PACKAGE)/descent.service:644:$(UNITDIR)/descent.service \
+            $(PACKAGE)/descent.socket:644:$(UNITDIR)/descent.socket \
+            api/package/descent.sysusers:644:$(PREFIX)/lib/sysusers.d/descent.conf \
+            $(PACKAGE)/descent.bash:644:$(PREFIX)/share/bash-completion/completions/descent \
+            $(PACKAGE)/descent.zsh:644:$(PREFIX)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)/_descent \
+            $(PACKAGE)/descent.fish:644:$(PREFIX)/share/fish/vendor_completions.d/descent.fish
+CONFIG = $(DESTDIR)$(SYSCONFDIR)/descent/descent.conf
 
-uninstall: ## remove them
-	rm -f $(DESTDIR)$(PREFIX)/bin/descent $(DESTDIR)$(PREFIX)/share/man/man1/descent.1
+.PHONY: install uninstall package deb
+install: ## install the binary, man page, systemd units, shell completions, a file of options (PREFIX=/usr/local)
+	@$(MAKE) --no-print-directory build/descent package
+	@set -e; for entry in $(INSTALLED); do target=$(DESTDIR)$${entry##*:} mode=$${entry#*:}; \
+	    echo "  INSTALL $$target"; install -D -m "$${mode%:*}" "$${entry%%:*}" "$$target"; done; \
+	if [ -e "$(CONFIG)" ]; then echo "  KEEP    $(CONFIG)"; else \
+	    echo "  INSTALL $(CONFIG)"; install -D -m 644 $(PACKAGE)/descent.conf "$(CONFIG)"; fi
+
+uninstall: ## remove them, but for options that were changed
+	@$(MAKE) --no-print-directory build/descent package
+	@for entry in $(INSTALLED); do rm -f "$(DESTDIR)$${entry##*:}"; done; \
+	if [ ! -e "$(CONFIG)" ] || cmp -s $(PACKAGE)/descent.conf "$(CONFIG)"; then rm -f "$(CONFIG)"; else echo "  KEEP    $(CONFIG)"; fi; \
+	rmdir "$(DESTDIR)$(SYSCONFDIR)/descent" 2>/dev/null || true
+
+# What is made of templates and of `descent --help`; anew each time, for the folders may be others.
+package: build/descent
+	@mkdir -p $(PACKAGE)
+	$(Q)for unit in descent.service descent.socket; do \
+	    sed 's|@bindir@|$(PREFIX)/bin|g; s|@sysconfdir@|$(SYSCONFDIR)|g' api/package/$$unit >$(PACKAGE)/$$unit || exit 1; done
+	$(Q)build/descent --help >$(PACKAGE)/help
+	$(Q)for shell in bash zsh fish; do \
+	    awk -v shell=$$shell -f api/package/help.awk -f api/package/completion.awk $(PACKAGE)/help >$(PACKAGE)/descent.$$shell || exit 1; done
+	$(Q)awk -v data=/var/lib/descent -f api/package/help.awk -f api/package/conf.awk $(PACKAGE)/help >$(PACKAGE)/descent.conf
+
+deb: ## build a Debian package, build/deb/descent_VERSION_ARCH.deb
+	$(call install,$(DEPS_DEB))
+	@$(MAKE) --no-print-directory build/descent
+	@api/package/deb/build.sh
 
 # --- checks ----------------------------------------------------------------------------------------------------------
 TESTING = DESCENT_BINARY=$(CURDIR)/$(B)/descent PYTHON=$(PYTHON)
@@ -173,8 +217,9 @@ check: deps-check ## pass every test (installs what is missing)
 	@$(MAKE) --no-print-directory build/descent check-suites check-scripts
 
 # The C tests of a flavour.
-check-suites: $(B)/descent $(B)/tests/descent-tests
+check-suites: $(B)/descent $(B)/tests/descent-tests $(B)/tests/fuzz/replay
 	@$(TESTING) tests/run.sh $(B)/tests/descent-tests $(SUITES)
+	@$(if $(SUITES),:,$(B)/tests/fuzz/replay)
 
 # What drives the server from outside, in other languages.
 check-scripts: build/descent
@@ -183,8 +228,12 @@ check-scripts: build/descent
 check-asan: deps-check ## the C tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory FLAVOUR=asan check-suites
 
-check-tsan: deps-check ## the C tests under ThreadSanitizer
-	@$(MAKE) --no-print-directory FLAVOUR=tsan check-suites
+# In these no second thread ever starts (strace says so), and some take minutes under ThreadSanitizer.
+ONE_THREAD := store_folder store_faults store_verify store_care json_numbers json_document optimizers coding codecs
+
+check-tsan: deps-check ## the C tests under ThreadSanitizer, but those of one thread
+	@$(MAKE) --no-print-directory FLAVOUR=tsan check-suites \
+	    SUITES="$(filter-out $(ONE_THREAD),$(shell sed -n 's/^SUITE(\([a-z_0-9]*\))/\1/p' tests/suites.def))"
 
 check-clang: deps-check deps-clang ## build everything with clang, warnings are errors, and run the C tests
 	@$(MAKE) --no-print-directory FLAVOUR=clang check-suites
@@ -193,6 +242,20 @@ check-clang: deps-check deps-clang ## build everything with clang, warnings are 
 load: deps-check ## 64 workers on one session of a million parameters, a minute synchronous and a minute not
 	@$(MAKE) --no-print-directory build/descent
 	@DESCENT_BINARY=$(CURDIR)/build/descent $(PYTHON) tests/scenario/workers_load.py --seconds 60
+
+.PHONY: soak
+soak: deps-check ## ten minutes of mixed load with kills and restarts: what grows, what is lost (SOAK_SECONDS=600)
+	@$(MAKE) --no-print-directory build/descent
+	@DESCENT_BINARY=$(CURDIR)/build/descent $(PYTHON) tests/soak/soak.py
+
+# Redocly's linter comes from npm, into build/ alone. A node of one's own brings npm; else Debian's is installed.
+.PHONY: check-contract deps-contract
+check-contract: deps-contract ## lint api/openapi.json, drive the server with requests made from it: a minute
+	@$(MAKE) --no-print-directory build/descent
+	@$(TESTING) tests/contract/run.sh
+
+deps-contract: deps-check
+	$(if $(shell command -v npm),,$(call install,nodejs npm))
 
 .PHONY: check-fault check-fault-long
 check-fault: deps-check ## disks, power, memory and processes that fail: the short form, about a minute (FAULTS="names")
@@ -245,23 +308,38 @@ rules-table: deps-check ## write the README's table of rules from the catalogue 
 	@$(MAKE) --no-print-directory build/descent
 	@clients/examples/with_server.sh $(PYTHON) tests/bench/rules_table.py
 
-FUZZ_SECONDS ?= 10
-FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
-.PHONY: fuzz
-fuzz: deps-check deps-clang ## fuzz every parser for FUZZ_SECONDS (10) each, under ASan and UBSan
+# Seconds of each target, and how many run at a time.
+FUZZ_SECONDS ?= 60
+FUZZ_JOBS ?= $(shell nproc)
+FUZZERS := $(shell sed -n 's/^TARGET(\([a-z_0-9]*\))/\1/p' tests/fuzz/targets.def 2>/dev/null)
+FUZZ ?= $(FUZZERS)
+.PHONY: fuzz fuzz-long
+fuzz: deps-check deps-clang ## fuzz every parser for FUZZ_SECONDS (60) each, under ASan and UBSan (FUZZ="json headers")
 	@$(MAKE) --no-print-directory FLAVOUR=fuzz fuzz-run
 
-.PHONY: fuzz-run
-fuzz-run: $(FUZZERS:%=build/fuzz/%)
-	@set -e; for target in $(FUZZERS); do \
-	    mkdir -p build/fuzz/corpus/$$target; echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
-	    build/fuzz/$$target -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=2048 -print_final_stats=0 -verbosity=0 \
-	        -artifact_prefix=build/fuzz/ build/fuzz/corpus/$$target tests/fuzz/corpus/$$target; done; echo "no input broke a parser"
+fuzz-long: ## the same for half an hour each
+	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=1800
 
-build/fuzz/%: tests/fuzz/fuzz_%.c $(LIB)
+.PHONY: fuzz-run
+fuzz-run: $(FUZZ:%=build/fuzz/tests/fuzz/%)
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_JOBS=$(FUZZ_JOBS) tests/fuzz/run.sh $(FUZZ)
+
+.SECONDARY: $(FUZZERS:%=build/fuzz/tests/fuzz/fuzz_%.o)
+build/fuzz/tests/fuzz/%: build/fuzz/tests/fuzz/fuzz_%.o $(LIB)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CFLAGS_ALL) -c -o $@.o $<
-	$(Q)$(CXX) $(COMMON) -fsanitize=fuzzer -o $@ $@.o $(LIB) $(LDLIBS)
+	$(Q)$(CXX) $(COMMON) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+
+# All targets in one program, over the inputs that are kept. The function of each gets the name of its target.
+REPLAYED := $(FUZZERS:%=$(B)/tests/fuzz/%.replay.o)
+$(B)/tests/fuzz/%.replay.o: tests/fuzz/fuzz_%.c
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CFLAGS_ALL) -DLLVMFuzzerTestOneInput=fuzz_$* -MMD -MP -c -o $@ $<
+-include $(REPLAYED:.o=.d) $(B)/tests/fuzz/replay.d $(FUZZERS:%=$(B)/tests/fuzz/fuzz_%.d)
+
+$(B)/tests/fuzz/replay: $(LIB) $(REPLAYED) $(B)/tests/fuzz/replay.o
+	$(call say,LINK,$@)
+	$(Q)$(CXX) $(COMMON) -o $@ $^ $(LDLIBS)
 
 .PHONY: golden
 golden: ## generate the golden traces again, from PyTorch and a transcription of the rules
@@ -270,11 +348,19 @@ golden: ## generate the golden traces again, from PyTorch and a transcription of
 	$(PYTHON) tests/golden/schedules.py
 
 .PHONY: container
-container: deps-container ## build the image without a Docker engine and test a container of it (installs what is missing)
+container: deps deps-container ## build the image without a Docker engine and test a container of it (installs what is missing)
+	@$(MAKE) --no-print-directory build/descent
 	@PYTHON=$(PYTHON) tests/container/run.sh
 
+.PHONY: check-deb
+check-deb: ## install, upgrade, remove and purge the Debian package where no systemd runs and under one; judge the units
+	$(call install,$(DEPS_PACKAGE))
+	@$(MAKE) --no-print-directory deb
+	@$(PYTHON) tests/scenario/install.py --all
+	@PYTHON=$(PYTHON) DEB_SYSTEMD=$(DEB_SYSTEMD) tests/container/deb.sh
+
 tidy: deps-clang ## layers, tables against files, dead symbols, formatting
-	@$(MAKE) --no-print-directory build/descent $(B)/tests/descent-tests $(B)/tests/bits $(B)/tests/bench/bench
+	@$(MAKE) --no-print-directory build/descent $(B)/tests/descent-tests $(B)/tests/bits $(B)/tests/bench/bench $(B)/tests/fuzz/replay
 	@tests/tidy.sh $(B)
 
 format: deps-clang ## format the C sources

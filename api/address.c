@@ -1,7 +1,9 @@
 /* HOST:PORT in text and as sockets. */
 #include "api/address.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -102,6 +104,46 @@ done:
     return status;
 }
 
+enum status address_adopt(int socket, char text[ADDRESS_BYTES], bool *loopback, struct fault *fault)
+{
+    struct sockaddr_storage bound = {.ss_family = AF_UNSPEC};
+    socklen_t size = sizeof bound, option_size = sizeof(int);
+    char host[NI_MAXHOST / 4], port[8];
+    int type = 0, listening = 0;
+
+    if (getsockopt(socket, SOL_SOCKET, SO_TYPE, &type, &option_size) != 0 || type != SOCK_STREAM ||
+        getsockopt(socket, SOL_SOCKET, SO_ACCEPTCONN, &listening, &option_size) != 0 ||
+        listening == 0 || getsockname(socket, (struct sockaddr *)&bound, &size) != 0 ||
+        (bound.ss_family != AF_INET && bound.ss_family != AF_INET6))
+        return fault_set(fault, STATUS_INVALID_FIELD, "",
+                         "descriptor %d is no listening TCP socket: the service manager must pass "
+                         "one (ListenStream=ADDRESS:PORT, Accept=no)",
+                         socket);
+    int flags = fcntl(socket, F_GETFL);
+    if (flags < 0 || fcntl(socket, F_SETFL, flags | O_NONBLOCK) != 0 ||
+        fcntl(socket, F_SETFD, FD_CLOEXEC) != 0 ||
+        getnameinfo((struct sockaddr *)&bound, size, host, sizeof host, port, sizeof port,
+                    NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+        return fault_set(fault, STATUS_INTERNAL, "", "descriptor %d cannot be used: %s", socket,
+                         strerror(errno));
+    snprintf(text, ADDRESS_BYTES, strchr(host, ':') != NULL ? "[%s]:%s" : "%s:%s", host, port);
+    *loopback = is_loopback((struct sockaddr *)&bound);
+    return STATUS_OK;
+}
+
+enum status address_check(const char *address, bool *loopback, struct fault *fault)
+{
+    char host[ADDRESS_BYTES];
+    struct addrinfo *found = NULL;
+    enum status status = resolve(address, true, host, &found, fault);
+
+    if (status == STATUS_OK)
+        *loopback = is_loopback(found->ai_addr);
+    if (found != NULL)
+        freeaddrinfo(found);
+    return status;
+}
+
 static int connect_to(const struct addrinfo *info, unsigned timeout_s)
 {
     struct timeval timeout = {.tv_sec = (time_t)timeout_s};
@@ -139,4 +181,28 @@ enum status address_connect(const char *address, unsigned timeout_s, int *socket
         *socket_out = fd;
     freeaddrinfo(found);
     return status;
+}
+
+void address_peer(int socket, char out[PEER_BYTES])
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in four;
+        struct sockaddr_in6 six;
+        struct sockaddr_storage room;
+    } peer;
+    socklen_t size = sizeof peer;
+    char host[INET6_ADDRSTRLEN];
+
+    out[0] = '\0';
+    if (getpeername(socket, &peer.any, &size) != 0)
+        return;
+    if (peer.any.sa_family == AF_UNIX)
+        snprintf(out, PEER_BYTES, "unix");
+    else if (peer.any.sa_family == AF_INET &&
+             inet_ntop(AF_INET, &peer.four.sin_addr, host, sizeof host) != NULL)
+        snprintf(out, PEER_BYTES, "%s:%u", host, (unsigned)ntohs(peer.four.sin_port));
+    else if (peer.any.sa_family == AF_INET6 &&
+             inet_ntop(AF_INET6, &peer.six.sin6_addr, host, sizeof host) != NULL)
+        snprintf(out, PEER_BYTES, "[%s]:%u", host, (unsigned)ntohs(peer.six.sin6_port));
 }

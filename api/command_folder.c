@@ -39,6 +39,7 @@ static bool take_own(char *const *options, const char *own, char **rest, const c
 
 int folder_command_open(struct folder_command *command, char *const *options, const char *own)
 {
+    static const char *const flags[] = {"data", "config", "log", NULL};
     size_t count = 0;
     struct fault fault;
     char what[64];
@@ -57,7 +58,7 @@ int folder_command_open(struct folder_command *command, char *const *options, co
         code = command_usage(what);
         goto done;
     }
-    if (config_read(rest, &command->config, &fault) != STATUS_OK) {
+    if (config_read_some(rest, flags, &command->config, &fault) != STATUS_OK) {
         fprintf(stderr, "descent: %s\n", fault.detail);
         goto done;
     }

@@ -1,56 +1,42 @@
 /* Configuration: one table, four sources. The strongest source is applied last. */
-#include "api/config.h"
+#include "api/config_table.h"
 
 #include <ctype.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/cors.h"
 #include "service/core/contract.h"
 
-enum { FILE_BYTES_MAX = 1 << 20 };
-
-enum option_type { TEXT, COUNT };
-
-static const struct option {
-    const char *flag; /* without the dashes */
-    enum option_type type;
-    size_t offset;
-    const char *default_text;
-    uint64_t min, max; /* COUNT; max 0: none */
-    const char *unit;
-    const char *meaning;
-} options[] = {
+const struct option config_table[CONFIG_OPTIONS] = {
 #define OPTION(field, type, flag, default_text, min, max, unit, meaning)                           \
-    {flag, type, offsetof(struct config, field), default_text, min, max, unit, meaning},
+    {flag, OPTION_##type, offsetof(struct config, field), default_text, min, max, unit, meaning},
 #include "api/config.def"
 #undef OPTION
 };
-
-enum { OPTION_COUNT = sizeof options / sizeof *options, ENVIRONMENT_BYTES = 64 };
 
 static const char *const levels[] = {
     [LOG_DEBUG] = "debug", [LOG_INFO] = "info", [LOG_WARNING] = "warning",
     [LOG_ERROR] = "error", [LOG_OFF] = "off",
 };
 
-static const char *environment_name(const struct option *option, char out[ENVIRONMENT_BYTES])
+const char *option_environment(const struct option *option, char out[OPTION_ENVIRONMENT_BYTES])
 {
-    int used = snprintf(out, ENVIRONMENT_BYTES, "DESCENT_%s", option->flag);
+    int used = snprintf(out, OPTION_ENVIRONMENT_BYTES, "DESCENT_%s", option->flag);
 
-    PRE(used > 0 && used < ENVIRONMENT_BYTES);
+    PRE(used > 0 && used < OPTION_ENVIRONMENT_BYTES);
     for (char *c = out; *c != '\0'; c++)
         *c = *c == '-' ? '_' : (char)toupper((unsigned char)*c);
     return out;
 }
 
-static const struct option *option_find(const char *name, size_t size)
+const struct option *option_find(const char *name, size_t size)
 {
-    for (size_t i = 0; i < OPTION_COUNT; i++)
-        if (strlen(options[i].flag) == size && memcmp(options[i].flag, name, size) == 0)
-            return &options[i];
+    for (size_t i = 0; i < CONFIG_OPTIONS; i++)
+        if (strlen(config_table[i].flag) == size && memcmp(config_table[i].flag, name, size) == 0)
+            return &config_table[i];
     return NULL;
 }
 
@@ -78,127 +64,113 @@ static enum status count_read(const struct option *option, const char *text, con
                      source, text, option->unit, option->min, option->max);
 }
 
-/* `source` is how a person wrote it: "--log", "DESCENT_LOG", "descent.conf:3: log". */
-static enum status option_set(struct config *config, const struct option *option, const char *text,
-                              const char *source, struct fault *fault)
+static enum status flag_read(const char *text, const char *source, bool *out, struct fault *fault)
 {
-    char *at = (char *)config + option->offset;
+    bool yes = strcmp(text, "true") == 0 || strcmp(text, "1") == 0;
 
-    if (option->type == COUNT)
-        return count_read(option, text, source, (uint64_t *)(void *)at, fault);
-    if (text[0] == '\0' && option->default_text[0] != '\0')
-        return fault_set(fault, STATUS_INVALID_FIELD, "", "%s is empty; it must be a %s", source,
-                         option->unit);
-    if (option->offset == offsetof(struct config, log)) {
-        size_t level = 0;
-        while (level <= LOG_OFF && strcmp(levels[level], text) != 0)
-            level++;
-        if (level > LOG_OFF)
-            return fault_set(fault, STATUS_INVALID_FIELD, "", "%s is \"%.60s\"; it must be %s",
-                             source, text, option->meaning);
-    }
-    *(const char **)(void *)at = text;
+    if (!yes && strcmp(text, "false") != 0 && strcmp(text, "0") != 0)
+        return fault_set(fault, STATUS_INVALID_FIELD, "",
+                         "%s is \"%.60s\"; it must be true or false", source, text);
+    *out = yes;
     return STATUS_OK;
 }
 
-/* The whole file as text; the fault names it. */
-static enum status file_read(const char *path, char **out, struct fault *fault)
+bool option_names_file(const struct option *option)
 {
-    enum status status = STATUS_INVALID_FIELD;
-    char *text = NULL;
-    FILE *file = fopen(path, "re");
+    return option->offset == offsetof(struct config, config);
+}
 
-    if (file == NULL) {
-        fault_set(fault, status, "", "--config %s cannot be read: %s", path, strerror(errno));
-        goto done;
-    }
-    text = malloc(FILE_BYTES_MAX + 1);
-    if (text == NULL) {
-        status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-        goto done;
-    }
-    size_t size = fread(text, 1, FILE_BYTES_MAX, file);
-    if (ferror(file) || !feof(file)) {
-        fault_set(fault, status, "", "--config %s cannot be read: %s", path,
-                  ferror(file) ? strerror(errno) : "it has more than 1 MiB");
-        goto done;
-    }
-    text[size] = '\0';
+/* Options that are one of a few words. */
+static const struct choice {
+    size_t offset;
+    const char *values[6];
+    const char *words;
+} choices[] = {
+    {offsetof(struct config, log),
+     {"debug", "info", "warning", "error", "off"},
+     "debug, info, warning, error or off"},
+    {offsetof(struct config, log_format), {"text", "json"}, "text or json"},
+    {offsetof(struct config, auth), {"auto", "on", "off"}, "auto, on or off"},
+};
+
+static const struct choice *choice_of(const struct option *option)
+{
+    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++)
+        if (choices[i].offset == option->offset)
+            return &choices[i];
+    return NULL;
+}
+
+static bool choice_has(const struct choice *choice, const char *text)
+{
+    for (size_t i = 0; choice->values[i] != NULL; i++)
+        if (strcmp(choice->values[i], text) == 0)
+            return true;
+    return false;
+}
+
+static enum status text_read(const struct option *option, const char *text, const char *where,
+                             const char **out, struct fault *fault)
+{
+    size_t size = strlen(text);
+
+    if (size == 0 && option->default_text[0] != '\0')
+        return fault_set(fault, STATUS_INVALID_FIELD, "", "%s is empty; it must be a %s", where,
+                         option->unit);
+    /* What a line of a file cannot say is not to be said elsewhere. */
+    for (size_t i = 0; i < size; i++)
+        if (iscntrl((unsigned char)text[i]) || ((i == 0 || i == size - 1) && text[i] == ' '))
+            return fault_set(fault, STATUS_INVALID_FIELD, "",
+                             "%s has a control character, or a space at an end", where);
+    const struct choice *choice = choice_of(option);
+    if (choice != NULL && !choice_has(choice, text))
+        return fault_set(fault, STATUS_INVALID_FIELD, "", "%s is \"%.60s\"; it must be %s", where,
+                         text, choice->words);
     *out = text;
-    text = NULL;
-    status = STATUS_OK;
-done:
-    free(text);
-    if (file != NULL)
-        fclose(file);
-    return status;
+    return STATUS_OK;
 }
 
-static char *trim(char *text)
+enum status option_set(struct config *config, const struct option *option, const char *text,
+                       const char *where, struct config_source source, struct fault *fault)
 {
-    text += strspn(text, " \t\r");
-    for (size_t size = strlen(text); size > 0 && strchr(" \t\r", text[size - 1]) != NULL; size--)
-        text[size - 1] = '\0';
-    return text;
-}
+    void *at = (char *)config + option->offset;
+    enum status status = option->type == OPTION_COUNT  ? count_read(option, text, where, at, fault)
+                         : option->type == OPTION_FLAG ? flag_read(text, where, at, fault)
+                                                       : text_read(option, text, where, at, fault);
 
-/* One line `name = value`; empty lines and those that begin with # say nothing. */
-static enum status line_apply(struct config *config, const char *path, unsigned number, char *line,
-                              struct fault *fault)
-{
-    char source[160];
-
-    line = trim(line);
-    if (line[0] == '\0' || line[0] == '#')
-        return STATUS_OK;
-    char *equals = strchr(line, '=');
-    if (equals == NULL)
-        return fault_set(fault, STATUS_INVALID_FIELD, "", "%.80s:%u: a line must be `name = value`",
-                         path, number);
-    *equals = '\0';
-    char *name = trim(line);
-    const struct option *option = option_find(name, strlen(name));
-    if (option == NULL || option->offset == offsetof(struct config, config))
-        return fault_set(fault, STATUS_INVALID_FIELD, "",
-                         "%.80s:%u: there is no option \"%.60s\"; `descent --help` lists them",
-                         path, number, name);
-    snprintf(source, sizeof source, "%.80s:%u: %s", path, number, option->flag);
-    return option_set(config, option, trim(equals + 1), source, fault);
-}
-
-static enum status file_apply(struct config *config, struct fault *fault)
-{
-    enum status status = file_read(config->config, &config->file_text, fault);
-    char *line = config->file_text;
-
-    for (unsigned number = 1; status == STATUS_OK && line != NULL; number++) {
-        char *end = strchr(line, '\n');
-        if (end != NULL)
-            *end++ = '\0';
-        status = line_apply(config, config->config, number, line, fault);
-        line = end;
-    }
+    if (status == STATUS_OK)
+        config->sources[option - config_table] = source;
     return status;
 }
 
 static enum status environment_apply(struct config *config, struct fault *fault)
 {
-    char name[ENVIRONMENT_BYTES];
+    char name[OPTION_ENVIRONMENT_BYTES];
 
-    for (size_t i = 0; i < OPTION_COUNT; i++) {
-        const char *text = getenv(environment_name(&options[i], name));
+    for (size_t i = 0; i < CONFIG_OPTIONS; i++) {
+        const char *text = getenv(option_environment(&config_table[i], name));
         if (text == NULL || text[0] == '\0')
             continue;
-        enum status status = option_set(config, &options[i], text, name, fault);
+        enum status status =
+            option_set(config, &config_table[i], text, name,
+                       (struct config_source){.kind = CONFIG_FROM_ENVIRONMENT}, fault);
         if (status != STATUS_OK)
             return status;
     }
     return STATUS_OK;
 }
 
-static enum status flags_apply(struct config *config, char *const *arguments, struct fault *fault)
+static bool is_among(const char *flag, const char *const *flags)
 {
-    char source[80];
+    while (*flags != NULL && strcmp(*flags, flag) != 0)
+        flags++;
+    return *flags != NULL;
+}
+
+static enum status flags_apply(struct config *config, char *const *arguments,
+                               const char *const *flags, struct fault *fault)
+{
+    char where[80];
 
     for (; *arguments != NULL; arguments++) {
         const char *argument = *arguments;
@@ -210,42 +182,59 @@ static enum status flags_apply(struct config *config, char *const *arguments, st
         if (option == NULL)
             return fault_set(fault, STATUS_INVALID_FIELD, "",
                              "there is no option %.80s; `descent --help` lists them", argument);
-        const char *value = argument[2 + size] == '=' ? argument + 3 + size : *++arguments;
+        if (flags != NULL && !is_among(option->flag, flags))
+            return fault_set(fault, STATUS_INVALID_FIELD, "",
+                             "--%s means nothing to this command; it is for `descent serve`",
+                             option->flag);
+        const char *value = argument[2 + size] == '='     ? argument + 3 + size
+                            : option->type == OPTION_FLAG ? "true"
+                                                          : *++arguments;
         if (value == NULL)
             return fault_set(fault, STATUS_INVALID_FIELD, "", "%s needs a value: %s", argument,
                              option->unit);
-        snprintf(source, sizeof source, "--%s", option->flag);
-        enum status status = option_set(config, option, value, source, fault);
+        snprintf(where, sizeof where, "--%s", option->flag);
+        enum status status = option_set(config, option, value, where,
+                                        (struct config_source){.kind = CONFIG_FROM_FLAG}, fault);
         if (status != STATUS_OK)
             return status;
     }
     return STATUS_OK;
 }
 
-enum status config_read(char *const *arguments, struct config *out, struct fault *fault)
+enum status config_read_some(char *const *arguments, const char *const *flags, struct config *out,
+                             struct fault *fault)
 {
+    const struct config_source built_in = {.kind = CONFIG_FROM_DEFAULT};
     struct config config = {.file_text = NULL};
     enum status status = STATUS_OK;
 
-    for (size_t i = 0; i < OPTION_COUNT && status == STATUS_OK; i++)
-        status = option_set(&config, &options[i], options[i].default_text, options[i].flag, fault);
+    for (size_t i = 0; i < CONFIG_OPTIONS && status == STATUS_OK; i++)
+        status = option_set(&config, &config_table[i], config_table[i].default_text,
+                            config_table[i].flag, built_in, fault);
     POST(status == STATUS_OK);
 
     /* A first pass finds the name of the file; a second puts flags and environment over what it
      * says. */
     for (int pass = 0; pass < 2 && status == STATUS_OK; pass++) {
         if (pass == 1 && config.config[0] != '\0')
-            status = file_apply(&config, fault);
+            status = config_file_apply(&config, fault);
         if (status == STATUS_OK)
             status = environment_apply(&config, fault);
         if (status == STATUS_OK)
-            status = flags_apply(&config, arguments, fault);
+            status = flags_apply(&config, arguments, flags, fault);
     }
+    if (status == STATUS_OK)
+        status = cors_check_origins(config.cors_origins, fault);
     if (status == STATUS_OK)
         *out = config;
     else
         config_close(&config);
     return status;
+}
+
+enum status config_read(char *const *arguments, struct config *out, struct fault *fault)
+{
+    return config_read_some(arguments, NULL, out, fault);
 }
 
 void config_close(struct config *config)
@@ -262,6 +251,11 @@ enum log_level config_log_level(const struct config *config)
     return LOG_OFF;
 }
 
+enum log_format config_log_format(const struct config *config)
+{
+    return strcmp(config->log_format, "json") == 0 ? LOG_JSON : LOG_TEXT;
+}
+
 char *config_store_url(const struct config *config)
 {
     const char *scheme = strcmp(config->data, "memory:") == 0 ? "" : "sqlite:";
@@ -271,21 +265,4 @@ char *config_store_url(const struct config *config)
     if (url != NULL)
         snprintf(url, size, "%s%s", scheme, config->data);
     return url;
-}
-
-void config_help(FILE *out)
-{
-    char name[ENVIRONMENT_BYTES];
-
-    for (size_t i = 0; i < OPTION_COUNT; i++) {
-        const struct option *option = &options[i];
-        fprintf(out, "  --%s %s\n      %s\n      ", option->flag, option->unit, option->meaning);
-        if (option->type == COUNT && option->max == 0)
-            fprintf(out, "from %" PRIu64 "; ", option->min);
-        else if (option->type == COUNT)
-            fprintf(out, "%" PRIu64 " to %" PRIu64 "; ", option->min, option->max);
-        if (option->default_text[0] != '\0')
-            fprintf(out, "default %s; ", option->default_text);
-        fprintf(out, "%s\n", environment_name(option, name));
-    }
 }

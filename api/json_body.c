@@ -2,6 +2,7 @@
 #include "api/json_body.h"
 
 #include "api/codec.h"
+#include "api/media.h"
 
 enum status promises_refuse(const struct request *request, struct fault *fault)
 {
@@ -21,10 +22,9 @@ enum status json_body_read(struct request *request, const char *example, struct 
     const struct codec *codec = codec_find(type == NULL ? "application/json" : type);
     enum status status;
 
-    if (codec == NULL || codec->decode != NULL)
-        return fault_set(fault, STATUS_UNSUPPORTED_MEDIA_TYPE, "",
-                         "this is read as application/json; set Content-Type to it");
-    if ((status = promises_refuse(request, fault)) != STATUS_OK ||
+    if ((status = media_check(request, codec != NULL && codec->decode == NULL, true, "this is read",
+                              "application/json", fault)) != STATUS_OK ||
+        (status = promises_refuse(request, fault)) != STATUS_OK ||
         (status = request_query_end(request, fault)) != STATUS_OK)
         return status;
     if (request->body == NULL)

@@ -7,6 +7,7 @@
 
 #include "api/json_numbers.h"
 #include "service/core/contract.h"
+#include "service/core/number.h"
 
 void json_text_init(struct json_text *text, struct arena *arena)
 {
@@ -153,10 +154,10 @@ void json_text_line(struct json_text *text)
 
 void json_text_u64(struct json_text *text, uint64_t value)
 {
-    char digits[24];
+    char digits[NUMBER_BYTES];
 
     begin_value(text);
-    put(text, digits, (size_t)snprintf(digits, sizeof digits, "%llu", (unsigned long long)value));
+    put(text, digits, number_digits(digits, value));
 }
 
 void json_text_bool(struct json_text *text, bool value)

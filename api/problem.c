@@ -1,5 +1,7 @@
 /* status -> RFC 9457 document. `type` is a relative reference: it names the kind of problem,
  * wherever we are served. */
+#include <string.h>
+
 #include "api/endpoint.h"
 #include "api/json_text.h"
 
@@ -33,8 +35,17 @@ struct reply reply_fault(const struct request *request, const struct fault *faul
 
     struct reply reply = reply_json(http, json_text_end(&text));
     reply.media_type = "application/problem+json";
+    reply.problem = fault->status;
     if (fault->status == STATUS_OVERLOADED || fault->status == STATUS_DRAINING ||
         fault->status == STATUS_TOO_FAR_AHEAD)
         reply_header(&reply, "Retry-After", "1");
+    if (fault->status == STATUS_UNSUPPORTED_MEDIA_TYPE && request->taken.name != NULL)
+        reply_header(&reply, request->taken.name, request->taken.value);
+    if (fault->status == STATUS_UNSUPPORTED_MEDIA_TYPE && request->method == METHOD_PATCH &&
+        request->taken.name != NULL && strcmp(request->taken.name, "Accept") == 0)
+        reply_header(&reply, "Accept-Patch", request->taken.value); /* RFC 5789, 2.2 */
+    else if (fault->extra_name != NULL && strcmp(fault->extra_name, "retry_after_s") == 0)
+        reply_header(&reply, "Retry-After",
+                     arena_format(request->arena, "%llu", (unsigned long long)fault->extra));
     return reply;
 }

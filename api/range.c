@@ -49,14 +49,6 @@ struct range range_find(const char *range, const char *if_range, const char *eta
     return (struct range){.kind = RANGE_PART, .first = first, .size = last - first + 1};
 }
 
-static const char *find_etag(const struct reply *reply)
-{
-    for (size_t i = 0; i < reply->header_count; i++)
-        if (strcasecmp(reply->headers[i].name, "ETag") == 0)
-            return reply->headers[i].value;
-    return NULL;
-}
-
 static uint64_t total_size(const struct reply *reply)
 {
     return (uint64_t)reply->head.size + reply->size + reply->tail.size;
@@ -66,13 +58,14 @@ struct range range_apply(const struct request *request, struct reply *reply)
 {
     uint64_t total = total_size(reply);
     struct range range = {.kind = RANGE_WHOLE, .size = total};
+    const char **etag = reply_find(reply, "ETag");
     struct fault fault;
 
     if (!reply->ranges || reply->http != 200)
         return range;
     if (request->method == METHOD_GET) /* Range means nothing to any other method (14.2) */
         range = range_find(request_header(request, "Range"), request_header(request, "If-Range"),
-                           find_etag(reply), total);
+                           etag != NULL ? *etag : NULL, total);
     if (range.kind == RANGE_OUTSIDE) {
         fault_set(&fault, STATUS_RANGE_NOT_SATISFIABLE, "", "there are %llu bytes",
                   (unsigned long long)total);

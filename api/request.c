@@ -3,6 +3,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "api/accept.h"
 #include "api/endpoint.h"
 #include "service/core/contract.h"
 
@@ -12,6 +13,35 @@ const char *request_header(const struct request *request, const char *name)
         if (strcasecmp(request->headers[i - 1].name, name) == 0)
             return request->headers[i - 1].value;
     return NULL;
+}
+
+size_t request_header_count(const struct request *request, const char *name, const char **value)
+{
+    size_t count = 0;
+
+    *value = NULL;
+    for (size_t i = 0; i < request->header_count; i++) {
+        if (strcasecmp(request->headers[i].name, name) == 0) {
+            *value = request->headers[i].value;
+            count++;
+        }
+    }
+    return count;
+}
+
+const char *request_list(const struct request *request, const char *name)
+{
+    const char *list = NULL;
+
+    for (size_t i = 0; i < request->header_count; i++) {
+        if (strcasecmp(request->headers[i].name, name) != 0)
+            continue;
+        const char *value = request->headers[i].value;
+        if (list != NULL && (value = arena_format(request->arena, "%s, %s", list, value)) == NULL)
+            return list;
+        list = value;
+    }
+    return list;
 }
 
 const char *request_query(struct request *request, const char *name)
@@ -130,4 +160,30 @@ void reply_header(struct reply *reply, const char *name, const char *value)
         return;
     PRE(reply->header_count < REPLY_HEADERS_MAX);
     reply->headers[reply->header_count++] = (struct header){.name = name, .value = value};
+}
+
+const char **reply_find(struct reply *reply, const char *name)
+{
+    for (size_t i = 0; i < reply->header_count; i++)
+        if (strcasecmp(reply->headers[i].name, name) == 0)
+            return &reply->headers[i].value;
+    return NULL;
+}
+
+void reply_vary(struct reply *reply, struct arena *arena, const char *name)
+{
+    const char **vary = reply_find(reply, "Vary");
+    struct span word;
+    int quality;
+
+    if (vary == NULL) {
+        reply_header(reply, "Vary", name);
+        return;
+    }
+    for (const char *at = *vary; accept_next(&at, &word, &quality);)
+        if (accept_is(word, name))
+            return;
+    const char *both = arena_format(arena, "%s, %s", *vary, name);
+    if (both != NULL) /* else the arena says that it failed, and so does the answer */
+        *vary = both;
 }

@@ -12,12 +12,13 @@
 enum { SEGMENTS_MAX = 8, ALLOW_BYTES = 64 };
 
 static const struct route routes[] = {
-#define ROUTE(verb, path, name, body)                                                              \
+#define ROUTE(verb, path, name, body, needs)                                                       \
     {.method = METHOD_##verb,                                                                      \
      .pattern = path,                                                                              \
      .serve = serve_##name,                                                                        \
      .operation = #name,                                                                           \
-     .takes_body = body},
+     .takes_body = body,                                                                           \
+     .scope = SCOPE_##needs},
 #include "api/routes.def"
 #undef ROUTE
 };

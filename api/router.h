@@ -7,7 +7,7 @@
 #include "service/core/status.h"
 
 /* What the endpoints export, from the table. */
-#define ROUTE(method, pattern, operation, takes_body)                                              \
+#define ROUTE(method, pattern, operation, takes_body, scope)                                       \
     struct reply serve_##operation(struct engine *engine, struct request *request);
 #include "api/routes.def"
 #undef ROUTE

@@ -1,46 +1,39 @@
-/* The HTTP server, and the only user of libmicrohttpd, which calls log_target when it has the
- * request line, then handle: once when the header is complete, once for every piece of the body,
- * once at the end. A reply that is queued in the first call closes the connection, one at the end
- * keeps it: so whatever is decided early waits, where it can, until the body has been read and
- * dropped (exchange.h).
+/* What a server does with requests. libmicrohttpd calls log_target when it has the request line,
+ * then handle: once when the header is complete, once for every piece of the body, once at the
+ * end. A reply that is queued in the first call closes the connection, one at the end keeps it: so
+ * whatever is decided early waits, where it can, until the body has been read and dropped
+ * (exchange.h).
  *
- * What libmicrohttpd answers itself, as HTML, before any of our code runs: a header line without a
- * colon, a header beyond CONNECTION_BYTES (431, 414), an unknown HTTP version (505), a malformed
- * chunk (400), a Content-Length that is not a number (400) or beyond 64 bits (413). In the last two
- * cases version 0.9.75 writes the header of its answer twice; it closes the connection all the
- * same. */
-#include "api/server.h"
+ * libmicrohttpd refuses some requests itself, as HTML, and some of them with the header of its
+ * answer written twice: a header line without a colon, a header beyond CONNECTION_BYTES, a
+ * malformed chunk, a Content-Length that is no number. It tells its log before it answers, so
+ * log_library answers in its place, with a problem document, and leaves it a socket that is shut.
+ * What stays its own is what it says of a first line, for which nobody tells us the connection: no
+ * HTTP/1.x (400, 505), longer than CONNECTION_BYTES (414); and a first line without a space, or
+ * without a method, which it ends without an answer. */
+#include "api/server_inside.h"
 
-#include <errno.h>
 #include <microhttpd.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
-#include "api/address.h"
 #include "api/config.h"
-#include "api/exchange.h"
 #include "api/router.h"
-#include "service/core/clock.h"
+#include "api/tls.h"
 #include "service/core/log.h"
+#include "service/core/metric.h"
 #include "service/core/point.h"
-#include "service/session/engine.h"
 
 enum {
-    JOINED_BYTES_MAX = 16384,      /* what is copied rather than sent apart */
-    STREAM_BYTES = 256 * 1024,     /* of a stream, in one piece */
-    CONNECTION_BYTES = 128 * 1024, /* half of it is the largest piece of a body in one call */
-    STOP_POLL_MS = 5,
+    JOINED_BYTES_MAX = 16384,  /* what is copied rather than sent apart */
+    STREAM_BYTES = 256 * 1024, /* of a stream, in one piece */
+    /* Half of it is the largest piece of a body in one call. libmicrohttpd clears all of it after
+     * each request: twice as much costs a small step 4 %, and gains a large one nothing. */
+    CONNECTION_BYTES = 64 * 1024,
 };
 
-struct server {
-    struct commons commons;
-    struct MHD_Daemon *daemon;
-    int socket;
-    char address[ADDRESS_BYTES];
-};
+/* The exchange whose request line this thread, which serves one connection, has read last. */
+static _Thread_local struct exchange *reading;
 
 /* --- the header, as libmicrohttpd has it --- */
 
@@ -65,7 +58,10 @@ static enum MHD_Result collect_header(void *context, enum MHD_ValueKind kind, co
     walk->next = value + value_size + 2; /* CR LF */
     if (walk->envelope->header_count++ >= HEADERS_MAX)
         return MHD_YES;
-    if (value_size > 0 && strchr(blank, value[value_size - 1]) != NULL) {
+    /* Spaces after "chunked" stay: libmicrohttpd does not know it with them, and would read the
+     * chunks as they are up to the end of the connection. */
+    if (value_size > 0 && strchr(blank, value[value_size - 1]) != NULL &&
+        strcasecmp(name, "Transfer-Encoding") != 0) {
         while (value_size > 0 && strchr(blank, value[value_size - 1]) != NULL)
             value_size--;
         value = arena_copy(request->arena, value, value_size);
@@ -122,6 +118,9 @@ static void join(struct arena *arena, struct span *parts, size_t *count)
     *count = 1;
 }
 
+/* To a 304 libmicrohttpd 0.9.75 adds Content-Length: 0, which caches pass over (RFC 9111, 3.2);
+ * without one it would close the connection, and what a 200 would have is not known before its
+ * body is made. */
 static struct MHD_Response *make_response(struct arena *arena, struct span *parts, size_t count)
 {
     struct MHD_IoVec pieces[RANGE_PARTS];
@@ -176,6 +175,10 @@ static enum MHD_Result queue_reply(struct exchange *exchange, struct MHD_Connect
         result = MHD_add_response_header(response, "Content-Type", reply->media_type);
     for (size_t i = 0; i < reply->header_count && result == MHD_YES; i++)
         result = MHD_add_response_header(response, reply->headers[i].name, reply->headers[i].value);
+    /* libmicrohttpd takes much for the end of a chunk's line, and anything for an extension: where
+     * another reader may have seen another end of the body, no further request is read. */
+    if (exchange->framing.chunked && result == MHD_YES)
+        result = MHD_add_response_header(response, "Connection", "close");
     if (result == MHD_YES)
         result = MHD_queue_response(connection, reply->http, response);
     if (result != MHD_YES)
@@ -188,7 +191,10 @@ static enum MHD_Result queue_reply(struct exchange *exchange, struct MHD_Connect
 
 /* --- what libmicrohttpd calls --- */
 
-/* The whole target, which libmicrohttpd unescapes in place after this call. */
+/* The whole target, which libmicrohttpd unescapes in place after this call, and whose query it
+ * would cut into pairs that live in the connection's memory: some thousand of them are too many,
+ * and it would close without a word. The cutting is ours (guard.h), so it is left an empty
+ * query. */
 static void *log_target(void *context, const char *target, struct MHD_Connection *connection)
 {
     const union MHD_ConnectionInfo *info =
@@ -196,8 +202,12 @@ static void *log_target(void *context, const char *target, struct MHD_Connection
     struct exchange *exchange = info->socket_context;
 
     (void)context;
+    reading = exchange;
     if (exchange != NULL)
         exchange_begin(exchange, target != NULL ? target : "");
+    char *query = target != NULL ? strchr(target, '?') : NULL;
+    if (query != NULL)
+        query[1] = '\0';
     return exchange;
 }
 
@@ -217,6 +227,11 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection, 
     if (exchange->stage == STAGE_HEADER) {
         read_header(exchange, connection, method, version, &envelope);
         if (!exchange_admit(exchange, &envelope))
+            return MHD_NO;
+        /* Who waits for leave to send nothing would get it, and a request behind it would be taken
+         * for the body. */
+        if (exchange->framing.expects_continue && exchange->framing.length == 0 &&
+            !exchange->framing.chunked && !exchange_serve(exchange))
             return MHD_NO;
         return exchange->stage == STAGE_REPLY ? queue_reply(exchange, connection) : MHD_YES;
     }
@@ -240,11 +255,9 @@ static void completed(void *context, struct MHD_Connection *connection, void **r
     (void)connection;
     if (exchange == NULL)
         return;
-    if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK)
-        log_debug("%s %.200s was cut off (%d) %s", method_name(exchange->request.method),
-                  exchange->request.path, (int)code, exchange->id);
     POINT(after_reply);
-    exchange_reset(exchange);
+    reading = NULL;
+    exchange_reset(exchange, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
 }
 
 static void connection_changed(void *context, struct MHD_Connection *connection,
@@ -254,20 +267,56 @@ static void connection_changed(void *context, struct MHD_Connection *connection,
 
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
         const union MHD_ConnectionInfo *info =
-            MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+            MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+        void *session = server->tls != NULL && info != NULL ? info->tls_session : NULL;
+        if (session != NULL)
+            tls_attach(server->tls, session);
+        info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
         /* NULL: the first request ends the connection. */
-        *socket_context = exchange_new(&server->commons, info->connect_fd);
+        *socket_context = exchange_new(&server->commons, info->connect_fd, session);
     } else if (*socket_context != NULL) {
         exchange_free(*socket_context);
         *socket_context = NULL;
     }
 }
 
+/* What libmicrohttpd is about to answer, said in our words. */
+static void answer_before_library(struct exchange *exchange, unsigned http, const char *page)
+{
+    struct fault fault;
+
+    if (http == MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE || http == MHD_HTTP_URI_TOO_LONG)
+        fault_set(&fault, STATUS_HEADERS_TOO_LARGE, "",
+                  "the header, or what follows the last chunk, has more than %d bytes",
+                  CONNECTION_BYTES);
+    else if (http == MHD_HTTP_CONTENT_TOO_LARGE)
+        fault_set(&fault, STATUS_TOO_LARGE, "", "the length of the body is beyond 64 bits");
+    else if (http == MHD_HTTP_INTERNAL_SERVER_ERROR) /* the one place where it says so */
+        fault_set(&fault, STATUS_TOO_LARGE, "", "a line between two chunks is too long");
+    else if (strstr(page, "chunked") != NULL)
+        fault_set(
+            &fault, STATUS_INVALID_REQUEST, "",
+            "a chunk is malformed: write its size in hexadecimal digits, CRLF, so many bytes, "
+            "CRLF");
+    else if (strstr(page, "Content-Length") != NULL)
+        fault_set(&fault, STATUS_INVALID_REQUEST, "", "Content-Length is not a number");
+    else
+        fault_set(&fault, STATUS_INVALID_REQUEST, "", "a header line has no colon");
+    exchange_break(exchange, &fault);
+}
+
 static void log_library(void *context, const char *format, va_list arguments)
 {
+    static const char refusal[] = "Error processing request (HTTP response code is %u ('%s')";
     char words[512];
 
     (void)context;
+    if (strncmp(format, refusal, sizeof refusal - 1) == 0 && reading != NULL &&
+        reading->stage != STAGE_IDLE) {
+        unsigned http = va_arg(arguments, unsigned);
+        answer_before_library(reading, http, va_arg(arguments, const char *));
+        return;
+    }
     vsnprintf(words, sizeof words, format, arguments);
     words[strcspn(words, "\n")] = '\0';
     log_debug("libmicrohttpd: %s", words);
@@ -275,95 +324,33 @@ static void log_library(void *context, const char *format, va_list arguments)
 
 /* --- life --- */
 
-static struct MHD_Daemon *start_daemon(struct server *server)
+struct MHD_Daemon *server_daemon(struct server *server)
 {
     /* Room beyond the limit, so that whoever exceeds it hears 503 and not just a closed door. */
     unsigned connections = (unsigned)server->commons.config->connections_max;
 
+    metric_build(METRIC_BUILD_MICROHTTPD, MHD_get_version());
+    unsigned flags = MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_ITC |
+                     MHD_USE_ERROR_LOG;
+    struct MHD_OptionItem secure[] = {{MHD_OPTION_END, 0, NULL},
+                                      {MHD_OPTION_HTTPS_MEM_KEY, 0, NULL},
+                                      {MHD_OPTION_HTTPS_PRIORITIES, 0, NULL},
+                                      {MHD_OPTION_END, 0, NULL}};
+
+    if (server->tls != NULL) {
+        flags |= MHD_USE_TLS;
+        secure[0].option = MHD_OPTION_HTTPS_MEM_CERT;
+        /* libmicrohttpd takes void * and writes to none of them. */
+        secure[0].ptr_value = (void *)(uintptr_t)tls_certificate(server->tls);
+        secure[1].ptr_value = (void *)(uintptr_t)tls_key(server->tls);
+        secure[2].ptr_value = (void *)(uintptr_t)tls_priorities;
+    }
     connections += connections / 8 + 8;
-    return MHD_start_daemon(MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_THREAD_PER_CONNECTION |
-                                MHD_USE_ITC | MHD_USE_ERROR_LOG,
-                            0, NULL, NULL, handle, server, MHD_OPTION_EXTERNAL_LOGGER, log_library,
-                            NULL, MHD_OPTION_LISTEN_SOCKET, server->socket,
-                            MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
-                            MHD_OPTION_CONNECTION_LIMIT, connections, MHD_OPTION_URI_LOG_CALLBACK,
-                            log_target, server, MHD_OPTION_NOTIFY_COMPLETED, completed, server,
-                            MHD_OPTION_NOTIFY_CONNECTION, connection_changed, server,
-                            MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
-}
-
-enum status server_start(const struct config *config, struct engine *engine, struct server **out,
-                         struct fault *fault)
-{
-    struct server *server = calloc(1, sizeof *server);
-    bool loopback = true;
-
-    if (server == NULL)
-        return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    server->commons.config = config;
-    server->commons.engine = engine;
-    server->commons.id_seed = clock_unix_us() * 0xD1342543DE82EF95u ^ (uint64_t)getpid() << 40;
-    server->socket = -1;
-    enum status status =
-        address_listen(config->listen, &server->socket, server->address, &loopback, fault);
-    if (status != STATUS_OK)
-        goto done;
-    status = watch_new(&server->commons.watch, fault);
-    if (status != STATUS_OK)
-        goto done;
-    server->daemon = start_daemon(server);
-    if (server->daemon == NULL) {
-        status = fault_set(fault, STATUS_INTERNAL, "", "cannot serve %.200s: %s", config->listen,
-                           strerror(errno));
-        goto done;
-    }
-    if (!loopback)
-        log_warning("%s can be reached from other machines, and there is neither TLS nor a "
-                    "password: put a proxy before it that has both",
-                    server->address);
-    *out = server;
-    server = NULL;
-done:
-    if (server != NULL) {
-        if (server->commons.watch != NULL)
-            watch_free(server->commons.watch);
-        if (server->socket >= 0)
-            close(server->socket);
-        free(server);
-    }
-    return status;
-}
-
-const char *server_address(const struct server *server)
-{
-    return server->address;
-}
-
-static void drain(struct server *server)
-{
-    if (atomic_exchange(&server->commons.draining, true))
-        return;
-    int socket = MHD_quiesce_daemon(server->daemon);
-    if (socket != MHD_INVALID_SOCKET)
-        close(socket);
-    if (server->commons.engine != NULL)
-        engine_drain(server->commons.engine);
-}
-
-bool server_stop(struct server *take_server)
-{
-    const struct timespec pause = {.tv_nsec = STOP_POLL_MS * 1000000L};
-    struct commons *commons = &take_server->commons;
-    uint64_t deadline_us = clock_monotonic_us() + commons->config->drain_timeout_s * 1000000;
-
-    drain(take_server);
-    while (atomic_load(&commons->running) > 0) {
-        if (clock_monotonic_us() > deadline_us)
-            return false;
-        nanosleep(&pause, NULL);
-    }
-    MHD_stop_daemon(take_server->daemon);
-    watch_free(commons->watch);
-    free(take_server);
-    return true;
+    return MHD_start_daemon(
+        flags, 0, NULL, NULL, handle, server, MHD_OPTION_EXTERNAL_LOGGER, log_library, NULL,
+        MHD_OPTION_LISTEN_SOCKET, server->socket, MHD_OPTION_ARRAY, secure,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES, MHD_OPTION_CONNECTION_LIMIT,
+        connections, MHD_OPTION_URI_LOG_CALLBACK, log_target, server, MHD_OPTION_NOTIFY_COMPLETED,
+        completed, server, MHD_OPTION_NOTIFY_CONNECTION, connection_changed, server,
+        MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
 }

@@ -5,6 +5,7 @@
 
 #include "api/codec.h"
 #include "api/config.h"
+#include "api/media.h"
 #include "api/parameters_json.h"
 #include "api/session_json.h"
 #include "api/spec_json.h"
@@ -106,24 +107,24 @@ static enum status read_body(struct engine *engine, struct request *request, con
     const struct codec *codec = codec_find(type == NULL ? "application/json" : type);
     enum status status;
 
-    if ((status = request_query_end(request, fault)) != STATUS_OK)
+    bool is_json = codec != NULL && strcmp(codec->name, "json") == 0;
+    if ((status = request_query_end(request, fault)) != STATUS_OK ||
+        (status = media_check(request,
+                              is_json || (codec != NULL && strcmp(codec->name, "safetensors") == 0),
+                              is_json, "a session is created from a body",
+                              "application/json, application/vnd.safetensors", fault)) != STATUS_OK)
         return status;
     if (request->body == NULL)
         return fault_set(fault, STATUS_INVALID_REQUEST, "",
                          "the body is empty; send {\"optimizer\": ..., \"parameters\": ...}");
-    if (codec != NULL && strcmp(codec->name, "json") == 0)
+    if (is_json)
         return read_json(request, creation, fault);
-    if (codec != NULL && strcmp(codec->name, "safetensors") == 0) {
-        bool is_state;
-        if ((status = state_is_file(request, &is_state, fault)) != STATUS_OK)
-            return status;
-        return is_state ? state_restore(engine, request, id, &creation->session, &creation->created,
-                                        fault)
-                        : read_safetensors(request, creation, fault);
-    }
-    return fault_set(fault, STATUS_UNSUPPORTED_MEDIA_TYPE, "",
-                     "a session is created from application/json or application/vnd.safetensors; "
-                     "set Content-Type to one of them");
+    bool is_state;
+    if ((status = state_is_file(request, &is_state, fault)) != STATUS_OK)
+        return status;
+    return is_state
+               ? state_restore(engine, request, id, &creation->session, &creation->created, fault)
+               : read_safetensors(request, creation, fault);
 }
 
 struct reply session_create_reply(struct engine *engine, struct request *request, const char *id)
@@ -134,7 +135,9 @@ struct reply session_create_reply(struct engine *engine, struct request *request
     enum status status = read_body(engine, request, id, &creation, &fault);
 
     if (status == STATUS_OK && creation.session == NULL) {
+        struct owner owner = request_owner(request);
         struct session_request wanted = {.id = id,
+                                         .owner = &owner,
                                          .spec = &creation.spec,
                                          .layout = creation.layout,
                                          .weights = creation.weights};

@@ -4,15 +4,16 @@
 #include <ctype.h>
 #include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
+#include "api/coding.h"
 #include "api/fields.h"
 #include "api/json_numbers.h"
 #include "api/spec_json.h"
 #include "api/waiting.h"
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/number.h"
 
 /* --- receipts --- */
 
@@ -194,38 +195,60 @@ void session_write(struct json_text *text, const struct session *session,
 
 char *digest_text(char out[DIGEST_TEXT_BYTES], const struct digest *digest)
 {
-    for (size_t i = 0; i < sizeof digest->bytes; i++)
-        snprintf(out + 2 * i, 3, "%02x", digest->bytes[i]);
+    number_hex(out, digest->bytes, sizeof digest->bytes);
+    out[2 * sizeof digest->bytes] = '\0';
     return out;
 }
 
 const char *etag_text(struct arena *arena, uint64_t lineage, uint64_t step)
 {
-    return arena_format(arena, "\"%" PRIu64 "-%" PRIu64 "\"", lineage, step);
+    char text[2 * NUMBER_BYTES] = "\"";
+    size_t used = 1 + number_digits(text + 1, lineage);
+
+    text[used++] = '-';
+    used += number_digits(text + used, step);
+    text[used++] = '"';
+    return arena_copy(arena, text, used);
 }
 
-bool etag_none_match(const struct request *request, const char *etag)
+/* What follows a tag's own text in the tag of its coded form, and its closing quote: "-zstd\"".
+ * NULL: `rest` is no such thing. *coding is NULL for the plain form. */
+static const char *tag_end(const char *rest, const struct coding **coding)
 {
-    const char *header = request_header(request, "If-None-Match");
-    size_t size = strlen(etag);
+    *coding = NULL;
+    for (size_t i = 0; *rest == '-' && (*coding = coding_at(i)) != NULL; i++) {
+        size_t size = strlen((*coding)->name);
+        if (strncmp(rest + 1, (*coding)->name, size) == 0 && rest[1 + size] == '"')
+            return rest + size + 2;
+    }
+    return *rest == '"' ? rest + 1 : NULL;
+}
 
-    while (header != NULL && *header != '\0') {
-        header += strspn(header, " \t,");
-        if (*header == '*')
-            return true;
-        if (strncmp(header, "W/", 2) == 0)
-            header += 2;
-        if (strncmp(header, etag, size) == 0)
-            return true;
-        if (*header == '"') {
-            header++;
-            header += strcspn(header, "\"");
-            header += *header == '"'; /* it may not be closed */
+const char *etag_none_match(const struct request *request, const char *etag)
+{
+    const char *at = request_list(request, "If-None-Match");
+    const char *accept = request_list(request, "Accept-Encoding");
+    size_t size = strlen(etag) - 1; /* without its closing quote */
+
+    while (at != NULL && *at != '\0') {
+        const struct coding *coding;
+        at += strspn(at, " \t,");
+        if (*at == '*')
+            return etag;
+        if (strncmp(at, "W/", 2) == 0)
+            at += 2;
+        const char *end = strncmp(at, etag, size) == 0 ? tag_end(at + size, &coding) : NULL;
+        if (end != NULL && coding_quality(accept, coding) > 0)
+            return coding == NULL ? etag : arena_copy(request->arena, at, (size_t)(end - at));
+        if (*at == '"') {
+            at++;
+            at += strcspn(at, "\"");
+            at += *at == '"'; /* it may not be closed */
         } else {
-            header += strcspn(header, ",");
+            at += strcspn(at, ",");
         }
     }
-    return false;
+    return NULL;
 }
 
 struct reply session_reply(struct request *request, struct session *session, unsigned http)
@@ -250,16 +273,18 @@ struct reply session_reply(struct request *request, struct session *session, uns
 
 void precondition_read(const struct request *request, struct precondition *out)
 {
-    const char *at = request_header(request, "If-Match");
+    const char *at = request_list(request, "If-Match");
 
     *out = (struct precondition){.given = false};
     if (at == NULL || strcmp(at, "*") == 0)
         return;
     out->given = true;
     while (*at != '\0' && out->count < PRECONDITION_TAGS_MAX) {
+        const struct coding *coding;
         uint64_t lineage, step;
         int used = 0;
-        if (sscanf(at, "\"%" SCNu64 "-%" SCNu64 "\"%n", &lineage, &step, &used) == 2 && used > 0) {
+        if (sscanf(at, "\"%" SCNu64 "-%" SCNu64 "%n", &lineage, &step, &used) == 2 && used > 0 &&
+            tag_end(at + used, &coding) != NULL) {
             out->tags[out->count].lineage = lineage;
             out->tags[out->count++].step = step;
         }
@@ -268,13 +293,24 @@ void precondition_read(const struct request *request, struct precondition *out)
     }
 }
 
+struct owner request_owner(const struct request *request)
+{
+    struct owner owner = {.tenant = request->tenant};
+
+    if (request->quotas != NULL) {
+        owner.sessions_max = request->quotas->sessions;
+        owner.parameters_max = request->quotas->parameters;
+    }
+    return owner;
+}
+
 enum status request_session(struct engine *engine, const struct request *request,
                             struct session **out, struct fault *fault)
 {
     if (!session_id_valid(request->path_parameters[0]))
         return fault_set(fault, STATUS_SESSION_NOT_FOUND, "",
                          "no session can have this id; ids are [a-z0-9][a-z0-9_-]{0,63}");
-    return engine_find(engine, request->path_parameters[0], out, fault);
+    return engine_find(engine, request->tenant, request->path_parameters[0], out, fault);
 }
 
 struct reply session_serve(struct engine *engine, struct request *request,

@@ -26,11 +26,13 @@ void receipt_headers(struct arena *arena, struct reply *reply, const struct rece
 /* "0-13", quotes included, in the arena; the weights' average at that step is "0-13-ema". */
 const char *etag_text(struct arena *arena, uint64_t lineage, uint64_t step);
 
-/* Whether If-None-Match lists the tag (weak or strong) or is "*". */
-bool etag_none_match(const struct request *request, const char *etag);
+/* The tag of a 304, if If-None-Match lists this one (weak or strong) or is "*", else NULL. What it
+ * lists may also be the tag of a coded form that the request accepts, "0-13-zstd": then it is that.
+ */
+const char *etag_none_match(const struct request *request, const char *etag);
 
-/* If-Match: absent or "*" is no condition; else a list of tags, of which those that name no
- * revision never match. */
+/* If-Match: absent or "*" is no condition; else a list of tags, also of coded forms, of which those
+ * that name no revision never match. */
 void precondition_read(const struct request *request, struct precondition *out);
 
 /* 32 lower-case hex digits into out, which is what it returns. */
@@ -41,6 +43,9 @@ char *digest_text(char out[DIGEST_TEXT_BYTES], const struct digest *digest);
 struct reply session_serve(struct engine *engine, struct request *request,
                            enum status (*serve)(struct request *request, struct session *session,
                                                 struct reply *reply, struct fault *fault));
+
+/* Whose the sessions are that the request makes, and how many there may be. */
+struct owner request_owner(const struct request *request);
 
 /* {id} of the path, retained. */
 enum status request_session(struct engine *engine, const struct request *request,

@@ -337,7 +337,8 @@ enum status state_restore(struct engine *engine, struct request *request, const 
     else
         status = read_image(engine, request, &header, text, &image, fault);
     if (status == STATUS_OK) {
-        status = engine_import(engine, id, image, out, created, fault);
+        struct owner owner = request_owner(request);
+        status = engine_import(engine, &owner, id, image, out, created, fault);
         image = NULL;
     }
     image_free(image);

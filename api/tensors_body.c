@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "api/media.h"
 #include "api/session_json.h"
 #include "service/core/contract.h"
 
@@ -122,10 +123,9 @@ static enum status read_body(struct request *request, const struct session *sess
     enum dtype dtype = session_dtype(session);
     enum status status;
 
-    if (codec == NULL)
-        return fault_set(fault, STATUS_UNSUPPORTED_MEDIA_TYPE, "",
-                         "tensors come as %s; set Content-Type to one of them",
-                         codec_media_types());
+    if ((status = media_check(request, codec != NULL, codec != NULL && !codec->binary,
+                              "tensors come", codec_media_types(), fault)) != STATUS_OK)
+        return status;
     /* No bytes are a length like any other for the binary types, and never enough. */
     if (request->body == NULL && codec->binary)
         request->body = buffer_new(0);
@@ -137,6 +137,11 @@ static enum status read_body(struct request *request, const struct session *sess
             return status;
         return read_json(request, session, fields, out, member, member_value, tensors, pair, fault);
     }
+    if (strcmp(codec->name, "raw") != 0 && request_query(request, "dtype") != NULL)
+        return fault_set(fault, STATUS_INVALID_REQUEST, "",
+                         "%s says itself of what type its numbers are; leave dtype out, it goes "
+                         "with application/octet-stream",
+                         codec->media_type);
     if ((status = read_dtype(request, &dtype, fault)) != STATUS_OK ||
         (status = fields_read_query(request, fields, out, fault)) != STATUS_OK ||
         (status = request_query_end(request, fault)) != STATUS_OK)
@@ -220,7 +225,7 @@ enum status answer_form_read(struct request *request, const struct session *sess
     enum status status;
 
     *out = (struct answer_form){.dtype = session_dtype(session)};
-    out->codec = codec_negotiate(request_header(request, "Accept"), &named);
+    out->codec = codec_negotiate(request_list(request, "Accept"), &named);
     if (out->codec == NULL)
         return fault_set(fault, STATUS_NOT_ACCEPTABLE, "", "tensors are served as %s",
                          codec_media_types());

@@ -371,9 +371,11 @@ static enum status memory_scan(struct store *store, const struct store_visitor *
             visitor->checkpoint(visitor->context, &self->checkpoints.items[i]->value.checkpoint);
     for (size_t i = 0; i < self->journal.count && status == STATUS_OK; i++) {
         struct store_event event = self->journal.items[i]->value.event;
-        event.head = event.body = (struct span){0};
+        event.head.data = event.body.data = NULL;
         if (event.chunk == 0)
             status = visitor->event(visitor->context, &event);
+        else if (visitor->chunk != NULL)
+            status = visitor->chunk(visitor->context, &event);
     }
     turn_pass(&self->turn);
     return status;

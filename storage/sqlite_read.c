@@ -49,7 +49,11 @@ static enum status visit_event(struct sqlite_store *self, sqlite3_stmt *row,
     /* The row's checksum includes head and body: event_read checks it. */
     if (!row_kind_valid(&event, row_number(row, 3)))
         return damaged(self, "The record of the event at lsn", event.lsn, fault);
-    return event.chunk == 0 ? visitor->event(visitor->context, &event) : STATUS_OK;
+    event.head.size = row_number(row, 6);
+    event.body.size = row_number(row, 7);
+    if (event.chunk == 0)
+        return visitor->event(visitor->context, &event);
+    return visitor->chunk != NULL ? visitor->chunk(visitor->context, &event) : STATUS_OK;
 }
 
 static enum status scan_rows(struct sqlite_store *self, enum sqlite_statement statement,

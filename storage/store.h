@@ -44,7 +44,7 @@
 #include "service/core/span.h"
 #include "service/core/status.h"
 
-enum { STORE_CHUNK_BYTES = 512 * 1024, STORE_HEAD_BYTES = 16 * 1024, STORE_ID_BYTES = 64 };
+enum { STORE_CHUNK_BYTES = 512 * 1024, STORE_HEAD_BYTES = 16 * 1024, STORE_ID_BYTES = 97 };
 
 struct store_session {
     int64_t key;        /* > 0, never used again */
@@ -78,8 +78,10 @@ struct store_visitor {
     enum status (*session)(void *context, const struct store_session *session);
     enum status (*checkpoint)(void *context,
                               const struct store_checkpoint *checkpoint); /* sealed */
-    /* Chunk 0 of every event, by rising lsn; head and body are not read and are empty here. */
+    /* Every event by rising lsn: its chunk 0, then each chunk behind it, for who wants to know
+     * (`chunk` may be NULL). Head and body are not read: they have a size and no data. */
     enum status (*event)(void *context, const struct store_event *event);
+    enum status (*chunk)(void *context, const struct store_event *event);
 };
 
 /* STORE_INSPECT looks at what is there, for offline checks: it takes the folder as STORE_SERVE

@@ -35,7 +35,7 @@ def check(condition, words, output):
 def main():
     curls = [re.sub(r"^make serve.*\n", "", block, flags=re.MULTILINE) for block in blocks("sh") if "curl " in block]
     pythons = blocks("python")
-    check(len(curls) == 6 and len(pythons) == 1, "README.md has other blocks than this test knows", "")
+    check(len(curls) == 7 and len(pythons) == 1, "README.md has other blocks than this test knows", "")
 
     output = run(["bash", "-c"], SHELL + "".join(curls))
     check("\n304\n" in output, "what did not change is not a 304", output)
@@ -46,6 +46,10 @@ def main():
     check('"gradient":{"w":[2,1]}' in output and '"snapshot":1,"snapshot_due":false' in output, "there is no SVRG", output)
     check('"lineage":1' in output and '"state_hash"' in output, "there is no past", output)
     check('"off_policy":true' in output and '"converted"' in output, "there are no forks", output)
+
+    check("206 Partial Content" in output and "Content-Digest: sha-256=:" in output, "there is no part with a digest", output)
+    check("event: step\n" in output and "id: 0-1" in output, "there are no events", output)
+    check('descent_steps_total{result="applied"}' in output, "there are no figures", output)
 
     output = run([sys.executable, "-c"], pythons[0])
     loss = float(output.split()[0])

@@ -56,6 +56,9 @@ library()
 }
 library microhttpd.h 'api/server\.c|api/server_[a-z]*\.[ch]|api/guard\.[ch]|api/watch\.[ch]|api/range\.[ch]'
 library jansson.h 'api/.*'
+library 'gnutls/[a-z]*.h' 'api/(crypto|tls)\.c'
+library zstd.h 'api/coding/zstd\.c'
+library zlib.h 'api/coding/gzip\.c'
 library sqlite3.h 'storage/sqlite[a-z_]*\.[ch]'
 library cblas.h 'service/kernel/blas\.c'
 
@@ -76,6 +79,8 @@ table service/optim/optimizers.def 'OPTIMIZER(\([a-z_0-9]*\))' service/optim/rul
 table service/optim/schedules.def 'SCHEDULE(\([a-z_0-9]*\))' service/optim/schedules '' .c
 table storage/stores.def 'STORE(\([a-z_0-9]*\))' storage '' .c one-way
 table api/codecs.def 'CODEC(\([a-z_0-9]*\))' api/codec '' .c one-way
+table tests/fuzz/targets.def 'TARGET(\([a-z_0-9]*\))' tests/fuzz fuzz_ .c
+table api/codings.def 'CODING(\([a-z_0-9]*\))' api/coding '' .c
 table api/commands.def 'COMMAND(\([a-z_]*\),' api command_ .c one-way
 table api/routes.def 'ROUTE([A-Z]*, "[^"]*", \([a-z_]*\),' api/endpoint '' .c
 suites=$(sed -n 's/^\(SUITE\|FAULT\)(\([a-z_0-9]*\))/\2/p' tests/suites.def | sort)

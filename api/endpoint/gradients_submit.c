@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "api/metrics_text.h"
 #include "api/router.h"
 #include "api/session_json.h"
 #include "api/tensors_body.h"
@@ -195,8 +196,10 @@ struct reply serve_gradients_submit(struct engine *engine, struct request *reque
     struct asked asked = {.wait_s = waiting_preferred_s(request)};
     enum status status = request_session(engine, request, &session, &fault);
 
-    if (status != STATUS_OK)
+    if (status != STATUS_OK) {
+        metric_count(COUNTER_STEPS_REFUSED, metrics_status(status), 1);
         return reply_fault(request, &fault);
+    }
     if (weights)
         status = answer_form_read(request, session, false, &form, &fault);
     if (status == STATUS_OK)
@@ -206,6 +209,9 @@ struct reply serve_gradients_submit(struct engine *engine, struct request *reque
     struct reply reply = status == STATUS_OK
                              ? answer(request, session, &outcome, &asked, weights ? &form : NULL)
                              : reply_fault(request, &fault);
+    if (status != STATUS_OK && !asked.dry_run)
+        metric_count(COUNTER_STEPS_REFUSED, metrics_status(status), 1);
+    reply.stepped = status == STATUS_OK && !asked.dry_run && !outcome.replayed;
     session_release(session);
     return reply;
 }

@@ -109,14 +109,16 @@ static enum status fetch(struct request *request, struct session *session,
         return status;
 
     const char *etag = tag_of(request->arena, revision, form->average);
+    const char *known = etag != NULL ? etag_none_match(request, etag) : NULL;
     *reply = reply_empty(200);
     if (etag == NULL)
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    else if ((old || etag_none_match(request, etag)) &&
-             (!form->average || revision->average != NULL))
+    else if ((old || known != NULL) && (!form->average || revision->average != NULL))
         reply->http = 304;
     else
         status = answer(request, session, form, revision, reply, fault);
+    if (reply->http == 304 && known != NULL)
+        etag = known;
     reply_header(reply, "ETag", etag);
     reply_header(reply, "Vary", "Accept");
     reply_header(reply, "Cache-Control", "no-cache");

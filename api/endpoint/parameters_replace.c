@@ -12,9 +12,11 @@ struct body {
 /* What GET answers can be put back as it is: its other members are read and left alone. */
 static const struct field fields[] = {
     {"parameters", FIELD_VALUE, .offset = offsetof(struct body, parameters)},
-    {"step", FIELD_U64, .offset = offsetof(struct body, step), .json_only = true},
-    {"lineage", FIELD_U64, .offset = offsetof(struct body, lineage), .json_only = true},
-    {"average", FIELD_TEXT, .offset = offsetof(struct body, average), .json_only = true},
+    {"step", FIELD_U64, .offset = offsetof(struct body, step), .max = 9007199254740991,
+     .json_only = true},
+    {"lineage", FIELD_U64, .offset = offsetof(struct body, lineage), .max = 9007199254740991,
+     .json_only = true},
+    {"average", FIELD_TEXT, .offset = offsetof(struct body, average), .max = 64, .json_only = true},
     {.name = NULL},
 };
 

@@ -58,6 +58,7 @@ static enum status fork_session(struct request *request, struct session *session
 {
     struct body body = {.id = NULL};
     struct fork_request wanted = {.change = change};
+    struct owner owner = request_owner(request);
     struct json_document document;
     enum status status = json_body_read(request, "{\"step\": 100}", &document, fault);
 
@@ -79,6 +80,7 @@ static enum status fork_session(struct request *request, struct session *session
     wanted.context = &made;
     wanted.state = (enum fork_state)body.state;
     wanted.replay = *replay = body.replay;
+    wanted.owner = &owner;
     status = session_fork(session, &wanted, out, outcome, fault);
 done:
     json_close(&document);

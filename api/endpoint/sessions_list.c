@@ -38,7 +38,7 @@ struct reply serve_sessions_list(struct engine *engine, struct request *request)
                   "page_token must be the next_page_token of the page before");
         return reply_fault(request, &fault);
     }
-    size_t count = engine_list(engine, page.token, sessions, page.size, &more);
+    size_t count = engine_list(engine, request->tenant, page.token, sessions, page.size, &more);
     json_text_init(&text, request->arena);
     json_text_open(&text, '{');
     json_text_key(&text, "sessions");

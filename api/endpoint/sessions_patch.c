@@ -1,5 +1,6 @@
 /* PATCH /v1/sessions/{id}: other hyperparameters from the next step on. */
 #include "api/codec.h"
+#include "api/media.h"
 #include "api/router.h"
 #include "api/session_json.h"
 #include "api/spec_json.h"
@@ -23,11 +24,13 @@ static enum status patch_session(struct request *request, struct session *sessio
     struct json_document document;
     enum status status;
 
-    if (type != NULL && !media_type_is(type, "application/json") &&
-        !media_type_is(type, "application/merge-patch+json"))
-        return fault_set(fault, STATUS_UNSUPPORTED_MEDIA_TYPE, "",
-                         "a change comes as application/json or application/merge-patch+json; set "
-                         "Content-Type to one of them");
+    status = media_check(request,
+                         type == NULL || media_type_is(type, "application/json") ||
+                             media_type_is(type, "application/merge-patch+json"),
+                         true, "a change comes", "application/json, application/merge-patch+json",
+                         fault);
+    if (status != STATUS_OK)
+        return status;
     if (request->body == NULL)
         return fault_set(fault, STATUS_INVALID_REQUEST, "",
                          "the body is empty; send what to change, for instance {\"optimizer\": "

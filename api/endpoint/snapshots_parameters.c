@@ -19,9 +19,10 @@ static enum status answer(struct request *request, const struct session *session
 
     if (etag == NULL || opening == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    *reply = reply_empty(200);
-    if (etag_none_match(request, etag))
-        reply->http = 304;
+    const char *known = etag_none_match(request, etag);
+    *reply = reply_empty(known != NULL ? 304 : 200);
+    if (known != NULL)
+        etag = known;
     else
         status = answer_weights(request, session, form, weights, weights->weights,
                                 span_text(opening), reply, fault);

@@ -15,7 +15,7 @@ static enum status export_state(struct request *request, struct session *session
     bool named;
     enum status status;
 
-    if (media_negotiate(request_header(request, "Accept"), offers, 1, &named) == 1)
+    if (media_negotiate(request_list(request, "Accept"), offers, 1, &named) == 1)
         return fault_set(fault, STATUS_NOT_ACCEPTABLE, "", "a state is served as %s",
                          offers[0]->media_type);
     if ((status = moment_read(request, &choice, &query, fault)) != STATUS_OK ||

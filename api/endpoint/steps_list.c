@@ -1,5 +1,5 @@
 /* GET /v1/sessions/{id}/steps: the ledger, page by page, or all of it as lines that are read while
- * they are sent. */
+ * they are sent, or what is to come of it as events. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +8,7 @@
 #include "api/fields.h"
 #include "api/router.h"
 #include "api/session_json.h"
+#include "api/steps_events.h"
 #include "api/steps_json.h"
 
 enum {
@@ -20,11 +21,12 @@ enum {
 static const struct codec lines = {.media_type = "application/x-ndjson",
                                    .alias = "application/jsonl"};
 static const struct codec document = {.media_type = "application/json"};
-static const struct codec *const offers[] = {&document, &lines};
+static const struct codec events = {.media_type = EVENTS_MEDIA_TYPE};
+static const struct codec *const offers[] = {&document, &lines, &events};
 
 struct listing {
     uint64_t from, page_size, lineage;
-    bool has_from, has_lineage, tensors;
+    bool has_from, has_page_size, has_lineage, tensors;
     const char *token;
 };
 
@@ -32,7 +34,8 @@ struct listing {
 static const struct field fields[] = {
     {"from", FIELD_U64, PLACE(from), .min = 1, .max = 9007199254740991,
      .present = offsetof(struct listing, has_from)},
-    {"page_size", FIELD_U64, PLACE(page_size), .min = 1, .max = PAGE_MAX},
+    {"page_size", FIELD_U64, PLACE(page_size), .min = 1, .max = PAGE_MAX,
+     .present = offsetof(struct listing, has_page_size)},
     {"page_token", FIELD_TEXT, PLACE(token)},
     {"lineage", FIELD_U64, PLACE(lineage), .max = 9007199254740991,
      .present = offsetof(struct listing, has_lineage)},
@@ -160,9 +163,10 @@ static ptrdiff_t read_stream(void *context, uint64_t at, void *out, size_t capac
     if (reading->piece.size == 0 && reading->full && next_piece(reading, &fault) != STATUS_OK)
         return -1;
     size_t size = reading->piece.size < capacity ? reading->piece.size : capacity;
-    if (size > 0)
+    if (size > 0) { /* of no lines there are no data to add 0 to */
         memcpy(out, reading->piece.data, size);
-    reading->piece = span_of(reading->piece.data + size, reading->piece.size - size);
+        reading->piece = span_of(reading->piece.data + size, reading->piece.size - size);
+    }
     return (ptrdiff_t)size;
 }
 
@@ -219,6 +223,23 @@ static enum status fix_line(struct request *request, struct reading *reading, st
     return status;
 }
 
+/* Events have no pages, and are of the line that the session is on. */
+static enum status follow(struct request *request, struct session *session,
+                          const struct listing *listing, struct reply *reply, struct fault *fault)
+{
+    const char *where = listing->has_lineage     ? "/lineage"
+                        : listing->token != NULL ? "/page_token"
+                        : listing->has_page_size ? "/page_size"
+                                                 : NULL;
+
+    if (where != NULL)
+        return fault_set(fault, STATUS_INVALID_FIELD, where,
+                         "%s does not go with Accept: " EVENTS_MEDIA_TYPE "; leave it out",
+                         where + 1);
+    return steps_events(request, session, listing->has_from ? listing->from : 0, listing->tensors,
+                        reply, fault);
+}
+
 /* *streams: the reply has the session's reference. */
 static enum status list(struct request *request, struct session *session, bool *streams,
                         struct reply *reply, struct fault *fault)
@@ -228,15 +249,20 @@ static enum status list(struct request *request, struct session *session, bool *
     enum status status;
 
     *streams = false;
-    size_t form = media_negotiate(request_header(request, "Accept"), offers,
+    size_t form = media_negotiate(request_list(request, "Accept"), offers,
                                   sizeof offers / sizeof *offers, &named);
     if (form == sizeof offers / sizeof *offers)
-        return fault_set(fault, STATUS_NOT_ACCEPTABLE, "", "steps are served as %s, %s",
-                         document.media_type, lines.media_type);
+        return fault_set(fault, STATUS_NOT_ACCEPTABLE, "", "steps are served as %s, %s, %s",
+                         document.media_type, lines.media_type, events.media_type);
     if ((status = fields_read_query(request, fields, &listing, fault)) != STATUS_OK ||
         (status = read_token(&listing, fault)) != STATUS_OK ||
         (status = request_query_end(request, fault)) != STATUS_OK)
         return status;
+    if (offers[form] == &events) {
+        if ((status = follow(request, session, &listing, reply, fault)) == STATUS_OK)
+            reply_header(reply, "Vary", "Accept");
+        return status;
+    }
     struct reading reading = {
         .session = session,
         .line = {.has_lineage = listing.has_lineage, .lineage = listing.lineage},

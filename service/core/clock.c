@@ -1,8 +1,9 @@
 /* Time. */
 #include "service/core/clock.h"
 
-#include <stdio.h>
 #include <time.h>
+
+#include "service/core/number.h"
 
 static uint64_t read_us(clockid_t id)
 {
@@ -25,11 +26,14 @@ uint64_t clock_monotonic_us(void)
 char *clock_format(char out[32], uint64_t unix_us)
 {
     time_t seconds = (time_t)(unix_us / 1000000);
+    uint64_t rest = unix_us % 1000000 + 1000000; /* a 1 before its six digits */
     struct tm parts;
-    char date[24];
 
     gmtime_r(&seconds, &parts);
-    strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &parts);
-    snprintf(out, 32, "%s.%06uZ", date, (unsigned)(unix_us % 1000000));
+    size_t used = strftime(out, 24, "%Y-%m-%dT%H:%M:%S", &parts);
+    used += number_digits(out + used, rest);
+    out[used - 7] = '.';
+    out[used] = 'Z';
+    out[used + 1] = '\0';
     return out;
 }

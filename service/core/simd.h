@@ -13,8 +13,14 @@
 
 #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__) && !defined(DESCENT_SCALAR)
 #define KERNEL __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+#define KERNEL_CLONES 1
 #else
 #define KERNEL
+#define KERNEL_CLONES 0
 #endif
+
+/* Which clone the loader picks on this machine: "avx512", "avx2" or "default", which is also what
+ * there is without clones. */
+const char *simd_path(void);
 
 #endif

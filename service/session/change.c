@@ -109,7 +109,8 @@ enum status session_patch(struct session *session,
     }
     /* The open round may have all that it needs now, or another deadline. */
     if (status == STATUS_OK && session_close_due(session, &ignored) != STATUS_OK)
-        log_warning("session %s: its round is not closed yet: %s", session->id, ignored.detail);
+        log_warning("session %s: its round is not closed yet: %s", session->stored_id,
+                    ignored.detail);
     pthread_mutex_lock(&session->mutex);
     if (status == STATUS_OK)
         session_watch_round(session, 0);

@@ -9,7 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/log.h"
+#include "service/core/metric.h"
 #include "service/core/point.h"
 #include "service/session/checkpoint.h"
 #include "service/session/session.h"
@@ -51,7 +54,7 @@ enum status session_put_record(struct session *session, const struct spec *spec,
     POINT(before_record);
     session_record_pack(&packer, &record);
     struct store_session row = {
-        .key = session->key, .id = session->id, .record = packer_span(&packer)};
+        .key = session->key, .id = session->stored_id, .record = packer_span(&packer)};
     if (packer.failed)
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     else if (packer.used > STORE_CHUNK_BYTES)
@@ -237,15 +240,19 @@ static void note_saved(struct save *save)
     receipts_close(&session->state->receipts);
     save->place->next = session->checkpoints;
     session->checkpoints = save->place;
+    session_count_bytes(session, save->place->bytes, 0);
     if (save->replaced != NULL) { /* it was the newest */
+        session_count_bytes(session, 0, save->replaced->bytes);
         save->place->next = save->replaced->next;
         free(save->replaced);
     }
     save->place = NULL;
     session->dirty = 0;
     session->journal_since = 0;
-    if (save->step > session->durable_step)
+    if (save->step > session->durable_step) {
         session->durable_step = save->step;
+        session_tell_durable(session);
+    }
     pthread_mutex_unlock(&session->mutex);
 }
 
@@ -343,12 +350,22 @@ static enum status find_round(struct save *save, struct fault *fault)
     return STATUS_OK;
 }
 
+static void tell(const struct save *save, uint64_t took_us)
+{
+    metric_observe(HISTOGRAM_CHECKPOINT_TIME, 0, took_us);
+    metric_count(COUNTER_CHECKPOINT_BYTES, 0, save->bytes);
+    log_debug("session %s saved at step %llu: %llu bytes in %llu us", save->session->stored_id,
+              (unsigned long long)save->step, (unsigned long long)save->bytes,
+              (unsigned long long)took_us);
+}
+
 enum status session_checkpoint(struct session *session, const struct checkpoint *what,
                                struct fault *fault)
 {
     const struct revision *current = what->state->current;
     struct packer head = {0};
     struct save save = {.session = session, .what = what};
+    uint64_t begun_us = clock_monotonic_us();
     unsigned char *joined = NULL;
     enum status status;
 
@@ -372,8 +389,10 @@ enum status session_checkpoint(struct session *session, const struct checkpoint 
         (status = join_parts(&save, &joined, fault)) == STATUS_OK)
         status = write_slices(&save, fault);
     POINT(after_checkpoint);
-    if (status == STATUS_OK)
+    if (status == STATUS_OK) {
         note_saved(&save);
+        tell(&save, clock_monotonic_us() - begun_us);
+    }
 done:
     journal_entry_free(save.receipts);
     packer_close(&head);

@@ -8,6 +8,7 @@
 #include "service/core/clock.h"
 #include "service/core/contract.h"
 #include "service/core/log.h"
+#include "service/core/metric.h"
 #include "service/core/point.h"
 #include "storage/store.h"
 
@@ -98,6 +99,10 @@ static enum status write_group(struct committer *committer, struct commit_item *
         committer->lsn = turn.lsn;
         if (committer->unrested_us == 0)
             committer->unrested_us = clock_monotonic_us();
+        size_t count = 0;
+        for (const struct commit_item *item = first; item != end; item = item->next)
+            count++;
+        metric_observe(HISTOGRAM_COMMIT_GROUP, 0, count);
     }
     return status;
 }
@@ -136,6 +141,7 @@ static void note_outcome(struct committer *committer, const struct commit_item *
 {
     bool storage = status == STATUS_STORAGE_FAILED || status == STATUS_STORAGE_FULL;
 
+    metric_count(COUNTER_COMMIT_FAILURES, 0, storage);
     pthread_mutex_lock(&committer->mutex);
     if (status != STATUS_OK && item->waited && item->order != NULL) {
         item->order->broken = !BUG(build_on_failure);
@@ -376,6 +382,7 @@ static void *run(void *context)
         bool all = write_all(committer, group);
         pthread_mutex_lock(&committer->mutex);
         committer->last_us = clock_monotonic_us() - begun;
+        metric_observe(HISTOGRAM_COMMIT_TIME, 0, committer->last_us);
         attempts = all || !committer->stopping ? 0 : attempts + 1;
     }
     pthread_mutex_unlock(&committer->mutex);

@@ -5,6 +5,7 @@
 #include <sys/random.h>
 
 #include "service/core/clock.h"
+#include "service/core/metric.h"
 #include "service/core/point.h"
 #include "service/session/checkpoint.h"
 #include "service/session/session.h"
@@ -116,8 +117,21 @@ static void end_creation(struct engine *engine, struct session *session, bool ma
     pthread_mutex_unlock(&session->mutex);
 }
 
+/* Whether the limits allow one session more. Lock held. */
+static enum status check_quota(const struct engine *engine, const struct owner *owner,
+                               const struct tenant *tenant, const struct layout *layout,
+                               struct fault *fault)
+{
+    if (engine->count < engine->options.sessions_max)
+        return tenant_check(tenant, owner, layout->count, fault);
+    fault_set(fault, STATUS_QUOTA_EXCEEDED, "",
+              "this server holds its limit of %llu sessions; delete some",
+              (unsigned long long)engine->options.sessions_max);
+    return fault_extra(fault, "retry_after_s", QUOTA_RETRY_S);
+}
+
 /* Reserves the id with a hidden session. */
-static enum status reserve(struct engine *engine, const char *wanted,
+static enum status reserve(struct engine *engine, const struct owner *owner, const char *wanted,
                            const struct session_record *record, struct plan **plan, bool *exists,
                            struct session **out, struct fault *fault)
 {
@@ -125,19 +139,20 @@ static enum status reserve(struct engine *engine, const char *wanted,
     enum status status;
 
     pthread_rwlock_wrlock(&engine->lock);
-    size_t place = wanted != NULL ? registry_place(engine, wanted, exists) : 0;
+    size_t place = wanted != NULL ? registry_place(engine, owner->tenant, wanted, exists) : 0;
+    struct tenant *tenant = engine_tenant(engine, owner->tenant);
     if (*exists) {
         *out = session_retain(engine->sessions[place]);
         status = STATUS_OK;
-    } else if (engine->count >= engine->options.sessions_max) {
-        status = fault_set(fault, STATUS_QUOTA_EXCEEDED, "",
-                           "this server holds its limit of %llu sessions; delete some",
-                           (unsigned long long)engine->options.sessions_max);
+    } else if (tenant == NULL) {
+        status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    } else if ((status = check_quota(engine, owner, tenant, record->layout, fault)) != STATUS_OK) {
+        ;
     } else if (wanted == NULL && !draw_id(id)) {
         status = fault_set(fault, STATUS_INTERNAL, "", "no random numbers: %s", strerror(errno));
     } else {
-        struct session *session =
-            session_new(engine, engine->next_key++, wanted != NULL ? wanted : id, record, *plan);
+        struct session *session = session_new(engine, engine->next_key++, tenant,
+                                              wanted != NULL ? wanted : id, record, *plan);
         if (session == NULL) {
             status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
         } else {
@@ -203,10 +218,11 @@ enum status engine_plan(const struct engine *engine, const struct spec *spec,
     return status;
 }
 
-enum status engine_adopt(struct engine *engine, const char *id, const struct session_record *record,
-                         struct state *take_state, struct session **out, bool *created,
-                         struct fault *fault)
+enum status engine_adopt(struct engine *engine, const struct owner *owner, const char *id,
+                         const struct session_record *record, struct state *take_state,
+                         struct session **out, bool *created, struct fault *fault)
 {
+    static const struct owner nobody = {.tenant = ""};
     struct state *state = take_state;
     struct session *session = NULL;
     struct plan *plan = NULL;
@@ -217,7 +233,8 @@ enum status engine_adopt(struct engine *engine, const char *id, const struct ses
         goto done;
     do {
         gone = exists = false;
-        status = reserve(engine, id, record, &plan, &exists, &session, fault);
+        status = reserve(engine, owner != NULL ? owner : &nobody, id, record, &plan, &exists,
+                         &session, fault);
         if (status == STATUS_OK && exists)
             status = compare_existing(session, &record->request, out, &gone, fault);
     } while (gone);
@@ -226,6 +243,7 @@ enum status engine_adopt(struct engine *engine, const char *id, const struct ses
         goto done;
     session->state = state;
     state = NULL;
+    metric_move(GAUGE_SESSIONS_RESIDENT, 0, 1);
     session->step = session->admitted_step = session->state->current->step;
     POINT(before_create);
     status = session_checkpoint_own(session, true, fault);
@@ -259,7 +277,8 @@ enum status engine_create(struct engine *engine, const struct session_request *r
         (status = engine_plan(engine, request->spec, request->layout, &plan, fault)) != STATUS_OK)
         return status;
     if ((status = first_state(request, plan, &state, fault)) == STATUS_OK)
-        status = engine_adopt(engine, request->id, &record, state, out, created, fault);
+        status =
+            engine_adopt(engine, request->owner, request->id, &record, state, out, created, fault);
     plan_free(plan);
     return status;
 }

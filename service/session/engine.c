@@ -11,6 +11,7 @@
 #include "service/core/contract.h"
 #include "service/core/crew.h"
 #include "service/core/log.h"
+#include "service/core/metric.h"
 #include "service/core/point.h"
 #include "service/session/session.h"
 #include "storage/store.h"
@@ -32,7 +33,7 @@ static void evict(struct session *session)
         return;
     if (dirty) {
         if (session_save(session, true, &fault) != STATUS_OK)
-            log_warning("session %s stays in memory: %s", session->id, fault.detail);
+            log_warning("session %s stays in memory: %s", session->stored_id, fault.detail);
         session_unpin(session);
     }
     POINT(before_evict);
@@ -76,6 +77,7 @@ static void evict_idle(struct engine *engine)
         }
         pthread_mutex_unlock(&sessions[i]->mutex);
     }
+    metric_set(GAUGE_STATE_BYTES, 0, (int64_t)bytes);
     uint64_t now = clock_monotonic_us(); /* after the loop: no use is later */
     if (resident_count > 1)
         qsort(residents, resident_count, sizeof *residents, compare_use);
@@ -132,9 +134,11 @@ static void engine_free(struct engine *engine)
 {
     if (engine->committer != NULL)
         committer_stop(engine->committer);
-    for (size_t i = 0; i < engine->count; i++)
-        session_release(engine->sessions[i]);
+    while (engine->count > 0)
+        engine_forget(engine, engine->sessions[engine->count - 1]);
     free(engine->sessions);
+    metric_move(GAUGE_JOURNAL_BYTES, 0, -(int64_t)engine->journal_bytes);
+    engine_free_tenants(engine);
     store_close(engine->store);
     crew_stop();
     pthread_rwlock_destroy(&engine->lock);
@@ -146,11 +150,27 @@ static void engine_free(struct engine *engine)
     free(engine);
 }
 
+/* What was found; the sessions' states come back on first use, with lines of their own. */
+static void tell_recovery(const struct engine *engine, uint64_t took_us)
+{
+    uint64_t events = 0;
+
+    for (size_t i = 0; i < engine->count; i++)
+        events += engine->sessions[i]->event_count;
+    const struct log_field fields[] = {{.name = "sessions", .number = engine->count},
+                                       {.name = "journal_events", .number = events},
+                                       {.name = "journal_bytes", .number = engine->journal_bytes},
+                                       {.name = "duration_us", .number = took_us}};
+    log_fields(engine->count > 0 ? LOG_INFO : LOG_DEBUG, "recovered", fields,
+               sizeof fields / sizeof *fields);
+}
+
 enum status engine_open(const struct engine_options *options, struct engine **out,
                         struct fault *fault)
 {
     struct engine *engine = calloc(1, sizeof *engine);
     struct orphans orphans = {.checkpoints = NULL};
+    uint64_t begun_us = clock_monotonic_us();
     pthread_condattr_t monotonic;
     enum status status;
 
@@ -170,8 +190,10 @@ enum status engine_open(const struct engine_options *options, struct engine **ou
     pthread_mutex_init(&engine->time_mutex, NULL);
     pthread_cond_init(&engine->time, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    if ((status = engine_read_store(engine, &orphans, fault)) == STATUS_OK)
+    if ((status = engine_read_store(engine, &orphans, fault)) == STATUS_OK) {
+        tell_recovery(engine, clock_monotonic_us() - begun_us);
         status = committer_start(engine->store, engine->journal_lsn, &engine->committer, fault);
+    }
     if (status == STATUS_OK)
         engine_drop_orphans(engine, &orphans);
     if (status == STATUS_OK && (status = timekeeper_start(engine, fault)) == STATUS_OK &&
@@ -203,7 +225,7 @@ void engine_save(struct engine *engine)
         pthread_mutex_unlock(&session->mutex);
         if (changed && session_pin(session, &fault) == STATUS_OK) {
             if (session_save(session, true, &fault) != STATUS_OK)
-                log_error("session %s: not saved at the end: %s", session->id, fault.detail);
+                log_error("session %s: not saved at the end: %s", session->stored_id, fault.detail);
             session_unpin(session);
         }
         session_release(session);

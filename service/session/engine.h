@@ -22,7 +22,13 @@ struct engine;
 struct session;
 struct store;
 
-enum { SESSION_ID_BYTES = 64, WORKER_BYTES = 64, CURSOR_BYTES = 4096, KEY_BYTES = 255 };
+enum {
+    SESSION_ID_BYTES = 64,
+    TENANT_BYTES = 32,
+    WORKER_BYTES = 64,
+    CURSOR_BYTES = 4096,
+    KEY_BYTES = 255
+};
 
 struct engine_options {
     struct store *take_store;
@@ -92,13 +98,38 @@ struct receipt {
     bool due;                    /* it is time for a new snapshot */
 };
 
+/* --- tenants --- */
+
+/* Whose a new session is. Every tenant has names of its own and sees no others. The limits count
+ * over all sessions of the tenant. */
+struct owner {
+    const char *tenant;      /* "": the default one */
+    uint64_t sessions_max;   /* 0: no limit */
+    uint64_t parameters_max; /* likewise */
+};
+
+/* Whether the text can name a tenant other than the default one: [a-z0-9][a-z0-9_-]{0,31}. */
+bool tenant_valid(const char *name);
+
+/* When it may be worth to try again what a quota has refused that only a deletion mends. */
+enum { QUOTA_RETRY_S = 60 };
+
+/* What a tenant's sessions have together; `bytes`: in the journal and in checkpoints, without what
+ * the storage adds of its own. After a restart the bytes of small events are not known to the
+ * byte. */
+struct tenant_usage {
+    uint64_t sessions, parameters, bytes;
+};
+void engine_tenant_usage(struct engine *engine, const char *tenant, struct tenant_usage *out);
+
 /* --- sessions --- */
 
 /* Whether the text can be a session id: [a-z0-9][a-z0-9_-]{0,63}. */
 bool session_id_valid(const char *id);
 
 struct session_request {
-    const char *id; /* NULL: the server picks one */
+    const char *id;            /* NULL: the server picks one */
+    const struct owner *owner; /* NULL: the default tenant, without limits */
     const struct spec *spec;
     struct layout *layout; /* borrowed; the engine retains it */
     struct buffer
@@ -106,19 +137,24 @@ struct session_request {
 };
 
 /* Creates; on disk when it returns. The session comes retained. An id in use: with the same request
- * (spec, layout, weights) OK and *created false, else SESSION_EXISTS. */
+ * (spec, layout, weights) OK and *created false, else SESSION_EXISTS. QUOTA_EXCEEDED. */
 enum status engine_create(struct engine *engine, const struct session_request *request,
                           struct session **out, bool *created, struct fault *fault);
 
-/* The session of that id, retained. SESSION_NOT_FOUND. */
-enum status engine_find(struct engine *engine, const char *id, struct session **out,
-                        struct fault *fault);
+/* The session of that id of a tenant, retained. SESSION_NOT_FOUND. */
+enum status engine_find(struct engine *engine, const char *tenant, const char *id,
+                        struct session **out, struct fault *fault);
 
-/* Up to `count` sessions with ids after `after` ("" for the first), in id order, retained. *more:
- * there are others. */
-size_t engine_list(struct engine *engine, const char *after, struct session **out, size_t count,
-                   bool *more);
+/* Up to `count` sessions of a tenant with ids after `after` ("" for the first), in id order,
+ * retained. *more: there are others. */
+size_t engine_list(struct engine *engine, const char *tenant, const char *after,
+                   struct session **out, size_t count, bool *more);
 
+/* How many there are. Takes the lock of the list for a moment: that it returns shows that nobody
+ * holds that for good. */
+size_t engine_session_count(struct engine *engine);
+
+struct session *session_retain(struct session *session);
 void session_release(struct session *session); /* NULL is allowed */
 
 /* Everything about a session at one moment. */
@@ -144,6 +180,7 @@ enum status session_view(struct session *session, bool brief, struct session_vie
 /* Fixed for a session's life; needs no lock. */
 const struct layout *session_layout(const struct session *session);
 enum dtype session_dtype(const struct session *session);
+uint64_t session_created_us(const struct session *session); /* no other of its name has it */
 
 /* The current revision, retained. */
 enum status session_revision(struct session *session, struct revision **out, struct fault *fault);
@@ -351,11 +388,31 @@ struct step_line {
 
 /* Calls visit for the lines of the steps from..to (inclusive) that are kept, rising, on the line of
  * query's lineage (its step is not looked at); a visit that does not return OK ends it with its
- * status. *oldest: the first step that is kept. */
+ * status. *oldest: the first step that is kept; where oldest is NULL the newest steps cost little.
+ */
 enum status session_steps(struct session *session, const struct moment_query *query, uint64_t from,
                           uint64_t to,
                           enum status (*visit)(void *context, const struct step_line *line),
                           void *context, uint64_t *oldest, struct fault *fault);
+
+/* Where somebody goes on reading the ledger who was told all up to a moment, that he is never told
+ * a step twice, misses one, or is told one that a crash takes back: of steps that are not on disk
+ * nothing is told. */
+struct following {
+    enum {
+        FOLLOW_NOTHING, /* there is nothing new */
+        FOLLOW_STEPS,   /* read session_steps of to.lineage from at.step + 1 to to.step */
+        FOLLOW_BACK,    /* the session went back: what came after step to.step is left behind, and
+                           to.lineage goes on from there */
+        FOLLOW_LOST,    /* how that line leads to the present one, to.lineage, is not kept */
+    } kind;
+    struct moment to;
+};
+
+/* Waits at most wait_s seconds for something new, or until the engine drains; loads no state, and
+ * keeps none in memory. SESSION_NOT_FOUND when it is deleted. */
+enum status session_follow(struct session *session, const struct moment *at, double wait_s,
+                           struct following *out, struct fault *fault);
 
 /* Goes back to a revision under the next lineage. Configuration: as it was then, but for
  * durability, history, hash_every and labels, which stay. */
@@ -367,6 +424,7 @@ enum fork_slot { FORK_SLOT_KEPT, FORK_SLOT_FRESH, FORK_SLOT_DROPPED };
 
 struct fork_request {
     const char *id;                   /* NULL: the server picks one */
+    const struct owner *owner;        /* the parent's; NULL: the same, without limits */
     const struct moment_query *query; /* NULL: the current revision */
     /* Edits a copy of the parent's configuration as it was then; may change the rule, but not the
      * precision. NULL: as it is. */
@@ -389,7 +447,8 @@ struct fork_outcome {
     uint64_t replayed; /* gradients of the parent that were run through it */
 };
 
-/* A new session, on disk when it returns; retained. SESSION_EXISTS for an id in use. */
+/* A new session, on disk when it returns; retained. SESSION_EXISTS for an id in use;
+ * QUOTA_EXCEEDED. */
 enum status session_fork(struct session *session, const struct fork_request *request,
                          struct session **out, struct fork_outcome *outcome, struct fault *fault);
 
@@ -456,9 +515,11 @@ enum status engine_image(struct engine *engine, struct span record, struct span 
                          struct image **out, struct fault *fault);
 
 /* Makes a session of an image whose vectors are filled. INVALID_FIELD when their hash is not the
- * one of the head. An id in use: with the same image OK and *created false, else SESSION_EXISTS. */
-enum status engine_import(struct engine *engine, const char *id, struct image *take_image,
-                          struct session **out, bool *created, struct fault *fault);
+ * one of the head. An id in use: with the same image OK and *created false, else SESSION_EXISTS.
+ * owner NULL: as in session_request. */
+enum status engine_import(struct engine *engine, const struct owner *owner, const char *id,
+                          struct image *take_image, struct session **out, bool *created,
+                          struct fault *fault);
 
 void image_free(struct image *image); /* NULL is allowed */
 

@@ -223,6 +223,8 @@ static enum status configure(struct fork *fork, const struct loaded *loaded, str
 static enum status enrol(struct fork *fork, struct session **out, struct fault *fault)
 {
     const struct session *parent = fork->parent;
+    const struct owner unlimited = {.tenant = parent->tenant->name};
+    const struct owner *owner = fork->request->owner;
     struct session_record record = {.created_us = clock_unix_us(),
                                     .spec = fork->spec,
                                     .layout = parent->layout,
@@ -230,7 +232,8 @@ static enum status enrol(struct fork *fork, struct session **out, struct fault *
     struct packer packer = {0};
     bool created = false;
 
-    memcpy(record.parent, parent->id, sizeof record.parent);
+    PRE(owner == NULL || strcmp(owner->tenant, parent->tenant->name) == 0);
+    memcpy(record.parent, parent->id, strlen(parent->id) + 1); /* of the same tenant */
     /* No request is the same again: not even this one, for the parent may have moved on. */
     pack_u64(&packer, record.created_us);
     pack_u64(&packer, (uint64_t)parent->key);
@@ -244,8 +247,8 @@ static enum status enrol(struct fork *fork, struct session **out, struct fault *
     struct state *state = fork->state;
     fork->state = NULL;
     POINT(before_fork);
-    return engine_adopt(fork->parent->engine, fork->request->id, &record, state, out, &created,
-                        fault);
+    return engine_adopt(fork->parent->engine, owner != NULL ? owner : &unlimited, fork->request->id,
+                        &record, state, out, &created, fault);
 }
 
 static enum status run(struct fork *fork, struct loaded *loaded, struct session **out,

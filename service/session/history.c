@@ -20,10 +20,10 @@
 /* The rewind that began a lineage, or NULL: the first one, or its beginning is not kept. */
 static const struct event_place *beginning(const struct session *session, uint64_t lineage)
 {
-    const struct event_place *place = session->events;
+    const struct event_place *place = session->rewinds.first;
 
-    while (place != NULL && (place->kind != EVENT_REWIND || place->lineage != lineage))
-        place = place->next;
+    while (place != NULL && place->lineage != lineage)
+        place = place->next_alike;
     return place;
 }
 
@@ -41,14 +41,13 @@ enum status rewinds_list(const struct session *session, struct rewinds *out, str
 {
     size_t count = 0;
 
-    for (const struct event_place *place = session->events; place != NULL; place = place->next)
-        count += place->kind == EVENT_REWIND;
+    for (const struct event_place *at = session->rewinds.first; at != NULL; at = at->next_alike)
+        count++;
     *out = (struct rewinds){.places = malloc((count + 1) * sizeof *out->places)};
     if (out->places == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    for (const struct event_place *place = session->events; place != NULL; place = place->next)
-        if (place->kind == EVENT_REWIND)
-            out->places[out->count++] = *place;
+    for (const struct event_place *at = session->rewinds.first; at != NULL; at = at->next_alike)
+        out->places[out->count++] = *at;
     return STATUS_OK;
 }
 
@@ -59,6 +58,32 @@ uint64_t rewinds_line(const struct rewinds *rewinds, uint64_t lineage, uint64_t 
         if (rewinds->places[i].lineage == lineage && step <= rewinds->places[i].step)
             lineage = rewinds->places[i].origin;
     return lineage;
+}
+
+struct following session_line_from(const struct session *session, const struct moment *at)
+{
+    uint64_t durable =
+        session->durable_step < session->step ? session->durable_step : session->step;
+    const struct following lost = {FOLLOW_LOST, {session->lineage, durable}};
+    uint64_t own = at->lineage, line = session->lineage; /* of both, down to where they part */
+    uint64_t step = at->step;     /* the last that both lines have, of those up to `at` */
+    uint64_t end = session->step; /* the last of lineage `line` on the present line */
+
+    while (own != line) {
+        uint64_t *newer = own > line ? &own : &line;
+        uint64_t *last = own > line ? &step : &end;
+        const struct event_place *rewind =
+            *newer <= session->lineage ? beginning(session, *newer) : NULL;
+        if (rewind == NULL)
+            return lost;
+        *last = rewind->step < *last ? rewind->step : *last;
+        *newer = rewind->origin;
+    }
+    step = end < step ? end : step;
+    uint64_t next = line_of(session, session->lineage, step + 1);
+    if (step == at->step && next == at->lineage)
+        return (struct following){FOLLOW_STEPS, {next, end}};
+    return (struct following){FOLLOW_BACK, {next, step}};
 }
 
 /* The event or checkpoint of a step of this very lineage; false: none is kept. */

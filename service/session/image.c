@@ -305,8 +305,9 @@ done:
     return status;
 }
 
-enum status engine_import(struct engine *engine, const char *id, struct image *take_image,
-                          struct session **out, bool *created, struct fault *fault)
+enum status engine_import(struct engine *engine, const struct owner *owner, const char *id,
+                          struct image *take_image, struct session **out, bool *created,
+                          struct fault *fault)
 {
     struct image *image = take_image;
     struct contents *contents = image->internal;
@@ -335,7 +336,7 @@ enum status engine_import(struct engine *engine, const char *id, struct image *t
     contents->state = NULL;
 
     POINT(before_import);
-    status = engine_adopt(engine, id, &record, state, out, created, fault);
+    status = engine_adopt(engine, owner, id, &record, state, out, created, fault);
 done:
     image_free(image);
     return status;

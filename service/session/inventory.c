@@ -16,6 +16,8 @@ struct opening {
     struct session **by_key; /* sorted once all are there */
     size_t count, capacity;
     struct orphans *orphans;
+    struct session *of;        /* whose event `place` is */
+    struct event_place *place; /* the last event, as long as chunks of it may come; or NULL */
     bool sorted;
 };
 
@@ -23,12 +25,19 @@ static enum status visit_session(void *context, const struct store_session *row)
 {
     struct opening *opening = context;
     struct engine *engine = opening->engine;
+    char name[TENANT_BYTES + 1];
+    const char *id;
     struct session_record record;
     struct fault why;
     enum status status;
 
     if (row->key >= engine->next_key)
         engine->next_key = row->key + 1;
+    if (!tenant_split(row->id, name, &id))
+        return fault_set(opening->fault, STATUS_STORAGE_FAILED, "",
+                         "\"%.120s\" is no name of a session. Use the version of descent that "
+                         "wrote it, or restore the folder from a backup.",
+                         row->id);
     /* Going on without it would drop its checkpoints and events as nobody's. */
     if ((status = session_record_unpack(row->record, &record, &why)) != STATUS_OK)
         return fault_set(opening->fault, status, "",
@@ -37,8 +46,10 @@ static enum status visit_session(void *context, const struct store_session *row)
                          row->id, why.detail);
     struct plan *plan = NULL;
     struct session *session = NULL;
-    if ((status = plan_new(&record.spec, record.layout, &plan, opening->fault)) == STATUS_OK &&
-        (session = session_new(engine, row->key, row->id, &record, plan)) == NULL)
+    struct tenant *tenant = engine_tenant(engine, name);
+    if (tenant != NULL &&
+        (status = plan_new(&record.spec, record.layout, &plan, opening->fault)) == STATUS_OK &&
+        (session = session_new(engine, row->key, tenant, id, &record, plan)) == NULL)
         plan_free(plan);
     layout_release(record.layout);
     if (session == NULL)
@@ -112,6 +123,7 @@ static enum status visit_checkpoint(void *context, const struct store_checkpoint
                                        .chunks = row->chunks,
                                        .bytes = row->bytes};
     session->checkpoints = place;
+    session_count_bytes(session, place->bytes, 0);
     return STATUS_OK;
 }
 
@@ -132,6 +144,14 @@ static enum status note_orphan(struct opening *opening, const struct store_event
     return STATUS_OK;
 }
 
+/* All chunks of the last event have come. */
+static void list_event(struct opening *opening)
+{
+    if (opening->place != NULL)
+        session_list_event(opening->of, opening->place);
+    opening->place = NULL;
+}
+
 static enum status visit_event(void *context, const struct store_event *row)
 {
     struct opening *opening = context;
@@ -139,6 +159,7 @@ static enum status visit_event(void *context, const struct store_event *row)
     struct session *session = find_key(opening, row->session);
 
     POINT(in_scan);
+    list_event(opening);
     if (engine->oldest_lsn == 0)
         engine->oldest_lsn = row->lsn;
     if (row->lsn + row->chunks - 1 > engine->journal_lsn)
@@ -150,15 +171,22 @@ static enum status visit_event(void *context, const struct store_event *row)
     struct event_place *place = calloc(1, sizeof *place);
     if (place == NULL)
         return STATUS_INTERNAL;
-    uint64_t bytes = (uint64_t)row->chunks * STORE_CHUNK_BYTES;
-    uint64_t vector =
-        (session->layout->count + session->plan->proposal_count) * dtype_size(session->dtype);
     *place = (struct event_place){.lsn = row->lsn,
                                   .step = row->step,
                                   .kind = row->kind,
                                   .chunks = row->chunks,
-                                  .bytes = bytes < vector ? bytes : vector};
-    session_list_event(session, place);
+                                  .bytes = row->head.size + row->body.size};
+    opening->of = session;
+    opening->place = place;
+    return STATUS_OK;
+}
+
+static enum status visit_chunk(void *context, const struct store_event *row)
+{
+    struct opening *opening = context;
+
+    if (opening->place != NULL && row->session == opening->of->key)
+        opening->place->bytes += row->body.size;
     return STATUS_OK;
 }
 
@@ -194,7 +222,7 @@ static enum status place_lineages(struct session *session, unsigned char *chunk,
         if (event.kind != EVENT_REWIND || event.lineage <= lineage ||
             event.lineage > session->lineage || event.origin >= event.lineage)
             return fault_set(fault, STATUS_STORAGE_FAILED, "",
-                             "session %s: the journal is damaged at lsn %llu", session->id,
+                             "session %s: the journal is damaged at lsn %llu", session->stored_id,
                              (unsigned long long)place->lsn);
         lineage = event.lineage;
         place->origin = event.origin;
@@ -291,12 +319,14 @@ enum status engine_read_store(struct engine *engine, struct orphans *out, struct
     struct store_visitor visitor = {.context = &opening,
                                     .session = visit_session,
                                     .checkpoint = visit_checkpoint,
-                                    .event = visit_event};
+                                    .event = visit_event,
+                                    .chunk = visit_chunk};
     enum status status;
 
     engine->next_key = 1;
     fault_set(fault, STATUS_INTERNAL, "", "out of memory while reading the storage");
     status = engine->store->backend->scan(engine->store, &visitor, fault);
+    list_event(&opening);
     POINT(after_scan);
     if (engine->oldest_lsn == 0)
         engine->oldest_lsn = engine->journal_lsn + 1;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "service/core/contract.h"
+#include "service/core/metric.h"
 #include "service/core/point.h"
 #include "service/session/checkpoint.h"
 #include "service/session/event.h"
@@ -56,12 +57,48 @@ uint64_t event_round(const struct event_place *place, uint64_t round_lsn)
     return place->kind == EVENT_CONTRIBUTION && round_lsn == UINT64_MAX ? place->lsn : round_lsn;
 }
 
+/* The list of its kind, or NULL: those are found among all. */
+static struct event_list *list_of(struct session *session, const struct event_place *place)
+{
+    return place->kind == EVENT_RECEIPTS ? &session->receipts
+           : place->kind == EVENT_REWIND ? &session->rewinds
+                                         : NULL;
+}
+
+static void list_alike(struct session *session, struct event_place *place)
+{
+    struct event_list *list = list_of(session, place);
+
+    if (list == NULL)
+        return;
+    *list->end = place;
+    list->end = &place->next_alike;
+}
+
+/* What goes is among the first. */
+static void unlist_alike(struct session *session, struct event_place *place)
+{
+    struct event_list *list = list_of(session, place);
+
+    if (list == NULL)
+        return;
+    struct event_place **link = &list->first;
+    while (*link != place)
+        link = &(*link)->next_alike;
+    if (list->end == &place->next_alike)
+        list->end = link;
+    *link = place->next_alike;
+}
+
 void session_list_event(struct session *session, struct event_place *take_place)
 {
     __atomic_add_fetch(&session->engine->journal_bytes, take_place->bytes, __ATOMIC_RELAXED);
+    session_count_bytes(session, take_place->bytes, 0);
+    metric_move(GAUGE_JOURNAL_BYTES, 0, (int64_t)take_place->bytes);
     count_event(session, take_place, 1);
     *session->events_end = take_place;
     session->events_end = &take_place->next;
+    list_alike(session, take_place);
 }
 
 struct event_place *session_unlist_event(struct session *session, struct event_place **link)
@@ -69,10 +106,13 @@ struct event_place *session_unlist_event(struct session *session, struct event_p
     struct event_place *place = *link;
 
     __atomic_sub_fetch(&session->engine->journal_bytes, place->bytes, __ATOMIC_RELAXED);
+    session_count_bytes(session, 0, place->bytes);
+    metric_move(GAUGE_JOURNAL_BYTES, 0, -(int64_t)place->bytes);
     count_event(session, place, (size_t)-1);
     if (session->events_end == &place->next)
         session->events_end = link;
     *link = place->next;
+    unlist_alike(session, place);
     return place;
 }
 
@@ -81,13 +121,18 @@ void journal_entry_landed(struct journal_entry *entry)
     struct session *session = entry->session;
     struct event_place *place = entry->place;
 
+    metric_count(COUNTER_JOURNAL_EVENTS, 0, 1);
+    metric_count(COUNTER_JOURNAL_WRITTEN, 0, place->bytes);
     if (session->deleted)
         return;
     __atomic_store_n(&session->engine->journal_lsn, place->lsn + place->chunks - 1,
                      __ATOMIC_RELAXED);
     session_list_event(session, place);
-    if (event_steps(place->kind) && place->step > session->durable_step)
+    if (event_steps(place->kind) && place->step > session->durable_step) {
         session->durable_step = place->step;
+        if (place->step <= session->step)
+            session_tell_durable(session);
+    }
     entry->lsn = place->lsn;
     entry->place = NULL;
 }

@@ -28,6 +28,9 @@ enum status rewinds_list(const struct session *session, struct rewinds *out, str
 /* The lineage whose step it is on the line that leads to (lineage, step). */
 uint64_t rewinds_line(const struct rewinds *rewinds, uint64_t lineage, uint64_t step);
 
+/* Where the line of the present lineage goes on from a moment of another. Mutex held. */
+struct following session_line_from(const struct session *session, const struct moment *at);
+
 /* The state at a moment (query NULL: now), read from what is stored, with the engine's `past` held
  * until session_leave_past. */
 enum status session_enter_past(struct session *session, const struct moment_query *query,

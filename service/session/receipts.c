@@ -80,6 +80,8 @@ void receipts_add(struct receipts *receipts, const struct step_line *line)
     struct receipt receipt = line->receipt;
     const struct stages *stages = &line->stages;
 
+    receipts->newest = receipt.step;
+    receipts->marks[receipt.step % RECEIPTS_MARKED] = packer->used;
     receipt.durable_step = receipt.step;
     receipt_pack(packer, &receipt);
     pack_u64(packer, line->created_us);
@@ -105,6 +107,16 @@ void receipts_add(struct receipts *receipts, const struct step_line *line)
         pack_members(packer, line);
     receipts->count++;
     POST(!packer->failed);
+}
+
+bool receipts_from(const struct receipts *receipts, uint64_t step, struct span *out)
+{
+    if (step == 0 || step > receipts->newest || receipts->newest - step >= receipts->count ||
+        receipts->newest - step >= RECEIPTS_MARKED)
+        return false;
+    size_t at = receipts->marks[step % RECEIPTS_MARKED];
+    *out = span_of(receipts->lines.data + at, receipts->lines.used - at);
+    return true;
 }
 
 bool receipts_next(struct receipts_reader *reader, struct step_line *out)

@@ -15,9 +15,14 @@
 /* Models of more tensors than this get no notes on each. */
 enum { NOTES_MAX = 4096 };
 
+/* Of so many of the newest lines it is known where they begin. */
+enum { RECEIPTS_MARKED = 256 };
+
 struct receipts {
     struct packer lines;
     size_t count;
+    uint64_t newest;               /* step of the last line; its forerunners count down from it */
+    size_t marks[RECEIPTS_MARKED]; /* offset of a step's line, by step modulo RECEIPTS_MARKED */
 };
 
 void receipts_close(struct receipts *receipts);
@@ -27,6 +32,9 @@ void receipts_close(struct receipts *receipts);
  * adds cannot fail. */
 bool receipts_reserve(struct receipts *receipts, size_t lines, size_t notes, size_t members);
 void receipts_add(struct receipts *receipts, const struct step_line *line);
+
+/* The lines from that step on; false when they are not all here, or begin too far back. */
+bool receipts_from(const struct receipts *receipts, uint64_t step, struct span *out);
 
 /* Reads the next line; line->notes points into the reader's own notes. false at the end, or when
  * the bytes cannot be read (unpacker->failed). */

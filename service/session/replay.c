@@ -343,10 +343,10 @@ enum status session_load(struct session *session, uint64_t until, struct loaded 
     if (status == STATUS_OK) {
         *out = replay.loaded;
         replay.loaded.state = NULL;
-        log_debug("session %s loaded at step %llu, %llu events replayed", session->id,
+        log_debug("session %s loaded at step %llu, %llu events replayed", session->stored_id,
                   (unsigned long long)out->state->current->step, (unsigned long long)out->replayed);
     } else if (fault != NULL) {
-        log_error("session %s cannot be loaded: %s", session->id, fault->detail);
+        log_error("session %s cannot be loaded: %s", session->stored_id, fault->detail);
     }
     session_replay_end(&replay);
     return status;

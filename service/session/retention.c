@@ -195,6 +195,8 @@ void session_drop_contents(struct session *session)
     struct checkpoint_place *checkpoints = session->checkpoints;
     struct range *ranges = malloc((session->event_count + 1) * sizeof *ranges);
     session->checkpoints = NULL;
+    for (const struct checkpoint_place *at = checkpoints; at != NULL; at = at->next)
+        session_count_bytes(session, 0, at->bytes);
     while (session->events != NULL) {
         struct event_place *place = session_unlist_event(session, &session->events);
         if (ranges != NULL) /* else at the next open */
@@ -334,6 +336,8 @@ static struct checkpoint_place *shorten(struct session *session, uint64_t cut,
         struct checkpoint_place *anchor = anchor_of(session, cut);
         dropped = anchor->next;
         anchor->next = NULL;
+        for (const struct checkpoint_place *at = dropped; at != NULL; at = at->next)
+            session_count_bytes(session, 0, at->bytes);
         forget_events(session, BUG(trim_too_much) ? UINT64_MAX : anchor->from, cut, dropping);
     }
     pthread_mutex_unlock(&session->mutex);
@@ -351,7 +355,7 @@ static void save_lagging(struct session *session)
     if (session_pin(session, &fault) != STATUS_OK)
         return;
     if (session_save(session, true, &fault) != STATUS_OK)
-        log_warning("session %s: no checkpoint: %s", session->id, fault.detail);
+        log_warning("session %s: no checkpoint: %s", session->stored_id, fault.detail);
     session_unpin(session);
     if (!resident)
         session_evict(session);

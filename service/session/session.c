@@ -2,11 +2,13 @@
 #include "service/session/session.h"
 #include "service/session/replay.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "service/core/clock.h"
 #include "service/core/contract.h"
+#include "service/core/metric.h"
 #include "service/core/point.h"
 
 bool session_id_valid(const char *id)
@@ -17,8 +19,8 @@ bool session_id_valid(const char *id)
            id[0] != '-';
 }
 
-struct session *session_new(struct engine *engine, int64_t key, const char *id,
-                            const struct session_record *record, struct plan *plan)
+struct session *session_new(struct engine *engine, int64_t key, struct tenant *tenant,
+                            const char *id, const struct session_record *record, struct plan *plan)
 {
     struct session *session = calloc(1, sizeof *session);
     pthread_condattr_t monotonic;
@@ -29,7 +31,11 @@ struct session *session_new(struct engine *engine, int64_t key, const char *id,
     session->engine = engine;
     session->references = 1;
     session->key = key;
-    memcpy(session->id, id, strlen(id) + 1);
+    session->tenant = tenant;
+    int prefix = snprintf(session->stored_id, sizeof session->stored_id, "%s%s", tenant->name,
+                          tenant->name[0] != '\0' ? "/" : "");
+    session->id = session->stored_id + prefix;
+    memcpy(session->stored_id + prefix, id, strlen(id) + 1);
     session->created_us = record->created_us;
     session->request = record->request;
     session->layout = layout_retain(record->layout);
@@ -40,12 +46,15 @@ struct session *session_new(struct engine *engine, int64_t key, const char *id,
     memcpy(session->parent, record->parent, sizeof session->parent);
     session->parent_moment = record->parent_moment;
     session->events_end = &session->events;
+    session->receipts.end = &session->receipts.first;
+    session->rewinds.end = &session->rewinds.first;
     session->used_us = clock_monotonic_us();
     pthread_mutex_init(&session->mutex, NULL);
     pthread_cond_init(&session->turn, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&session->news, &monotonic);
+    pthread_cond_init(&session->told, &monotonic);
     pthread_condattr_destroy(&monotonic);
     return session;
 }
@@ -60,6 +69,8 @@ void session_release(struct session *session)
 {
     if (session == NULL || __atomic_sub_fetch(&session->references, 1, __ATOMIC_ACQ_REL) != 0)
         return;
+    if (session->state != NULL)
+        metric_move(GAUGE_SESSIONS_RESIDENT, 0, -1);
     state_free(session->state);
     plan_free(session->plan);
     layout_release(session->layout);
@@ -76,7 +87,13 @@ void session_release(struct session *session)
     pthread_mutex_destroy(&session->mutex);
     pthread_cond_destroy(&session->turn);
     pthread_cond_destroy(&session->news);
+    pthread_cond_destroy(&session->told);
     free(session);
+}
+
+uint64_t session_created_us(const struct session *session)
+{
+    return session->created_us;
 }
 
 const struct layout *session_layout(const struct session *session)
@@ -127,6 +144,7 @@ enum status session_pin(struct session *session, struct fault *fault)
         if (status == STATUS_OK) {
             const struct revision *current = loaded.state->current;
             session->state = loaded.state;
+            metric_move(GAUGE_SESSIONS_RESIDENT, 0, 1);
             session->step = session->admitted_step = current->step;
             session->lineage = current->lineage;
             session->dirty = loaded.replayed;
@@ -167,6 +185,8 @@ void session_evict(struct session *session)
         session->state = NULL;
     }
     pthread_mutex_unlock(&session->mutex);
+    if (state != NULL)
+        metric_move(GAUGE_SESSIONS_RESIDENT, 0, -1);
     state_free(state);
 }
 
@@ -238,7 +258,7 @@ enum status session_view(struct session *session, bool brief, struct session_vie
     if (!brief && (status = session_enter(session, fault)) != STATUS_OK)
         return status;
     pthread_mutex_lock(&session->mutex);
-    memcpy(out->id, session->id, sizeof out->id);
+    memcpy(out->id, session->id, strlen(session->id) + 1);
     out->created_us = session->created_us;
     out->spec = session->spec;
     out->step = session->step;

@@ -63,13 +63,19 @@ struct state {
 
 struct event_place {
     struct event_place *next;
-    uint64_t lsn; /* of the first chunk */
+    struct event_place *next_alike; /* EVENT_RECEIPTS, EVENT_REWIND: the next of that kind */
+    uint64_t lsn;                   /* of the first chunk */
     uint64_t step;
     uint64_t lineage; /* after it */
     uint64_t origin;  /* EVENT_REWIND: the lineage it goes back to */
     uint32_t kind;
     uint32_t chunks;
     uint64_t bytes;
+};
+
+/* Those of one kind, by rising lsn: few among many that need not be walked. */
+struct event_list {
+    struct event_place *first, **end;
 };
 
 struct checkpoint_place {
@@ -101,11 +107,22 @@ struct waiter {
     struct revision *revision; /* retained */
 };
 
+/* The name that is stored: tenant, '/', id. */
+enum { STORED_ID_BYTES = TENANT_BYTES + 1 + SESSION_ID_BYTES };
+
+struct tenant {
+    char name[TENANT_BYTES + 1];   /* "": the default one */
+    uint64_t sessions, parameters; /* guarded by the registry's lock */
+    uint64_t bytes;                /* atomic: of events and checkpoints */
+};
+
 struct session {
     struct engine *engine;
     unsigned references; /* atomic */
     int64_t key;
-    char id[SESSION_ID_BYTES + 1];
+    struct tenant *tenant;
+    char stored_id[STORED_ID_BYTES + 1]; /* for storage, logs and whoever runs the server */
+    const char *id;                      /* within it: the name among the tenant's sessions */
     uint64_t created_us;
     struct digest request;
     struct layout *layout;
@@ -133,6 +150,8 @@ struct session {
     struct waiter *waiters;
     unsigned watchers;   /* threads in session_await_step */
     pthread_cond_t news; /* on the monotonic clock: for waiters and watchers */
+    unsigned followers;  /* threads in session_follow */
+    pthread_cond_t told; /* likewise, for them: a step is published and on disk */
     bool timed;          /* on the engine's list of rounds with a deadline; under its mutex */
     uint64_t due_us;     /* monotonic; likewise */
     struct session *next_timed;
@@ -149,6 +168,7 @@ struct session {
     uint64_t journal_since; /* bytes of them */
 
     struct event_place *events, **events_end;         /* all that are kept, by rising lsn */
+    struct event_list receipts, rewinds;              /* of them */
     size_t event_count, step_count, quarantine_count; /* of them: all, revisions, refused */
     struct checkpoint_place *checkpoints;             /* newest first */
 };
@@ -158,8 +178,10 @@ struct engine {
     struct store *store;
     struct committer *committer;
     pthread_rwlock_t lock;     /* guards the registry */
-    struct session **sessions; /* by id; one reference each */
+    struct session **sessions; /* by tenant and id; one reference each */
     size_t count, capacity;
+    struct tenant **tenants; /* by name; each stays as long as the engine */
+    size_t tenant_count;
     int64_t next_key;
     uint64_t next_checkpoint; /* atomic */
     uint64_t journal_bytes;   /* atomic: kept in the journal */
@@ -182,9 +204,8 @@ struct engine {
 
 /* A session with one reference; layout is retained, the plan is its own on success. NULL when
  * memory is out. */
-struct session *session_new(struct engine *engine, int64_t key, const char *id,
-                            const struct session_record *record, struct plan *plan);
-struct session *session_retain(struct session *session);
+struct session *session_new(struct engine *engine, int64_t key, struct tenant *tenant,
+                            const char *id, const struct session_record *record, struct plan *plan);
 
 /* Makes the state resident and keeps it so until session_leave. SESSION_NOT_FOUND when deleted. */
 enum status session_enter(struct session *session, struct fault *fault);
@@ -213,6 +234,9 @@ void session_end_turn(struct session *session, bool exclusive, bool failed);
 /* Tells those who wait: of a step that was published (closes: and was that of the round), of a
  * rewind or a deletion (receipt NULL). Mutex held. */
 void session_tell(struct session *session, bool closes, const struct receipt *receipt);
+
+/* More of what was published is on disk. Mutex held. */
+void session_tell_durable(struct session *session);
 
 /* --- timekeeper.c --- */
 
@@ -416,15 +440,32 @@ enum status engine_plan(const struct engine *engine, const struct spec *spec,
 
 /* Makes a session of a record and a state, which it takes in any case; the plan is made anew. An id
  * in use: with a record of the same request OK and *created false, else SESSION_EXISTS; id NULL:
- * the server picks one. */
-enum status engine_adopt(struct engine *engine, const char *id, const struct session_record *record,
-                         struct state *take_state, struct session **out, bool *created,
+ * the server picks one; owner NULL: the default tenant, without limits. */
+enum status engine_adopt(struct engine *engine, const struct owner *owner, const char *id,
+                         const struct session_record *record, struct state *take_state,
+                         struct session **out, bool *created, struct fault *fault);
+
+/* --- tenant.c --- */
+
+/* The tenant of that name, which is made if there is none; NULL when memory is out. Lock held for
+ * writing. */
+struct tenant *engine_tenant(struct engine *engine, const char *name);
+void engine_free_tenants(struct engine *engine);
+
+/* The parts of a stored id; false when it is none. *id points into it. */
+bool tenant_split(const char *stored, char tenant[TENANT_BYTES + 1], const char **id);
+
+/* Whether a session of so many parameters may be added: QUOTA_EXCEEDED. Lock held. */
+enum status tenant_check(const struct tenant *tenant, const struct owner *owner, size_t parameters,
                          struct fault *fault);
+
+/* Bytes of the session's events and checkpoints that came to be stored, and that went. */
+void session_count_bytes(struct session *session, uint64_t added, uint64_t gone);
 
 /* --- registry.c --- */
 
-/* Where the id is or belongs. Lock held. */
-size_t registry_place(const struct engine *engine, const char *id, bool *found);
+/* Where the id of a tenant is or belongs. Lock held. */
+size_t registry_place(const struct engine *engine, const char *tenant, const char *id, bool *found);
 
 /* Puts a session into the registry, which takes its reference. SESSION_EXISTS. Lock held for
  * writing. */

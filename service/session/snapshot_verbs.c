@@ -122,7 +122,7 @@ static void save_if_due(struct session *session)
     struct fault fault;
 
     if (session_save(session, false, &fault) != STATUS_OK)
-        log_warning("session %s: no checkpoint after a snapshot's event: %s", session->id,
+        log_warning("session %s: no checkpoint after a snapshot's event: %s", session->stored_id,
                     fault.detail);
 }
 

@@ -6,6 +6,7 @@
 #include "service/core/clock.h"
 #include "service/core/contract.h"
 #include "service/core/log.h"
+#include "service/core/metric.h"
 #include "service/core/point.h"
 #include "service/session/checkpoint.h"
 #include "service/session/event.h"
@@ -19,6 +20,32 @@ static float lap_ms(uint64_t *mark_us)
 
     *mark_us = clock_monotonic_us();
     return (float)(*mark_us - began) / 1000;
+}
+
+static void observe(size_t stage, float ms)
+{
+    if (!isnan(ms))
+        metric_observe(HISTOGRAM_STEP_STAGE, stage, (uint64_t)(ms * 1000 + 0.5f));
+}
+
+/* A step was taken, or a contribution has joined its round (kind RECEIPT_WAITING). Mutex not held.
+ */
+static void count_step(const struct step *step, uint32_t kind)
+{
+    const struct stages *stages = &step->stages;
+    bool gathers = kind == RECEIPT_WAITING || step->gathering != NULL;
+
+    if (kind != RECEIPT_WAITING)
+        metric_count(COUNTER_STEPS, kind - RECEIPT_APPLIED, 1);
+    metric_count(COUNTER_CONTRIBUTIONS, 0, gathers && !step->closing);
+    metric_count(COUNTER_ROUNDS, 0, step->gathering != NULL);
+    observe(METRIC_STAGE_RECEIVE, stages->receive_ms);
+    observe(METRIC_STAGE_DECODE, stages->decode_ms);
+    observe(METRIC_STAGE_WAIT, stages->admit_ms + step->turn_ms);
+    if (step->entry != NULL)
+        observe(METRIC_STAGE_COMMIT, stages->commit_ms);
+    if (kind != RECEIPT_WAITING)
+        observe(METRIC_STAGE_APPLY, step->apply_ms);
 }
 
 /* In this thread's turn: the round has one member more. Mutex held. */
@@ -40,20 +67,20 @@ static void join(struct step *step, struct outcome *out)
     session_watch_round(session, 0);
 }
 
-/* In this thread's turn: applies and publishes. Mutex held on entry and exit. */
-static void apply(struct step *step, struct outcome *out)
+/* In this thread's turn, which began at mark_us: applies and publishes. Mutex held on entry and
+ * exit. */
+static void apply(struct step *step, uint64_t mark_us, struct outcome *out)
 {
     struct session *session = step->session;
     struct step_line line;
     struct receipt receipt;
-    uint64_t started = clock_monotonic_us();
 
     pthread_mutex_unlock(&session->mutex);
     event_apply(session->state, session->plan, &session->spec, &step->event, step->gathering,
                 step->body, step->offset, step->notes, step->next, &line);
     POINT(in_apply);
     line.stages = step->stages;
-    line.stages.apply_ms = lap_ms(&started);
+    line.stages.apply_ms = step->apply_ms = lap_ms(&mark_us);
     pthread_mutex_lock(&session->mutex);
     if (session->durable_step < line.receipt.step && !BUG(apply_before_commit))
         line.receipt.durable_step = session->durable_step;
@@ -122,14 +149,17 @@ static enum status take(struct step *step, bool *again, struct outcome *out, str
         step->stages.commit_ms = lap_ms(&mark);
     pthread_mutex_lock(&session->mutex);
     session_await_turn(session, step->ticket);
+    step->turn_ms = lap_ms(&mark);
     if (status == STATUS_OK && step->event.kind == EVENT_CONTRIBUTION)
         join(step, out);
     else if (status == STATUS_OK)
-        apply(step, out);
+        apply(step, mark, out);
     POINT(after_publish);
     step_land(step);
     session_end_turn(session, step->exclusive, status != STATUS_OK);
     pthread_mutex_unlock(&session->mutex);
+    if (status == STATUS_OK)
+        count_step(step, out->receipt.kind);
     if (step->entry != NULL && BUG(apply_before_commit))
         status = commit_wait(&step->entry->item, fault);
     return status;
@@ -141,7 +171,7 @@ static void save_if_due(struct session *session, struct receipt *receipt)
     struct fault fault;
 
     if (session_save(session, false, &fault) != STATUS_OK)
-        log_warning("session %s: no checkpoint after step %llu: %s", session->id,
+        log_warning("session %s: no checkpoint after step %llu: %s", session->stored_id,
                     (unsigned long long)receipt->step, fault.detail);
     pthread_mutex_lock(&session->mutex);
     receipt->durable_step = session->durable_step < receipt->step && !BUG(reply_wrong_durable_step)
@@ -217,6 +247,7 @@ enum status session_submit(struct session *session, const struct submission *sub
     if (!notes_new(session->layout, &step.notes))
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     enum status status = run(&step, step_prepare_gradient, out, fault);
+    metric_count(COUNTER_REPLAYS, 0, status == STATUS_OK && out->replayed);
     free(step.notes);
     return status;
 }

@@ -33,6 +33,7 @@ struct step {
     uint64_t ticket;
     uint64_t started_us;
     struct stages stages;
+    float turn_ms, apply_ms; /* waited for its turn; apply_ms of `stages`, once it is known */
 };
 
 /* --- step_prepare.c --- */

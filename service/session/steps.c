@@ -26,7 +26,7 @@ static void lines_close(struct lines *lines)
 
 /* Mutex held. */
 static enum status list_lines(const struct session *session, const struct moment_query *query,
-                              uint64_t from, struct lines *out, struct fault *fault)
+                              struct lines *out, struct fault *fault)
 {
     const struct receipts *tail = &session->state->receipts;
     size_t count = 1;
@@ -36,7 +36,7 @@ static enum status list_lines(const struct session *session, const struct moment
         return fault_set(fault, STATUS_NOT_FOUND, "/lineage",
                          "session %s has no lineage %llu; the newest is %llu", session->id,
                          (unsigned long long)out->lineage, (unsigned long long)session->lineage);
-    for (const struct event_place *place = session->events; place != NULL; place = place->next)
+    for (const struct event_place *at = session->receipts.first; at != NULL; at = at->next_alike)
         count++;
     enum status status = rewinds_list(session, &out->rewinds, fault);
     out->places = malloc(count * sizeof *out->places);
@@ -45,12 +45,25 @@ static enum status list_lines(const struct session *session, const struct moment
         lines_close(out);
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     }
-    for (const struct event_place *place = session->events; place != NULL; place = place->next) {
-
-        if (place->kind == EVENT_RECEIPTS && place->step >= from)
-            out->places[out->place_count++] = *place;
-    }
+    for (const struct event_place *at = session->receipts.first; at != NULL; at = at->next_alike)
+        out->places[out->place_count++] = *at;
     return STATUS_OK;
+}
+
+/* Only those in memory, where they are all that is asked for. Mutex held. */
+static bool list_recent(const struct session *session, const struct moment_query *query,
+                        uint64_t from, struct lines *out)
+{
+    struct span tail;
+
+    if ((query->has_lineage && query->lineage != session->lineage) ||
+        !receipts_from(&session->state->receipts, from, &tail))
+        return false;
+    *out = (struct lines){.lineage = session->lineage}; /* which rewinds would not change */
+    pack_fixed(&out->tail, tail.data, tail.size);
+    if (out->tail.failed)
+        lines_close(out);
+    return !out->tail.failed;
 }
 
 struct visiting {
@@ -84,10 +97,10 @@ static enum status visit_block(struct visiting *work, const void *data, size_t s
 static enum status visit_all(struct session *session, struct visiting *work, struct fault *fault)
 {
     unsigned char head[STORE_HEAD_BYTES];
-    unsigned char *chunk = malloc(STORE_CHUNK_BYTES);
+    unsigned char *chunk = work->lines->place_count > 0 ? malloc(STORE_CHUNK_BYTES) : NULL;
     enum status status = STATUS_OK;
 
-    if (chunk == NULL)
+    if (chunk == NULL && work->lines->place_count > 0)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     for (size_t i = 0; i < work->lines->place_count && status == STATUS_OK; i++) {
 
@@ -123,8 +136,11 @@ static enum status find_oldest(struct session *session, struct lines *lines, str
 {
     struct first first = {.found = false};
 
-    *work =
-        (struct visiting){.lines = lines, .to = UINT64_MAX, .visit = note_first, .context = &first};
+    work->lines = lines;
+    work->from = 0;
+    work->to = UINT64_MAX;
+    work->visit = note_first;
+    work->context = &first;
     enum status status = visit_all(session, work, fault);
     if (first.found)
         *oldest = first.step;
@@ -149,20 +165,27 @@ enum status session_steps(struct session *session, const struct moment_query *qu
         session_leave(session);
         return status;
     }
-    status = list_lines(session, query != NULL ? query : &current, 0, &lines, fault);
-    *oldest = session->step + 1;
+    if (query == NULL)
+        query = &current;
+    if (oldest != NULL)
+        *oldest = session->step + 1;
+    if (oldest != NULL || !list_recent(session, query, from, &lines))
+        status = list_lines(session, query, &lines, fault);
     pthread_mutex_unlock(&session->mutex);
-    work = calloc(1, sizeof *work);
+    work = malloc(sizeof *work); /* most of it is never used */
     if (status == STATUS_OK && work == NULL) {
         lines_close(&lines);
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     } else if (status == STATUS_OK) {
         size_t before = 0;
-        status = find_oldest(session, &lines, work, oldest, fault);
+        if (oldest != NULL)
+            status = find_oldest(session, &lines, work, oldest, fault);
+        work->lines = &lines;
         while (before < lines.place_count && lines.places[before].step < from)
             before++; /* blocks that end before it */
         lines.place_count -= before;
-        memmove(lines.places, lines.places + before, lines.place_count * sizeof *lines.places);
+        if (before > 0)
+            memmove(lines.places, lines.places + before, lines.place_count * sizeof *lines.places);
         work->from = from;
         work->to = to;
         work->visit = visit;

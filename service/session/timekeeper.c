@@ -64,7 +64,8 @@ static void close_due(struct session *session)
         pthread_mutex_unlock(&session->mutex);
         return;
     }
-    log_warning("session %s: its round is not closed in time: %s", session->id, fault.detail);
+    log_warning("session %s: its round is not closed in time: %s", session->stored_id,
+                fault.detail);
     session_close_at(session, clock_monotonic_us() + AGAIN_US);
 }
 

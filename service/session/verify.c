@@ -23,7 +23,7 @@ static void found(struct proof *proof, const char *sentence)
     char text[640];
 
     proof->report->findings++;
-    snprintf(text, sizeof text, "Session %s: %.500s", proof->session->id, sentence);
+    snprintf(text, sizeof text, "Session %s: %.500s", proof->session->stored_id, sentence);
     if (proof->watch != NULL && proof->watch->finding != NULL)
         proof->watch->finding(proof->watch->context, text);
 }
@@ -198,6 +198,7 @@ enum status engine_verify(struct store *store, const struct store_watch *watch,
         session_release(engine.sessions[i]);
     }
     free(engine.sessions);
+    engine_free_tenants(&engine);
     orphans_close(&orphans);
     crew_stop();
     pthread_rwlock_destroy(&engine.lock);

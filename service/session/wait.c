@@ -1,8 +1,10 @@
-/* Waiting for others: for the open round to close, for a later step. Nobody waits once the engine
- * drains. */
+/* Waiting for others: for the open round to close, for a later step, for what the ledger says of
+ * it. Nobody waits once the engine drains. */
 #include <pthread.h>
 
 #include "service/core/clock.h"
+#include "service/core/metric.h"
+#include "service/session/past.h"
 #include "service/session/session.h"
 #include "service/session/step.h"
 
@@ -30,6 +32,12 @@ static bool await_news(struct session *session, const struct timespec *until)
            pthread_cond_timedwait(&session->news, &session->mutex, until) == 0;
 }
 
+void session_tell_durable(struct session *session)
+{
+    if (session->followers > 0)
+        pthread_cond_broadcast(&session->told);
+}
+
 void session_tell(struct session *session, bool closes, const struct receipt *receipt)
 {
     for (struct waiter *waiter = session->waiters; waiter != NULL && closes; waiter = waiter->next)
@@ -40,6 +48,8 @@ void session_tell(struct session *session, bool closes, const struct receipt *re
         }
     if (session->waiters != NULL || session->watchers > 0)
         pthread_cond_broadcast(&session->news);
+    if (receipt == NULL || session->step <= session->durable_step)
+        session_tell_durable(session);
 }
 
 void step_start_waiting(struct step *step, const struct receipt *receipt)
@@ -83,6 +93,7 @@ enum status step_wait(struct step *step, struct outcome *out, struct fault *faul
     if (!step->waiting)
         return STATUS_OK;
     struct timespec until = deadline_of(step->submission->wait_s);
+    metric_move(GAUGE_WAITING, METRIC_AWAITED_ROUND, 1);
     pthread_mutex_lock(&session->mutex);
     while (!waiter->done && !session->deleted && waiter->lineage == session->lineage &&
            await_news(session, &until))
@@ -100,6 +111,7 @@ enum status step_wait(struct step *step, struct outcome *out, struct fault *faul
         revision_release(out->revision);
     }
     pthread_mutex_unlock(&session->mutex);
+    metric_move(GAUGE_WAITING, METRIC_AWAITED_ROUND, -1);
     return status;
 }
 
@@ -111,6 +123,7 @@ enum status session_await_step(struct session *session, uint64_t after, double w
     if (status != STATUS_OK)
         return status;
     struct timespec until = deadline_of(wait_s);
+    metric_move(GAUGE_WAITING, METRIC_AWAITED_STEP, 1);
     pthread_mutex_lock(&session->mutex);
     uint64_t lineage = session->lineage;
     session->watchers++;
@@ -122,7 +135,42 @@ enum status session_await_step(struct session *session, uint64_t after, double w
     if (session->deleted)
         status = went_back(session, fault);
     pthread_mutex_unlock(&session->mutex);
+    metric_move(GAUGE_WAITING, METRIC_AWAITED_STEP, -1);
     session_leave(session);
+    return status;
+}
+
+/* What a follower who stands at `at` may be told. Mutex held. */
+static struct following look(const struct session *session, const struct moment *at)
+{
+    uint64_t told = session->step < session->durable_step ? session->step : session->durable_step;
+
+    if (at->lineage != session->lineage)
+        return session_line_from(session, at);
+    if (at->step > session->step)
+        return (struct following){FOLLOW_BACK, {session->lineage, told}};
+    return (struct following){at->step < told ? FOLLOW_STEPS : FOLLOW_NOTHING,
+                              {session->lineage, told}};
+}
+
+enum status session_follow(struct session *session, const struct moment *at, double wait_s,
+                           struct following *out, struct fault *fault)
+{
+    struct timespec until = deadline_of(wait_s);
+    enum status status = STATUS_OK;
+
+    /* The state may leave memory meanwhile: step and lineage stay. */
+    pthread_mutex_lock(&session->mutex);
+    session->followers++;
+    while (!session->deleted && (*out = look(session, at)).kind == FOLLOW_NOTHING && wait_s > 0 &&
+           !draining(session) &&
+           pthread_cond_timedwait(&session->told, &session->mutex, &until) == 0)
+        ;
+    session->followers--;
+    if (session->deleted)
+        status =
+            fault_set(fault, STATUS_SESSION_NOT_FOUND, "", "session %s was deleted", session->id);
+    pthread_mutex_unlock(&session->mutex);
     return status;
 }
 
@@ -133,6 +181,7 @@ void engine_drain(struct engine *engine)
     for (size_t i = 0; i < engine->count; i++) {
         pthread_mutex_lock(&engine->sessions[i]->mutex);
         pthread_cond_broadcast(&engine->sessions[i]->news);
+        pthread_cond_broadcast(&engine->sessions[i]->told);
         pthread_mutex_unlock(&engine->sessions[i]->mutex);
     }
     pthread_rwlock_unlock(&engine->lock);

@@ -11,7 +11,7 @@
 
 #include "tests/bench/bench.h"
 
-enum { CONNECTION_BYTES = 128 * 1024, CONNECTIONS = 1024 }; /* as in api/server.c */
+enum { CONNECTION_BYTES = 64 * 1024, CONNECTIONS = 1024 }; /* as in api/server.c */
 
 struct bare {
     enum bare_answer answer;

@@ -14,10 +14,10 @@ static const struct {
     const char *name;
     void (*run)(const struct bench *bench);
 } benches[] = {
-    {"kernel", bench_kernel},   {"rules", bench_rules},   {"muon", bench_muon},
-    {"json", bench_json},       {"step", bench_step},     {"durable", bench_durable},
-    {"many", bench_many},       {"memory", bench_memory}, {"history", bench_history},
-    {"workers", bench_workers},
+    {"kernel", bench_kernel},   {"rules", bench_rules},     {"muon", bench_muon},
+    {"json", bench_json},       {"step", bench_step},       {"durable", bench_durable},
+    {"many", bench_many},       {"memory", bench_memory},   {"history", bench_history},
+    {"workers", bench_workers}, {"surface", bench_surface},
 };
 enum { BENCHES = sizeof benches / sizeof *benches };
 
@@ -37,7 +37,7 @@ void bench_row(const char *what, const char *ours, const char *limit, double rat
 
 const char *bench_text(const char *format, ...)
 {
-    static char texts[8][160];
+    static char texts[8][200];
     static size_t next;
     char *out = texts[next++ % 8];
     va_list arguments;
@@ -128,10 +128,13 @@ int main(int count, char **arguments)
         .server = "build/descent", .python = "python3", .folder = NULL, .seconds = 20};
     int option;
 
-    while ((option = getopt(count, arguments, "s:p:f:t:")) != -1)
+    while ((option = getopt(count, arguments, "s:b:p:f:t:")) != -1)
         switch (option) {
         case 's':
             bench.server = optarg;
+            break;
+        case 'b':
+            bench.before = optarg;
             break;
         case 'p':
             bench.python = optarg;
@@ -146,7 +149,8 @@ int main(int count, char **arguments)
             return EXIT_FAILURE;
         }
     if (bench.folder == NULL || !(bench.seconds > 0)) {
-        fprintf(stderr, "bench -f FOLDER [-s SERVER] [-p PYTHON] [-t SECONDS] [NAME ...]\n");
+        fprintf(stderr,
+                "bench -f FOLDER [-s SERVER] [-b BEFORE] [-p PYTHON] [-t SECONDS] [NAME ...]\n");
         return EXIT_FAILURE;
     }
     signal(SIGPIPE, SIG_IGN);

@@ -10,6 +10,7 @@
 
 struct bench {
     const char *server; /* the binary */
+    const char *before; /* the binary of an earlier commit, or NULL */
     const char *python; /* with torch, or not */
     const char *folder; /* exists, empty, on the file system to be measured */
     double seconds;     /* of the figure with fsync; the others scale with it */
@@ -29,6 +30,10 @@ void bench_past(const struct bench *bench);
 void bench_workers(const struct bench *bench); /* bench_mean and bench_pairs are parts of it */
 void bench_mean(const struct bench *bench);
 void bench_pairs(const struct bench *bench);
+void bench_surface(const struct bench *bench); /* bench_layers, _crowd, _tails are parts of it */
+void bench_layers(const struct bench *bench);
+void bench_crowd(const struct bench *bench);
+void bench_tails(const struct bench *bench);
 
 /* --- rows --- */
 
@@ -69,7 +74,8 @@ bool child_start(struct child *child, const char *const *arguments);
 void child_start_server(struct child *child, const struct bench *bench, const char *name,
                         const char *const *options);
 
-void child_stop(struct child *child); /* SIGTERM, and waits */
+void child_stop(struct child *child);        /* SIGTERM, and waits */
+double child_cpu(const struct child *child); /* seconds that its threads have computed */
 
 /* PyTorch, if the Python has it; version is empty when not. */
 struct torch {
@@ -106,12 +112,16 @@ struct load_result {
     size_t count; /* answers */
     double rate;  /* answers per second */
     double mean;  /* seconds from the first byte sent to the last received */
-    double median;
+    double median, p99, p999;
 };
 
 /* Opens a keep-alive connection for each of the requests, which it will send again and again. The
  * requests are borrowed. */
 struct load *load_open(unsigned port, const struct request_bytes *requests, size_t connections);
+
+/* The same over TLS, whoever the server is. */
+struct load *load_open_secure(unsigned port, const struct request_bytes *requests,
+                              size_t connections);
 
 /* Keeps every connection busy with one request at a time for so long, or until `count_max` (0: no
  * such limit) have been answered. An answer other than 2xx ends the program with its text. */

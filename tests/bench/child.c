@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/bench/bench.h"
@@ -59,7 +60,7 @@ void child_start_server(struct child *child, const struct bench *bench, const ch
         arguments[i] = *options++;
     errno = 0;
     if (!child_start(child, arguments) || fgets(line, sizeof line, child->out) == NULL ||
-        sscanf(line, "descent listening on http://127.0.0.1:%u", &child->port) != 1)
+        sscanf(line, "descent listening on %*[a-z]://127.0.0.1:%u", &child->port) != 1)
         bench_fail("the server did not start");
 }
 
@@ -74,4 +75,14 @@ void child_stop(struct child *child)
     if (child->out != NULL)
         fclose(child->out);
     *child = (struct child){.pid = 0};
+}
+
+double child_cpu(const struct child *child)
+{
+    struct timespec time;
+    clockid_t clock;
+
+    if (clock_getcpuclockid(child->pid, &clock) != 0 || clock_gettime(clock, &time) != 0)
+        bench_fail("the CPU time of a server");
+    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }

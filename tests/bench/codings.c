@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct coding codings[] = {
+static const struct gradient_form codings[] = {
     {"f32", "application/octet-stream", "dtype=f32"},
     {"bf16", "application/octet-stream", "dtype=bf16"},
     {"int8", "application/vnd.safetensors", ""},
@@ -17,7 +17,7 @@ static const struct coding codings[] = {
 
 enum { COLUMNS = 100, HEAD_BYTES = 1024 };
 
-const struct coding *coding_at(size_t index)
+const struct gradient_form *gradient_form_at(size_t index)
 {
     return index < sizeof codings / sizeof *codings ? &codings[index] : NULL;
 }
@@ -123,7 +123,7 @@ static struct request_bytes sparse(const char *codec, const float *numbers, size
     return out;
 }
 
-struct request_bytes coding_body(const struct coding *coding, size_t count)
+struct request_bytes gradient_form_body(const struct gradient_form *coding, size_t count)
 {
     float *numbers = malloc(count * sizeof *numbers);
     struct request_bytes out = {0};

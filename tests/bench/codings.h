@@ -4,16 +4,16 @@
 
 #include "tests/bench/bench.h"
 
-struct coding {
+struct gradient_form {
     const char *name;
     const char *media;
     const char *query; /* "" or what follows a '?' or '&' */
 };
 
 /* Every coding there is; NULL past the end. rows sends one row in ten, topk one element in 100. */
-const struct coding *coding_at(size_t index);
+const struct gradient_form *gradient_form_at(size_t index);
 
 /* The body for `count` elements (rows of 100), malloc'ed. */
-struct request_bytes coding_body(const struct coding *coding, size_t count);
+struct request_bytes gradient_form_body(const struct gradient_form *coding, size_t count);
 
 #endif

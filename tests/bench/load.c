@@ -1,6 +1,6 @@
-/* The client: keep-alive connections on one epoll, each with a request made before the clock
- * starts, sent again as soon as its answer is there. It looks at nothing of an answer but status
- * and length. */
+/* The client: keep-alive connections on one epoll, plain or TLS, each with a request made before
+ * the clock starts, sent again as soon as its answer is there. It looks at nothing of an answer
+ * but status and length. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -14,11 +14,13 @@
 #include <unistd.h>
 
 #include "tests/bench/bench.h"
+#include "tests/bench/secure.h"
 
 enum { HEADER_BYTES = 16384, SCRATCH_BYTES = 1 << 20, LATENCIES_MAX = 1 << 20, EVENTS = 64 };
 
 struct connection {
     int fd;
+    struct secure *secure; /* NULL: plain */
     struct request_bytes request;
     bool busy, wants_out;
     size_t sent;
@@ -67,11 +69,11 @@ static int dial(unsigned port)
     if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0)
         bench_fail("connect");
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    fcntl(fd, F_SETFL, O_NONBLOCK);
     return fd;
 }
 
-struct load *load_open(unsigned port, const struct request_bytes *requests, size_t connections)
+static struct load *open_all(unsigned port, const struct request_bytes *requests,
+                             size_t connections, bool secure)
 {
     struct load *load = calloc(1, sizeof *load);
 
@@ -87,16 +89,32 @@ struct load *load_open(unsigned port, const struct request_bytes *requests, size
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
         c->request = requests[i];
         c->fd = dial(port);
+        c->secure = secure ? secure_open(c->fd) : NULL;
+        fcntl(c->fd, F_SETFL, O_NONBLOCK);
         if (epoll_ctl(load->epoll, EPOLL_CTL_ADD, c->fd, &event) != 0)
             bench_fail("epoll");
     }
     return load;
 }
 
+struct load *load_open(unsigned port, const struct request_bytes *requests, size_t connections)
+{
+    return open_all(port, requests, connections, false);
+}
+
+struct load *load_open_secure(unsigned port, const struct request_bytes *requests,
+                              size_t connections)
+{
+    return open_all(port, requests, connections, true);
+}
+
 void load_close(struct load *load)
 {
-    for (size_t i = 0; i < load->connection_count; i++)
+    for (size_t i = 0; i < load->connection_count; i++) {
+        if (load->connections[i].secure != NULL)
+            secure_close(load->connections[i].secure);
         close(load->connections[i].fd);
+    }
     close(load->epoll);
     free(load->connections);
     free(load->scratch);
@@ -118,8 +136,10 @@ static void want_out(struct load *load, struct connection *c, bool wanted)
 static void send_more(struct load *load, struct connection *c)
 {
     while (c->sent < c->request.size) {
-        ssize_t sent =
-            send(c->fd, c->request.data + c->sent, c->request.size - c->sent, MSG_NOSIGNAL);
+        const char *from = c->request.data + c->sent;
+        size_t left = c->request.size - c->sent;
+        ssize_t sent = c->secure != NULL ? secure_send(c->secure, from, left)
+                                         : send(c->fd, from, left, MSG_NOSIGNAL);
         if (sent < 0 && errno == EAGAIN)
             break;
         if (sent < 0)
@@ -176,7 +196,8 @@ static bool receive(struct load *load, struct connection *c)
         size_t room = !c->in_body                    ? HEADER_BYTES - c->used
                       : c->body_left < SCRATCH_BYTES ? c->body_left
                                                      : SCRATCH_BYTES;
-        ssize_t got = recv(c->fd, to, room, 0);
+        ssize_t got =
+            c->secure != NULL ? secure_receive(c->secure, to, room) : recv(c->fd, to, room, 0);
         if (got < 0 && errno == EAGAIN)
             return false;
         if (got <= 0 || !c->busy) {
@@ -195,6 +216,12 @@ static bool receive(struct load *load, struct connection *c)
         if (c->in_body && c->body_left == 0)
             return true;
     }
+}
+
+/* Of latencies in order. */
+static double quantile(const struct load *load, double part)
+{
+    return load->latencies[(size_t)(part * (double)(load->latency_count - 1))];
 }
 
 struct load_result load_run(struct load *load, double seconds, size_t count_max)
@@ -224,7 +251,9 @@ struct load_result load_run(struct load *load, double seconds, size_t count_max)
     return (struct load_result){.count = load->finished,
                                 .rate = (double)load->finished / (bench_now() - began),
                                 .mean = load->total / (double)load->finished,
-                                .median = bench_median(load->latencies, load->latency_count)};
+                                .median = bench_median(load->latencies, load->latency_count),
+                                .p99 = quantile(load, 0.99),
+                                .p999 = quantile(load, 0.999)};
 }
 
 void load_once(unsigned port, const char *method, const char *path, const char *body)

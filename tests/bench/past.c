@@ -113,7 +113,7 @@ struct session *past_find(struct engine *engine, const char *id)
     struct session *session;
     struct fault fault;
 
-    past_must(engine_find(engine, id, &session, &fault), &fault);
+    past_must(engine_find(engine, "", id, &session, &fault), &fault);
     return session;
 }
 
@@ -222,7 +222,8 @@ static enum status list_event(void *context, const struct store_event *event)
 void past_cut(const char *folder, size_t steps)
 {
     struct cutting cutting = {.steps = steps};
-    const struct store_visitor visitor = {&cutting, skip_session, list_checkpoint, list_event};
+    const struct store_visitor visitor = {&cutting, skip_session, list_checkpoint, list_event,
+                                          NULL};
     struct store *store;
     struct fault fault;
 

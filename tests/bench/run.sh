@@ -3,7 +3,8 @@
 #   BENCH_SECONDS=60   of the figure with fsync; the others scale with it (default 20)
 #   BENCH_FOLDER=DIR   where the database lies meanwhile (default: under build/bench)
 #   BENCH_SERVER, BENCH_PROGRAM, PYTHON   what is run
-# Arguments name benchmarks: kernel rules muon json step durable many memory history workers (default: all).
+#   BENCH_BEFORE=FILE  the server of an earlier commit, for what cannot be switched off
+# Arguments name benchmarks: kernel rules muon json step durable many memory history workers surface (default: all).
 set -euo pipefail
 
 results=build/bench/results.md
@@ -21,5 +22,5 @@ load=$(cut -d ' ' -f 1 /proc/loadavg)
     echo "| figure | ours | limit | ratio | aim | met |"
     echo "|---|---|---|---|---|---|"
     "${BENCH_PROGRAM:-build/release/tests/bench/bench}" -f "$folder" -t "${BENCH_SECONDS:-20}" \
-        -s "${BENCH_SERVER:-build/descent}" -p "${PYTHON:-python3}" "$@"
+        -s "${BENCH_SERVER:-build/descent}" ${BENCH_BEFORE:+-b "$BENCH_BEFORE"} -p "${PYTHON:-python3}" "$@"
 } | tee "$results"

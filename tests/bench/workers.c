@@ -74,7 +74,7 @@ static double disk_rate(struct disk *disk, const struct request_bytes *body, dou
 /* --- one row --- */
 
 static struct request_bytes worker_request(const char *id, size_t worker, size_t mode,
-                                           const struct coding *coding,
+                                           const struct gradient_form *coding,
                                            const struct request_bytes *body)
 {
     const char *path = bench_text("/v1/sessions/%s/gradients?worker=w%zu%s%s", id, worker,
@@ -85,10 +85,10 @@ static struct request_bytes worker_request(const char *id, size_t worker, size_t
 }
 
 static void measure(unsigned port, struct disk *disk, size_t mode, size_t workers, size_t count,
-                    const struct coding *coding, double seconds)
+                    const struct gradient_form *coding, double seconds)
 {
     static size_t number;
-    struct request_bytes requests[WORKERS_MAX], body = coding_body(coding, count);
+    struct request_bytes requests[WORKERS_MAX], body = gradient_form_body(coding, count);
     double ours[ROUNDS], bares[ROUNDS], disks[ROUNDS];
     char aggregation[128], id[32];
     struct child bare;
@@ -148,10 +148,10 @@ static void measure_traffic(const struct bench *bench)
     child_start_server(&server, bench, "workers", options);
     for (size_t mode = 0; mode < MODES; mode++)
         for (size_t crowd = 0; crowd < CROWDS; crowd++)
-            measure(server.port, &disk, mode, crowds[crowd], FEW, coding_at(0), seconds);
+            measure(server.port, &disk, mode, crowds[crowd], FEW, gradient_form_at(0), seconds);
     for (size_t mode = ASYNC; mode <= SYNC; mode++)
-        for (size_t i = 0; coding_at(i) != NULL; i++)
-            measure(server.port, &disk, mode, crowds[CROWD], COUNT, coding_at(i), seconds);
+        for (size_t i = 0; gradient_form_at(i) != NULL; i++)
+            measure(server.port, &disk, mode, crowds[CROWD], COUNT, gradient_form_at(i), seconds);
     child_stop(&server);
     close(disk.fd);
 }

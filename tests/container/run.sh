@@ -9,73 +9,19 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-here=$PWD/tests/container
-folder=$PWD/build/container
-storage=$folder/storage
-runtime=/run/descent-$(cksum <<<"$folder" | cut -d ' ' -f 1) # podman wants it short
+# shellcheck source=tests/container/storage.sh
+. tests/container/storage.sh
 image=localhost/descent-test
 volume=descent-test
-python=${PYTHON:-/usr/bin/python3}
 memory=$((256 * 1024 * 1024))
 processes=100
-mkdir -p "$folder" # before sudo: whoever calls us must be able to remove it
-if [ "$(id -u)" != 0 ]; then exec sudo -- env PYTHON="$python" "$here/run.sh"; fi
-
-export LC_ALL=C PYTHONDONTWRITEBYTECODE=1
-export TMPDIR=$storage/tmp
-export CONTAINERS_CONF=$here/containers.conf
-export DISABLE_HC_SYSTEMD=true # no timer in the machine's systemd: the test asks for health itself
-
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-fail() {
-    printf '\n  FAILED: %s\n' "$*" >&2
-    exit 1
-}
-is() { # is WHAT EXPECTED FOUND
-    [ "$2" = "$3" ] || fail "$1: expected $2, found $3"
-    printf '  %s: %s\n' "$1" "$3"
-}
-
-# --- podman and buildah, in storage of our own ----------------------------------------------------
-in_storage() { command "$1" --root "$storage/images" --runroot "$runtime/run" "${@:2}"; }
-podman() { in_storage podman --tmpdir "$runtime/libpod" "$@" 9>&-; } # a container keeps no lock
-buildah() { in_storage buildah "$@"; }
-inspect() { podman inspect --format "$2" "$1"; }
-
-# Also what a killed run has left behind.
-remove_storage() {
-    [ ! -e "$storage" ] || podman rm --all --force --time 5 >/dev/null 2>&1 || true
-    findmnt --raw --noheadings --output TARGET |
-        { grep -F -e "$storage/" -e "$runtime/" || true; } | sort -r |
-        while read -r target; do umount "$target" || umount --lazy "$target"; done
-    rm -rf --one-file-system "$storage" "$runtime"
-}
-
-clean_up() {
-    local code=$?
-    set +e # all of it, whatever fails
-    if [ "$code" != 0 ]; then
-        tail -n 30 "$folder/build.log"
-        podman ps --all
-        podman ps --all --quiet | while read -r id; do podman logs --tail 30 "$id"; done
-    fi >&2
-    remove_storage
-    exit "$code"
-}
 
 make_image() {
-    local tar
-
-    tar=$("$here/base.sh" "$folder")
-    podman import "$tar" localhost/debian:12-slim
+    make_base
     buildah bud --format docker --network host --pull-never --isolation chroot --tag "$image" .
 }
 
 # --- a container ----------------------------------------------------------------------------------
-free_port() {
-    "$python" -c 'import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])'
-}
-
 # start NAME OPTION ...: a container as restricted as can be, and its server ready.
 start() {
     local name=$1 deadline=$((SECONDS + 30))
@@ -109,15 +55,10 @@ refused() { # refused NAME COMMAND ...: what must not work inside
 }
 
 # --- the test -------------------------------------------------------------------------------------
-exec 9>"$folder/lock"
-flock 9 # two runs would share the storage
-trap clean_up EXIT
-trap 'exit 1' INT TERM
-remove_storage
-mkdir -p "$TMPDIR"
+begin
 
 say "The image (build/container/build.log)"
-make_image >"$folder/build.log" 2>&1
+make_image >"$log" 2>&1
 podman images --format '  {{.Repository}}: {{.Size}}' "$image"
 
 say "A container of it, on the machine's network: the clients are outside"
@@ -134,11 +75,15 @@ refused first descent health --listen 127.0.0.1:1 # where nobody listens
 say "The Python client's tests"
 (cd clients/python && "$python" -m unittest)
 
-say "Another container on the same volume goes on where this one stopped"
+say "Another container on the same volume goes on where this one stopped, and asks for tokens"
 "$python" "$here/replacement.py" before "$storage/expected.json"
 stop first
-start second --network host --env DESCENT_LISTEN="$listen"
-"$python" "$here/replacement.py" after "$storage/expected.json"
+start second --network host --env DESCENT_LISTEN="$listen" --env DESCENT_AUTH=on
+if "$python" "$here/replacement.py" after "$storage/expected.json" >/dev/null 2>&1; then
+    fail "who has no token was served"
+fi
+DESCENT_TOKEN=$(podman exec second descent token create 2>/dev/null) \
+    "$python" "$here/replacement.py" after "$storage/expected.json"
 stop second
 
 say "A container as the image is, with no option set, on a network of its own"

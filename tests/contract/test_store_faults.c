@@ -76,7 +76,8 @@ static struct digest digest_of(struct store *store)
 {
     static unsigned char body[STORE_CHUNK_BYTES];
     struct listing listing = {.hash = hash_new()};
-    const struct store_visitor visitor = {&listing, list_session, list_checkpoint, list_event};
+    const struct store_visitor visitor = {&listing, list_session, list_checkpoint, list_event,
+                                          NULL};
     struct fault fault;
     size_t size;
 

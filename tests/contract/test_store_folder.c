@@ -220,7 +220,8 @@ static enum status ignore_event(void *context, const struct store_event *event)
     return STATUS_OK;
 }
 
-static const struct store_visitor ignore = {NULL, ignore_session, ignore_checkpoint, ignore_event};
+static const struct store_visitor ignore = {NULL, ignore_session, ignore_checkpoint, ignore_event,
+                                            NULL};
 
 /* One of each, every blob a run of one letter. */
 static void fill(const char *folder)

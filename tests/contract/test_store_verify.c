@@ -364,7 +364,7 @@ END_TEST
 /* A flag in no checksum must not make the next start throw a sealed checkpoint away. */
 START_TEST(checkpoint_that_lost_its_seal_is_not_dropped)
 {
-    const struct store_visitor none = {NULL, NULL, NULL, NULL};
+    const struct store_visitor none = {NULL, NULL, NULL, NULL, NULL};
     const char *folder = testing_folder();
     struct store *store = NULL;
     unsigned char *body = malloc(STORE_CHUNK_BYTES);
@@ -489,7 +489,7 @@ static enum status hash_event(void *context, const struct store_event *event)
 static bool served(struct store *store, struct digest *out)
 {
     static unsigned char head[STORE_HEAD_BYTES], body[STORE_CHUNK_BYTES];
-    const struct store_visitor visitor = {NULL, hash_session, hash_checkpoint, hash_event};
+    const struct store_visitor visitor = {NULL, hash_session, hash_checkpoint, hash_event, NULL};
     struct store_event event;
     size_t size;
 

@@ -90,6 +90,7 @@ static void put_checkpoint(struct store *store, uint64_t id, uint32_t chunks, bo
 /* What a scan saw, as text: "s3:m c2@42 e5". */
 struct seen {
     char text[512];
+    uint64_t bytes;   /* of the events */
     enum status stop; /* what the first event is answered with */
 };
 
@@ -127,20 +128,33 @@ static enum status see_event(void *context, const struct store_event *event)
     ck_assert_uint_eq(event->step, UINT64_MAX - event->lsn);
     ck_assert_uint_eq(event->kind, 2);
     ck_assert_uint_eq(event->chunk, 0);
-    ck_assert_uint_eq(event->head.size + event->body.size, 0);
+    ck_assert(event->head.data == NULL && event->body.data == NULL);
+    seen->bytes += event->head.size + event->body.size;
     snprintf(seen->text + used, sizeof seen->text - used, "e%d:%u ", (int)event->lsn,
              event->chunks);
     return seen->stop;
 }
 
+static enum status see_chunk(void *context, const struct store_event *event)
+{
+    struct seen *seen = context;
+
+    ck_assert(event->chunk > 0 && event->chunk < event->chunks);
+    ck_assert(event->head.data == NULL && event->body.data == NULL);
+    seen->bytes += event->head.size + event->body.size;
+    return STATUS_OK;
+}
+
+static struct seen scanned;
+
 static const char *scan(struct store *store)
 {
-    static struct seen seen;
-    const struct store_visitor visitor = {&seen, see_session, see_checkpoint, see_event};
+    const struct store_visitor visitor = {&scanned, see_session, see_checkpoint, see_event,
+                                          see_chunk};
 
-    seen = (struct seen){.stop = STATUS_OK};
+    scanned = (struct seen){.stop = STATUS_OK};
     OK(CALL(scan, &visitor, &fault));
-    return seen.text;
+    return scanned.text;
 }
 
 START_TEST(new_store_is_empty)
@@ -206,6 +220,8 @@ START_TEST(committed_state_survives_a_new_open_where_the_backend_is_durable)
     store_close(store);
     store = open_at(_i, folder);
     ck_assert_str_eq(scan(store), store->backend->durable ? "s3:m:524288 c2@42:3 e5:2 " : "");
+    ck_assert_uint_eq(scanned.bytes,
+                      store->backend->durable ? STORE_HEAD_BYTES + STORE_CHUNK_BYTES + 1 : 0);
     store_close(store);
 }
 END_TEST
@@ -310,7 +326,7 @@ END_TEST
 START_TEST(scan_stops_with_what_the_visitor_says)
 {
     struct seen seen = {.stop = STATUS_TOO_LARGE};
-    const struct store_visitor visitor = {&seen, see_session, see_checkpoint, see_event};
+    const struct store_visitor visitor = {&seen, see_session, see_checkpoint, see_event, NULL};
     struct store *store = open_new(_i);
 
     OK(CALL(begin, &fault));
@@ -458,7 +474,7 @@ static enum status count_event(void *context, const struct store_event *event)
 START_TEST(threads_take_turns_and_reads_see_whole_transactions)
 {
     size_t count = 0;
-    const struct store_visitor visitor = {&count, NULL, NULL, count_event};
+    const struct store_visitor visitor = {&count, NULL, NULL, count_event, NULL};
     struct store *store = shared = open_new(_i);
     pthread_t threads[4];
     void *failed;

@@ -349,7 +349,7 @@ void story_take_up(struct story *story)
     for (size_t s = 0; s < STORY_SESSIONS; s++) {
         struct fault fault;
         size_t most = story->done[s] + story->failed[s], k = most;
-        if (engine_find(story->engine, plots[s].id, &story->session[s], &fault) != STATUS_OK)
+        if (engine_find(story->engine, "", plots[s].id, &story->session[s], &fault) != STATUS_OK)
             story->session[s] = NULL;
         struct known now = known_now(story, s);
         while (k > 0 && !same(&now, &known[s][k]))

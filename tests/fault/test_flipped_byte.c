@@ -246,7 +246,7 @@ static void try_session(struct engine *engine, size_t s, struct tally *tally)
     struct fault fault = {.status = STATUS_OK};
     size_t last = kinds[s].before + kinds[s].after;
 
-    if (engine_find(engine, kinds[s].id, &session, &fault) != STATUS_OK) {
+    if (engine_find(engine, "", kinds[s].id, &session, &fault) != STATUS_OK) {
         say_wrong(tally, "session %s does not exist any more", kinds[s].id);
         return;
     }

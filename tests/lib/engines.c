@@ -130,7 +130,7 @@ struct session *engines_find(struct engine *engine, const char *id)
     struct session *session;
     struct fault fault;
 
-    if (engine_find(engine, id, &session, &fault) != STATUS_OK)
+    if (engine_find(engine, "", id, &session, &fault) != STATUS_OK)
         ck_abort_msg("engine_find: %s", fault.detail);
     return session;
 }

@@ -61,7 +61,7 @@ static void serve(const char *url, int line)
     arena_block_bytes = 1; /* every piece is an allocation */
     log_set_level(getenv("OOM_LOG") != NULL ? LOG_DEBUG : LOG_OFF);
     if (config_read((char *const *)(const void *)arguments, &config, &fault) != STATUS_OK ||
-        server_start(&config, engine, &server, &fault) != STATUS_OK ||
+        server_start(&config, engine, -1, &server, &fault) != STATUS_OK ||
         sscanf(server_address(server), "127.0.0.1:%u", &port) != 1 ||
         write(line, &port, sizeof port) != sizeof port) {
         fprintf(stderr, "the server does not start: %s\n", fault.detail);

@@ -51,6 +51,12 @@ struct http_client *http_client_open(unsigned port, unsigned timeout_s)
     return client;
 }
 
+void http_client_take_little(struct http_client *client, int bytes)
+{
+    if (setsockopt(client->fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes) != 0)
+        perror("http_client_take_little");
+}
+
 void http_client_close(struct http_client *take_client)
 {
     close(take_client->fd);
@@ -196,11 +202,14 @@ bool http_client_at_end(struct http_client *client)
     return more(client) <= 0 && errno != EAGAIN;
 }
 
-bool http_client_hears(struct http_client *client, const char *text)
+char *http_client_take_until(struct http_client *client, const char *end)
 {
-    while (more(client) > 0)
-        continue;
-    return strstr(client->data, text) != NULL;
+    char *at = NULL;
+
+    while (client->data == NULL || (at = strstr(client->data, end)) == NULL)
+        if (more(client) <= 0)
+            return NULL;
+    return take(client, (size_t)(at - client->data) + strlen(end));
 }
 
 bool http_client_request(struct http_client *client, const char *method, const char *path,

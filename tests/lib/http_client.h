@@ -18,6 +18,9 @@ struct http_response {
 /* Connects to 127.0.0.1; aborts the test when it cannot. Every later wait gives up after timeout_s.
  */
 struct http_client *http_client_open(unsigned port, unsigned timeout_s);
+
+/* The system takes no more than about `bytes` of an answer that is not read. */
+void http_client_take_little(struct http_client *client, int bytes);
 void http_client_close(struct http_client *take_client);
 
 /* Whether a connection can be made at all. */
@@ -38,8 +41,8 @@ void http_response_free(struct http_response *response);
 /* Whether the other side has closed and sent nothing more. Waits for it. */
 bool http_client_at_end(struct http_client *client);
 
-/* Reads all until the other side closes; whether `text` occurred in it. */
-bool http_client_hears(struct http_client *client, const char *text);
+/* What comes up to `end` and with it, malloc'ed; NULL: closed or silent before. */
+char *http_client_take_until(struct http_client *client, const char *end);
 
 /* One request on an open connection: method, path, header lines ("Name: value\r\n" each, or ""),
  * body (NULL: none; else Content-Length is added). Skips 100s. */

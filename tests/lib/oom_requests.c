@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "tests/lib/codings.h"
 #include "tests/lib/tensors.h"
 
 #define S OOM_SESSION
@@ -14,6 +15,7 @@
 #define RAW TYPE("application/octet-stream")
 #define NPY TYPE("application/x-npy")
 #define ACCEPT(type) "Accept: " type "\r\n"
+#define CODED(coding) "Content-Encoding: " coding "\r\n"
 #define KEY "Idempotency-Key: \"once\"\r\n"
 #define WEIGHTS_TOO "Prefer: return=representation\r\n"
 
@@ -65,6 +67,25 @@ static struct buffer *with_numbers(struct buffer *body)
 static struct buffer *raw(void)
 {
     return with_numbers(buffer_new_zeroed(COUNT * sizeof(float)));
+}
+
+static struct buffer *coded(const char *coding)
+{
+    struct buffer *plain = raw();
+    struct buffer *body = codings_encode(coding, span_of(plain->data, plain->size));
+
+    buffer_release(plain);
+    return body;
+}
+
+static struct buffer *raw_zstd(void)
+{
+    return coded("zstd");
+}
+
+static struct buffer *raw_gzip(void)
+{
+    return coded("gzip");
 }
 
 /* A pair. */
@@ -135,6 +156,8 @@ const struct oom_request oom_requests[] = {
     {"gradients_submit", S "/gradients", SAFETENSORS KEY WEIGHTS_TOO, .build = safetensors},
     {"gradients_submit", S "/gradients", RAW KEY WEIGHTS_TOO ACCEPT("application/octet-stream"),
      .build = raw},
+    {"gradients_submit", S "/gradients", RAW KEY CODED("zstd"), .build = raw_zstd},
+    {"gradients_submit", S "/gradients", RAW KEY CODED("gzip"), .build = raw_gzip},
     {"gradients_submit", S "/gradients?loss=0.5", NPY KEY, .build = npy},
     {"gradients_submit", S "/gradients", RAW KEY, .build = raw, .idle = true, .disk = true},
     {"gradients_submit", S "/gradients", RAW KEY, .build = raw, .session = INTERVAL, .disk = true},
@@ -245,6 +268,7 @@ const struct oom_request oom_requests[] = {
     {"presets_list", "/v1/presets", .headers = ""},
     {"schedules_list", "/v1/schedules", .headers = ""},
     {"livez", "/livez", .headers = ""},
+    {"metrics", "/metrics", .headers = ""},
     {"readyz", "/readyz", .headers = ""},
     {"healthz", "/healthz", .headers = ""},
     {"openapi", "/openapi.json", .headers = ""},

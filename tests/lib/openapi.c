@@ -70,19 +70,31 @@ void openapi_parameters(const char *method, const char *pattern,
 
 const json_t *openapi_response(const json_t *operation, unsigned status)
 {
-    const json_t *responses = json_object_get(operation, "responses");
     char key[16];
 
     snprintf(key, sizeof key, "%u", status);
-    const json_t *response = json_object_get(responses, key);
-    if (response != NULL)
-        return openapi_resolve(response);
-    response = openapi_resolve(json_object_get(responses, "default"));
-    const json_t *statuses = json_object_get(response, "x-statuses");
-    for (size_t i = 0; i < json_array_size(statuses); i++)
-        if (json_integer_value(json_array_get(statuses, i)) == status)
-            return response;
-    return NULL;
+    const json_t *response = json_object_get(json_object_get(operation, "responses"), key);
+    return response == NULL ? NULL : openapi_resolve(response);
+}
+
+const json_t *openapi_codes(const json_t *response)
+{
+    const json_t *content = json_object_get(response, "content");
+    const json_t *problem = json_object_get(content, "application/problem+json");
+    const json_t *members = json_object_get(json_object_get(problem, "schema"), "properties");
+
+    return json_object_get(json_object_get(members, "code"), "enum");
+}
+
+const char *openapi_parameter_text(const json_t *parameter)
+{
+    static char digits[32];
+    const json_t *example = json_object_get(parameter, "example");
+
+    if (!json_is_integer(example))
+        return json_string_value(example);
+    snprintf(digits, sizeof digits, "%lld", (long long)json_integer_value(example));
+    return digits;
 }
 
 bool openapi_lists(const json_t *array, const char *text)
@@ -189,8 +201,12 @@ static bool scalar_fits(const json_t *schema, const json_t *value)
     const json_t *minimum = json_object_get(schema, "minimum");
     const json_t *maximum = json_object_get(schema, "maximum");
     const json_t *above = json_object_get(schema, "exclusiveMinimum");
+    const json_t *below = json_object_get(schema, "exclusiveMaximum");
+    const json_t *only = json_object_get(schema, "const");
     double number = json_number_value(value);
 
+    if (only != NULL && !json_equal(only, value))
+        return false;
     if (json_is_string(value) && choices != NULL &&
         !openapi_lists(choices, json_string_value(value)))
         return false;
@@ -198,7 +214,8 @@ static bool scalar_fits(const json_t *schema, const json_t *value)
         return true;
     return (minimum == NULL || number >= json_number_value(minimum)) &&
            (maximum == NULL || number <= json_number_value(maximum)) &&
-           (above == NULL || number > json_number_value(above));
+           (above == NULL || number > json_number_value(above)) &&
+           (below == NULL || number < json_number_value(below));
 }
 
 static bool one_fits(const json_t *alternatives, const json_t *value, const char *where, char *why)
@@ -257,6 +274,13 @@ static bool fits(const json_t *schema, const json_t *value, const char *where, c
         }
     }
     return true;
+}
+
+bool openapi_obeys(const json_t *schema, const json_t *value)
+{
+    char why[WHY_BYTES];
+
+    return fits(schema, value, "", why);
 }
 
 void openapi_check(const json_t *schema, const json_t *value, const char *where)

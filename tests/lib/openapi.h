@@ -19,14 +19,23 @@ const json_t *openapi_operation(const char *method, const char *pattern);
 void openapi_parameters(const char *method, const char *pattern,
                         void (*visit)(void *context, const json_t *parameter), void *context);
 
-/* The response an operation documents for a status: by number, or "default" where that lists the
- * status in x-statuses; NULL when neither. */
+/* The example of a path parameter, a string or a whole number, as it stands in a path; NULL when
+ * there is none. Static until the next call. */
+const char *openapi_parameter_text(const json_t *parameter);
+
+/* The response an operation documents for a status, or NULL. */
 const json_t *openapi_response(const json_t *operation, unsigned status);
+
+/* The codes that a response's problem documents may have, an array, or NULL. */
+const json_t *openapi_codes(const json_t *response);
 
 /* Fails the test unless the value obeys the schema: types, required members, ranges, choices, and
  * no member that the schema does not name (unless additionalProperties says otherwise). `where` is
  * for the message. */
 void openapi_check(const json_t *schema, const json_t *value, const char *where);
+
+/* Whether it does. */
+bool openapi_obeys(const json_t *schema, const json_t *value);
 
 /* Whether a schema takes true and false. */
 bool openapi_is_boolean(const json_t *schema);

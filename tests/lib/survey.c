@@ -141,6 +141,17 @@ static bool add_json(struct survey *text, const char *data, size_t size)
     return true;
 }
 
+/* Figures count what was asked before: of them only what each says of itself is the same again. */
+static void add_figures(struct survey *text, const char *data, size_t size)
+{
+    for (size_t used = 0; used < size;) {
+        size_t line = strcspn(data + used, "\n") + 1;
+        if (data[used] == '#')
+            add(text, data + used, line);
+        used += line;
+    }
+}
+
 void survey_add(struct survey *text, const struct http_response *response)
 {
     static const char *const exact[] = {"Content-Type", "ETag", "Idempotency-Replayed"};
@@ -157,6 +168,10 @@ void survey_add(struct survey *text, const struct http_response *response)
         if (http_response_header(response, exact[i], value, sizeof value) != NULL)
             add_text(text, value);
     size_t used = 0;
+    if (strstr(response->head, "text/plain") != NULL) {
+        add_figures(text, response->body, response->body_size);
+        return;
+    }
     if (strstr(response->head, "ndjson") == NULL)
         used = response->body_size; /* all at once */
     if (used > 0 && !add_json(text, response->body, used))

@@ -9,7 +9,7 @@
 #include "service/core/buffer.h"
 #include "tests/lib/http_client.h"
 
-enum { SURVEY_BYTES = 1 << 18 };
+enum { SURVEY_BYTES = 1 << 20 };
 
 struct survey {
     size_t used;

@@ -62,6 +62,7 @@ python_client()
 
 run quickstart quickstart
 run python_client python_client
+run openapi_lint "$PYTHON" "$root/tests/contract/lint.py"
 run rules_table "$root/clients/examples/with_server.sh" "$PYTHON" "$root/tests/bench/rules_table.py" --check
 run readme "$root/clients/examples/with_server.sh" "$PYTHON" "$root/tests/readme.py"
 run gallery "$root/clients/examples/with_server.sh" "$PYTHON" "$root/clients/examples/gallery.py" \
@@ -71,7 +72,7 @@ for demo in svrg staleness federated; do
         --quick --picture "$folder/$demo.png"
 done
 for script in "$root"/tests/scenario/*.py; do
-    run "$(basename "$script" .py)" "$PYTHON" "$script"
+    run "$(basename "$script" .py)" timeout --kill-after=30 600 "$PYTHON" "$script" # who hangs fails
 done
 echo "scripts: $passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]

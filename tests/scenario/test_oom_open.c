@@ -133,7 +133,7 @@ static enum status open_all(struct opened *opened, struct fault *fault)
     opened->server = NULL;
     if ((status = store_open(url, true, &options.take_store, fault)) == STATUS_OK &&
         (status = engine_open(&options, &opened->engine, fault)) == STATUS_OK)
-        status = server_start(&opened->config, opened->engine, &opened->server, fault);
+        status = server_start(&opened->config, opened->engine, -1, &opened->server, fault);
     return status;
 }
 

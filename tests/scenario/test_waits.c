@@ -133,6 +133,24 @@ static void await_received(const struct remote *remote, json_int_t received)
     ck_abort_msg("%d contributions do not come in", (int)received);
 }
 
+/* Until a request waits for a step. */
+static void await_watcher(const struct remote *remote)
+{
+    static const char line[] = "\ndescent_waiting_requests{for=\"step\"} 1\n";
+    const struct timespec pause = {.tv_nsec = 2000000};
+    struct http_client *client = http_client_open(remote->port, ANSWER_S);
+    struct http_response response;
+    bool waits = false;
+
+    for (double end = now_s() + ANSWER_S; !waits && now_s() < end; nanosleep(&pause, NULL)) {
+        ck_assert(http_client_request(client, "GET", "/metrics", "", NULL, 0, &response));
+        waits = strstr(response.body, line) != NULL;
+        http_response_free(&response);
+    }
+    http_client_close(client);
+    ck_assert_msg(waits, "nobody waits for a step");
+}
+
 static void patch(const struct remote *remote, const char *aggregation)
 {
     char text[TEXT_BYTES];
@@ -303,6 +321,7 @@ START_TEST(a_rewind_and_a_removal_end_the_wait)
     client = contribute(&one, "a", WAIT);
     await_received(&one, 1);
     struct http_client *reader = ask(&one, "GET", "/parameters?after=1&wait=30", "", "");
+    await_watcher(&one);
     struct answer answer = remote_send(&one, "POST", "/rewind", "{\"step\": 0}", 200);
     answer_close(&answer);
     answer = hear(client, 409);
@@ -317,6 +336,7 @@ START_TEST(a_rewind_and_a_removal_end_the_wait)
     client = contribute(&one, "a", WAIT);
     await_received(&one, 1);
     reader = ask(&one, "GET", "/parameters?after=0&wait=30", "", "");
+    await_watcher(&one);
     answer = remote_send(&one, "DELETE", "", NULL, 204);
     answer_close(&answer);
     for (int i = 0; i < 2; i++) {

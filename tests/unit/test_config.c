@@ -129,6 +129,10 @@ static const struct {
     {"stray", NULL, "\"stray\" is not an option"},
     {"--", NULL, "no option --"},
     {"--config", "/nonexistent/descent.conf", "/nonexistent/descent.conf cannot be read"},
+    {"--config", "/dev/null/x", "/dev/null/x cannot be read"},
+    {"--data", "a\nb", "--data has a control character"},
+    {"--data", " a", "--data has a control character, or a space at an end"},
+    {"--data", "a ", "--data has a control character, or a space at an end"},
 };
 
 START_TEST(bad_flags_are_refused_naming_the_option)
@@ -159,6 +163,11 @@ static const struct {
     {"\n\nspeed = 9", "descent.conf:3: there is no option \"speed\""},
     {"config = other.conf\n", "descent.conf:1: there is no option \"config\""},
     {"--idle-s = 9", "descent.conf:1: there is no option \"--idle-s\""},
+    {"idle-s = 9\n\nidle-s = 9\n", "descent.conf:3: idle-s is in line 1 already"},
+    {"IDLE-S = 9", "descent.conf:1: there is no option \"IDLE-S\""},
+    {"idle_s = 9", "descent.conf:1: there is no option \"idle_s\""},
+    {"idle-s = 9 # nine", "descent.conf:1: idle-s is \"9 # nine\""},
+    {"log = inf\too", "descent.conf:1: log"},
 };
 
 START_TEST(bad_file_is_refused_naming_file_and_line)
@@ -173,10 +182,92 @@ START_TEST(bad_file_is_refused_naming_file_and_line)
 }
 END_TEST
 
+static const struct config_source *source_of(const struct config *config, const char *flag)
+{
+    static const char *const flags[] = {
+#define OPTION(field, type, flag, ...) flag,
+#include "api/config.def"
+#undef OPTION
+    };
+
+    for (size_t i = 0; i < CONFIG_OPTIONS; i++)
+        if (strcmp(flags[i], flag) == 0)
+            return &config->sources[i];
+    ck_abort_msg("there is no %s", flag);
+}
+
+START_TEST(every_value_knows_where_it_came_from)
+{
+    const char *path = write_file("# one\nidle-s = 5\nlog = error\n\nwait-s-max = 7\n");
+    char *arguments[] = {text("--config"), text(path), text("--log=off"), NULL};
+
+    setenv("DESCENT_WAIT_S_MAX", "8", 1);
+    struct config config = read_good(arguments);
+    ck_assert_int_eq(source_of(&config, "idle-s")->kind, CONFIG_FROM_FILE);
+    ck_assert_uint_eq(source_of(&config, "idle-s")->line, 2);
+    ck_assert_int_eq(source_of(&config, "log")->kind, CONFIG_FROM_FLAG);
+    ck_assert_int_eq(source_of(&config, "wait-s-max")->kind, CONFIG_FROM_ENVIRONMENT);
+    ck_assert_int_eq(source_of(&config, "listen")->kind, CONFIG_FROM_DEFAULT);
+    config_close(&config);
+}
+END_TEST
+
+/* What config_print writes. */
+static char *printed(const struct config *config)
+{
+    char *out = NULL;
+    size_t size = 0;
+    FILE *file = open_memstream(&out, &size);
+
+    config_print(config, file);
+    ck_assert_int_eq(fclose(file), 0);
+    return out;
+}
+
+START_TEST(what_is_printed_is_a_file_that_says_the_same)
+{
+    char *arguments[] = {text("--data=/a = b#c"), text("--idle-s=3"), text("--tls-key="), NULL};
+    struct config first = read_good(arguments);
+    char *once = printed(&first);
+    char *again[] = {text("--config"), text(write_file(once)), NULL};
+    struct config second = read_good(again);
+
+    ck_assert_str_eq(second.data, "/a = b#c");
+    ck_assert_uint_eq(second.idle_s, 3);
+    ck_assert_str_eq(second.tls_key, "");
+#define OPTION(field, type, flag, ...) COMPARE_##type(first.field, second.field, flag);
+#define COMPARE_TEXT(a, b, flag) ck_assert(strcmp(flag, "config") == 0 || strcmp(a, b) == 0)
+#define COMPARE_COUNT(a, b, flag) ck_assert_msg(a == b, "%s", flag)
+#define COMPARE_FLAG(a, b, flag) ck_assert_msg(a == b, "%s", flag)
+#include "api/config.def"
+#undef OPTION
+    free(once);
+    config_close(&first);
+    config_close(&second);
+}
+END_TEST
+
+START_TEST(commands_take_the_flags_that_mean_something_to_them)
+{
+    static const char *const flags[] = {"data", "log", NULL};
+    char *good[] = {text("--data=x"), NULL}, *bad[] = {text("--idle-s=3"), NULL};
+    struct config config;
+    struct fault fault;
+
+    setenv("DESCENT_IDLE_S", "4", 1); /* the environment is shared by all */
+    ck_assert_int_eq(config_read_some(good, flags, &config, &fault), STATUS_OK);
+    ck_assert_str_eq(config.data, "x");
+    ck_assert_uint_eq(config.idle_s, 4);
+    config_close(&config);
+    ck_assert_int_ne(config_read_some(bad, flags, &config, &fault), STATUS_OK);
+    ck_assert_ptr_nonnull(strstr(fault.detail, "--idle-s means nothing to this command"));
+}
+END_TEST
+
 START_TEST(help_names_every_option)
 {
     static const char *const flags[] = {
-#define OPTION(field, type, flag, ...) "--" flag " ",
+#define OPTION(field, type, flag, ...) "--" flag,
 #include "api/config.def"
 #undef OPTION
     };
@@ -208,6 +299,9 @@ Suite *suite_config(void)
     tcase_add_test(tests, bad_environment_is_refused_naming_the_variable);
     tcase_add_loop_test(tests, bad_file_is_refused_naming_file_and_line, 0,
                         sizeof bad_files / sizeof *bad_files);
+    tcase_add_test(tests, every_value_knows_where_it_came_from);
+    tcase_add_test(tests, what_is_printed_is_a_file_that_says_the_same);
+    tcase_add_test(tests, commands_take_the_flags_that_mean_something_to_them);
     tcase_add_test(tests, help_names_every_option);
     suite_add_tcase(suite, tests);
     return suite;

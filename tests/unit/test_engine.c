@@ -46,7 +46,7 @@ START_TEST(sessions_are_listed_in_pages)
         session_release(engines_create(engine, id, &spec, 7));
     }
     for (; more; pages++) {
-        size_t count = engine_list(engine, after, page, 3, &more);
+        size_t count = engine_list(engine, "", after, page, 3, &more);
         for (size_t i = 0; i < count; i++) {
             struct session_view view = engines_view(page[i]);
             snprintf(id, sizeof id, "s%zu", seen++);
@@ -58,7 +58,7 @@ START_TEST(sessions_are_listed_in_pages)
     ck_assert_uint_eq(seen, 7);
     ck_assert_uint_eq(pages, 3);
     struct session *none;
-    ck_assert_int_eq(engine_find(engine, "s7", &none, &fault), STATUS_SESSION_NOT_FOUND);
+    ck_assert_int_eq(engine_find(engine, "", "s7", &none, &fault), STATUS_SESSION_NOT_FOUND);
     engine_close(engine);
 }
 END_TEST
@@ -556,7 +556,7 @@ START_TEST(a_session_can_be_deleted_while_steps_run)
         ck_assert(steppers[i].status == STATUS_OK ||
                   steppers[i].status == STATUS_SESSION_NOT_FOUND);
     }
-    ck_assert_int_eq(engine_find(engine, "one", &none, &fault), STATUS_SESSION_NOT_FOUND);
+    ck_assert_int_eq(engine_find(engine, "", "one", &none, &fault), STATUS_SESSION_NOT_FOUND);
     ck_assert_int_eq(session_delete(engine, session, &fault), STATUS_SESSION_NOT_FOUND);
     ck_assert_int_eq(engines_try_patch(session, "lr", 1, &fault), STATUS_SESSION_NOT_FOUND);
     session_release(session);

@@ -407,7 +407,7 @@ START_TEST(whichever_write_fails_the_end_is_the_same)
         session = engines_find(engine, "one");
         ck_assert_digest_eq(engines_digest(session, true), reference);
         session_release(session);
-        ck_assert_int_eq(engine_find(engine, "two", &none, &fault), STATUS_SESSION_NOT_FOUND);
+        ck_assert_int_eq(engine_find(engine, "", "two", &none, &fault), STATUS_SESSION_NOT_FOUND);
         if (n > 0 && failed == 0) {
             ck_assert_uint_gt(n, 40); /* so many writes has the script */
             break;

@@ -313,7 +313,7 @@ START_TEST(a_pattern_that_matches_nothing_lists_the_tensors)
                      STATUS_INVALID_FIELD);
     ck_assert_str_eq(fault.where, "/groups/1/tensors/1");
     ck_assert_ptr_nonnull(strstr(fault.detail, "there are: w"));
-    ck_assert_int_eq(engine_find(engine, "none", &session, &fault), STATUS_SESSION_NOT_FOUND);
+    ck_assert_int_eq(engine_find(engine, "", "none", &session, &fault), STATUS_SESSION_NOT_FOUND);
 }
 END_TEST
 

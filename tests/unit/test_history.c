@@ -443,7 +443,8 @@ START_TEST(an_image_goes_on_elsewhere)
             memcpy(made->vectors[i].data->data, image->vectors[i].data->data,
                    numbers * dtype_size(spec.dtype));
         }
-        ck_assert_msg(engine_import(elsewhere, "copy", made, &copy, &created, &fault) == STATUS_OK,
+        ck_assert_msg(engine_import(elsewhere, NULL, "copy", made, &copy, &created, &fault) ==
+                          STATUS_OK,
                       "%s", fault.detail);
         ck_assert_int_eq(created, round == 0);
         session_release(copy);
@@ -451,7 +452,7 @@ START_TEST(an_image_goes_on_elsewhere)
     ck_assert_int_eq(engine_image(elsewhere, image->record, image->head, &made, &fault), STATUS_OK);
     for (size_t i = 0; i < made->vector_count; i++)
         memset(made->vectors[i].data->data, 0, made->vectors[i].data->size);
-    ck_assert_int_eq(engine_import(elsewhere, "spoilt", made, &copy, &created, &fault),
+    ck_assert_int_eq(engine_import(elsewhere, NULL, "spoilt", made, &copy, &created, &fault),
                      STATUS_INVALID_FIELD);
     image_free(image);
     copy = engines_find(elsewhere, "copy");

@@ -162,7 +162,7 @@ Suite *suite_history_faults(void)
     Suite *suite = suite_create("history_faults");
     TCase *cases = tcase_create("history_faults");
 
-    tcase_set_timeout(cases, 120);
+    tcase_set_timeout(cases, 600);
     tcase_add_loop_test(cases, a_rewind_that_fails_has_not_happened, 0, 6);
     tcase_add_loop_test(cases, a_fork_that_fails_has_not_happened, 0, 6);
     suite_add_tcase(suite, cases);

@@ -78,6 +78,27 @@ START_TEST(gradients_in_quarantine_do_not_pile_up)
 }
 END_TEST
 
+/* The lists by kind are those of the whole, in its order. */
+static void check_lists(struct session *session)
+{
+    pthread_mutex_lock(&session->mutex);
+    const struct event_place *lines = session->receipts.first, *rewinds = session->rewinds.first;
+    for (const struct event_place *place = session->events; place != NULL; place = place->next) {
+        const struct event_place **next = place->kind == EVENT_RECEIPTS ? &lines
+                                          : place->kind == EVENT_REWIND ? &rewinds
+                                                                        : NULL;
+        if (next == NULL)
+            continue;
+        ck_assert_ptr_eq(*next, place);
+        *next = place->next_alike;
+    }
+    ck_assert_ptr_null(lines);
+    ck_assert_ptr_null(rewinds);
+    ck_assert_ptr_null(*session->receipts.end);
+    ck_assert_ptr_null(*session->rewinds.end);
+    pthread_mutex_unlock(&session->mutex);
+}
+
 /* What a trim could not drop does not keep the folder from opening after a later one could. */
 START_TEST(a_trim_that_failed_once_does_not_break_the_lineages)
 {
@@ -103,12 +124,14 @@ START_TEST(a_trim_that_failed_once_does_not_break_the_lineages)
                                                           .status = STATUS_STORAGE_FULL});
         engine_trim(engine);
         faulty_store_plan(store, (struct faulty_plan){.verbs = 0});
+        check_lists(session);
     }
     struct digest hash = hash_now(session);
     session_release(session);
     engine_close(engine);
     engine = engines_open_store(faulty_store_open(store), &options);
     session = engines_find(engine, "s");
+    check_lists(session);
     ck_assert_digest_eq(hash_now(session), hash);
     ck_assert_uint_eq(engines_view(session).lineage, 6);
     session_release(session);

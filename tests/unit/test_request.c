@@ -3,6 +3,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "api/accept.h"
 #include "api/endpoint.h"
 #include "api/guard.h"
 #include "api/range.h"
@@ -109,6 +110,61 @@ START_TEST(broken_preferences_do_no_harm)
 }
 END_TEST
 
+START_TEST(fields_of_one_name_are_one_list)
+{
+    header("Accept-Encoding", "gzip;q=0.5");
+    ck_assert_str_eq(request_list(&request, "accept-encoding"), "gzip;q=0.5");
+    header("Other", "x");
+    header("ACCEPT-ENCODING", "zstd");
+    header("Accept-Encoding", "");
+    ck_assert_str_eq(request_list(&request, "Accept-Encoding"), "gzip;q=0.5, zstd, ");
+    ck_assert_ptr_null(request_list(&request, "Absent"));
+}
+END_TEST
+
+START_TEST(vary_says_each_name_once)
+{
+    struct reply reply = {.http = 200};
+
+    reply_vary(&reply, &arena, "Accept");
+    ck_assert_str_eq(*reply_find(&reply, "vary"), "Accept");
+    reply_vary(&reply, &arena, "accept");
+    ck_assert_str_eq(*reply_find(&reply, "Vary"), "Accept");
+    reply_vary(&reply, &arena, "Accept-Encoding");
+    reply_vary(&reply, &arena, "Origin");
+    reply_vary(&reply, &arena, "Accept-Encoding");
+    ck_assert_str_eq(*reply_find(&reply, "Vary"), "Accept, Accept-Encoding, Origin");
+    ck_assert_uint_eq(reply.header_count, 1);
+    ck_assert_ptr_null(reply_find(&reply, "ETag"));
+}
+END_TEST
+
+static const struct {
+    const char *field, *value;
+} parameters[] = {
+    {"application/json", ""},
+    {"application/json;", ""},
+    {"application/json; charset=utf-8", "utf-8"},
+    {"application/json;Charset=UTF-8;x=y", "UTF-8"},
+    {"application/json ; a=\"b;charset=no\" ; charset=\"utf-8\" ; c", "utf-8"},
+    {"application/json; charset=", ""},
+    {"application/json; charset=\"", "\""},
+    {"application/json; charset", ""},
+    {"application/json; charsets=x", ""},
+    {"charset=x", ""},
+    {"", ""},
+};
+
+START_TEST(parameters_of_a_field_are_found)
+{
+    struct span value = accept_parameter(parameters[_i].field, "charset");
+
+    ck_assert_uint_eq(value.size, strlen(parameters[_i].value));
+    if (value.size > 0)
+        ck_assert_mem_eq(value.data, parameters[_i].value, value.size);
+}
+END_TEST
+
 static const struct {
     const char *range, *if_range;
     enum range_kind kind;
@@ -172,6 +228,10 @@ Suite *suite_request(void)
     tcase_add_test(tests, headers_are_found_without_case_and_the_last_wins);
     tcase_add_test(tests, preferences_are_found);
     tcase_add_test(tests, broken_preferences_do_no_harm);
+    tcase_add_test(tests, fields_of_one_name_are_one_list);
+    tcase_add_test(tests, vary_says_each_name_once);
+    tcase_add_loop_test(tests, parameters_of_a_field_are_found, 0,
+                        sizeof parameters / sizeof *parameters);
     tcase_add_loop_test(tests, ranges_are_cut_to_what_is_there, 0, sizeof ranges / sizeof *ranges);
     tcase_add_test(tests, nothing_has_no_ranges);
     suite_add_tcase(suite, tests);

@@ -280,7 +280,7 @@ START_TEST(an_image_has_no_open_round)
             extent += image->vectors[i].extent[k];
         memcpy(made->vectors[i].data->data, image->vectors[i].data->data, extent * sizeof(double));
     }
-    if (engine_import(other, "copy", made, &copy, &created, &fault) != STATUS_OK)
+    if (engine_import(other, NULL, "copy", made, &copy, &created, &fault) != STATUS_OK)
         ck_abort_msg("import: %s", fault.detail);
     image_free(image);
     ck_assert(created);

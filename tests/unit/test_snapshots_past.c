@@ -247,7 +247,8 @@ START_TEST(an_export_carries_it)
         memcpy(to->data->data, from->data->data, COUNT * dtype_size(from->dtype));
     }
     image_free(image);
-    ck_assert_int_eq(engine_import(engine, "copy", other, &copy, &created, &fault), STATUS_OK);
+    ck_assert_int_eq(engine_import(engine, NULL, "copy", other, &copy, &created, &fault),
+                     STATUS_OK);
     ck_assert_digest_eq(snapshots_digest(copy), snapshots_digest(session));
     snapshots_check_replay(copy);
     if (_i < 2) {

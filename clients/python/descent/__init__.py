@@ -15,6 +15,7 @@ Only the standard library is needed. Where numpy is installed, tensors come back
 from .client import Client
 from .compression import Int8, Rows, Sign, SparseRows, TopK, TwoBit
 from .errors import ConnectionFailed, Error
+from .events import Event
 from .session import Parameters, Receipt, Session
 
 __version__ = "0.1.0"
@@ -22,6 +23,7 @@ __all__ = [
     "Client",
     "ConnectionFailed",
     "Error",
+    "Event",
     "Int8",
     "Parameters",
     "Receipt",

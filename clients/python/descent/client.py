@@ -1,12 +1,21 @@
 """A server: Client."""
 
+import os
 import secrets
+import ssl
 import urllib.parse
 
 from . import safetensors, wire
 from .errors import ConnectionFailed, Error
 from .session import Session
 from .transport import Transport
+
+
+def _checked(token):
+    """What could not be sent as it is: a message that has it would end up in logs."""
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise ValueError("the token has blanks, line ends or other characters that no token has")
+    return token
 
 
 class Client:
@@ -20,7 +29,14 @@ class Client:
     format    how tensors travel: "safetensors" (exact bytes, names and shapes checked), "raw" (the
               same bytes without a header) or "json" (exact too, readable, slow beyond some thousand
               numbers)
-    headers   sent with every request, for instance for a proxy that wants a token
+    coding    "gzip" or "zstd": bodies go and come smaller, for networks that are slower than that
+              takes; zstd wants Python 3.14 or the package zstandard
+    headers   sent with every request, for instance for a proxy
+    token     of a server that asks for one, "dsc_..."; without it that of the environment variable
+              DESCENT_TOKEN, if there is one. It goes to the server of `url` alone
+    cafile    for https: trust only the certificates in this PEM file, for instance the server's own
+              where nobody has signed it. Without it the system's certificates decide.
+    context   in place of cafile: an ssl.SSLContext
 
     Threads may share a client: each gets its own kept connection.
     """
@@ -32,11 +48,22 @@ class Client:
         retries=8,
         format="safetensors",
         headers=None,
+        token=None,
+        cafile=None,
+        context=None,
+        coding=None,
     ):
         if format not in wire.MEDIA:
             raise ValueError("format %r is none of %s" % (format, ", ".join(wire.MEDIA)))
+        if cafile is not None:
+            if context is not None:
+                raise ValueError("give cafile or context, not both")
+            context = ssl.create_default_context(cafile=cafile)
         headers = {"User-Agent": "descent-python", "Accept": wire.JSON, **(headers or {})}
-        self._transport = Transport(url, timeout, retries, headers)
+        token = token or os.environ.get("DESCENT_TOKEN")
+        if token and "authorization" not in map(str.lower, headers):
+            headers["Authorization"] = "Bearer " + _checked(token)
+        self._transport = Transport(url, timeout, retries, headers, context, coding)
         self.format = format
 
     def create(self, parameters, optimizer, id=None, worker=None, **options):

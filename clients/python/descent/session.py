@@ -8,6 +8,7 @@ import uuid
 
 from . import safetensors, tensors, wire
 from .errors import ConnectionFailed, Error
+from .events import Events
 from .history import History, moment
 from .snapshots import Snapshots, number_of
 from .workers import WAIT_MAX_S, Workers, step_of
@@ -48,7 +49,7 @@ class Parameters(dict):
     etag = None
 
 
-class Session(History, Workers, Snapshots):
+class Session(History, Events, Workers, Snapshots):
     """A handle of one session: `id`, and what can be done with it.
 
     forked   of a handle that `fork` returned: what became of the parent's state, a dict with

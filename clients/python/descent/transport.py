@@ -9,23 +9,30 @@ rewind is sent once. What is repeated:
     no answer (refused, reset, timed out)   whether the request took effect does not matter
     408 502 503 504                         the server, or a proxy, was busy, stopping or starting
     409 idempotency_in_flight               an earlier attempt is at work: its receipt will come
+    429 quota_exceeded                      where Retry-After is a few seconds: the token has too
+                                            many requests at once, or takes too many steps a second
 
 507 storage_full is not: it lasts until somebody makes room, and that person should hear of it.
 """
 
+import contextlib
 import http.client
 import os
 import random
 import socket
+import ssl
 import threading
 import time
 import urllib.parse
 import weakref
 from typing import NamedTuple
 
+from .coding import Coding
 from .errors import ConnectionFailed
 
 _BACKOFF_FIRST_S, _BACKOFF_MAX_S, _RETRY_AFTER_MAX_S = 0.05, 2.0, 60.0
+_QUOTA_WAIT_MAX_S = 5.0  # beyond that somebody has to delete something
+_SILENCE_S = 60.0  # of a stream: several heartbeats of the server
 _BUSY = (408, 502, 503, 504)
 
 
@@ -54,14 +61,16 @@ class _HTTPS(_ClosesItself, http.client.HTTPSConnection):
 class Transport:
     """One server. Threads share it, each on its own connection; a forked child opens new ones."""
 
-    def __init__(self, url, timeout, retries, headers):
+    def __init__(self, url, timeout, retries, headers, context=None, coding=None):
         parts = urllib.parse.urlsplit(url if "://" in url else "http://" + url)
         known = parts.scheme in ("http", "https") and parts.hostname
         if not known or parts.query or parts.fragment:
             raise ValueError("url must look like http://HOST:PORT, not %r" % url)
         self.url = "%s://%s%s" % (parts.scheme, parts.netloc, parts.path.rstrip("/"))
         self._parts, self._prefix = parts, parts.path.rstrip("/")
+        self._context = context  # None: the system's certificates decide
         self._timeout, self._retries, self._headers = timeout, retries, dict(headers or {})
+        self._coding = Coding(coding) if coding else None
         self._local = threading.local()
         self._open = weakref.WeakSet()
 
@@ -76,6 +85,8 @@ class Transport:
         if query:
             target += "?" + urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
         headers = {**self._headers, **(headers or {})}
+        if self._coding:
+            body, headers = self._coding.encode(body, headers)
         attempts = failures = 0
         if not repeat:
             self._connection().close()
@@ -92,13 +103,18 @@ class Transport:
                 status, answer_headers, received = _exchange(
                     connection, method, target, body, headers
                 )
+            except ssl.SSLCertVerificationError as error:
+                connection.close()
+                raise self._untrusted(error) from error
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 failure = error
             except BaseException:  # interrupted within a message: the connection is of no more use
                 connection.close()
                 raise
-            if failure is None and not _is_busy(status, received):
+            if failure is None and self._coding:
+                received = self._coding.decode(received, answer_headers)
+            if failure is None and not _is_busy(status, answer_headers, received):
                 return Answer(status, answer_headers, received, attempts)
             if failure is not None and reused and not isinstance(failure, socket.timeout):
                 continue  # a kept connection that the server had closed: connect anew, at no charge
@@ -112,6 +128,34 @@ class Transport:
                 ) from failure
             time.sleep(_delay_s(failures, answer_headers))
 
+    @property
+    def retries(self):
+        return self._retries
+
+    @contextlib.contextmanager
+    def stream(self, path, query, headers):
+        """The answer to one GET, to be read as it comes, on a connection of its own, which is
+        closed at the end. Not repeated. ConnectionFailed: it cannot be."""
+        target = self._prefix + path
+        if query:
+            target += "?" + urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
+        connection = self._connect()
+        try:
+            connection.request("GET", target, headers={**self._headers, **headers})
+            if self._timeout is not None:
+                connection.sock.settimeout(max(self._timeout, _SILENCE_S))
+            yield connection.getresponse()
+        except ssl.SSLCertVerificationError as error:
+            raise self._untrusted(error) from error
+        finally:
+            connection.close()
+
+    def _untrusted(self, error):
+        """Another attempt would see the same."""
+        return ConnectionFailed(
+            "%s shows a certificate that is not trusted: %s" % (self.url, error)
+        )
+
     def close(self):
         """Closes every connection; the next request opens a new one."""
         for connection in list(self._open):
@@ -121,11 +165,15 @@ class Transport:
         local = self._local
         # A socket shared with a parent process would mix messages. (http.client sets TCP_NODELAY.)
         if getattr(local, "pid", None) != os.getpid():
-            parts, local.pid = self._parts, os.getpid()
-            kind = _HTTPS if parts.scheme == "https" else _HTTP
-            local.connection = kind(parts.hostname, parts.port, timeout=self._timeout)
+            local.connection, local.pid = self._connect(), os.getpid()
             self._open.add(local.connection)
         return local.connection
+
+    def _connect(self):
+        host, port = self._parts.hostname, self._parts.port
+        if self._parts.scheme == "https":
+            return _HTTPS(host, port, timeout=self._timeout, context=self._context)
+        return _HTTP(host, port, timeout=self._timeout)
 
 
 def _exchange(connection, method, target, body, headers):
@@ -133,7 +181,7 @@ def _exchange(connection, method, target, body, headers):
     cut = False
     try:
         connection.request(method, target, body=body, headers=headers)
-    except (BrokenPipeError, ConnectionResetError):
+    except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
         cut = True  # the server stopped reading; it may have said why before
     response = connection.getresponse()
     if response.length is None:
@@ -152,13 +200,21 @@ def _exchange(connection, method, target, body, headers):
     return response.status, response.headers, received
 
 
-def _is_busy(status, body):
+def _is_busy(status, headers, body):
+    if status == 429:
+        after = _retry_after_s(headers)
+        return after is not None and after <= _QUOTA_WAIT_MAX_S
     return status in _BUSY or (status == 409 and b'"idempotency_in_flight"' in body)
+
+
+def _retry_after_s(headers):
+    after = headers.get("Retry-After", "") if headers is not None else ""
+    return float(after) if after.isdigit() else None
 
 
 def _delay_s(failures, headers):
     """Seconds to wait: what Retry-After says, else growing, with jitter against coming in step."""
-    after = headers.get("Retry-After", "") if headers is not None else ""
-    if after.isdigit():
-        return min(float(after), _RETRY_AFTER_MAX_S)
+    after = _retry_after_s(headers)
+    if after is not None:
+        return min(after, _RETRY_AFTER_MAX_S)
     return min(_BACKOFF_FIRST_S * 2 ** (failures - 1), _BACKOFF_MAX_S) * random.uniform(0.5, 1.0)

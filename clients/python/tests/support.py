@@ -24,7 +24,8 @@ _started = None
 class OwnServer:
     """build/descent (or $DESCENT_BINARY) on a free port, with a folder of its own."""
 
-    def __init__(self):
+    def __init__(self, *options):
+        self.options = options
         self.folder = tempfile.mkdtemp(prefix="descent-python-")
         self.listen = "127.0.0.1:0"
         atexit.register(self.close)
@@ -42,6 +43,7 @@ class OwnServer:
                 self.folder + "/data",
                 "--log",
                 "error",
+                *self.options,
             ],
             stdout=subprocess.PIPE,
             text=True,
@@ -52,6 +54,18 @@ class OwnServer:
             raise RuntimeError("the server said %r and not where it listens" % line)
         self.url = line[len(prefix) :].strip()
         self.listen = self.url.split("//")[1]  # after a restart: the same port
+
+    def token(self, *options):
+        """A new token of this server."""
+        binary = os.environ.get("DESCENT_BINARY", str(ROOT / "build" / "descent"))
+        made = subprocess.run(
+            [binary, "token", "create", "--data", self.folder + "/data", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            check=True,
+        )
+        return made.stdout.strip()
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)

@@ -230,6 +230,30 @@ class Steps(Live):
                 session.step(GRADIENT)
                 self.same(session.parameters(if_newer=seen), AFTER)
 
+    def test_a_coding_changes_the_way_and_nothing_else(self):
+        start = {"w": [i / 7 for i in range(2000)]}
+        gradient = {"w": [i / 3 for i in range(2000)]}
+        for coding in ("gzip", "zstd"):
+            with self.subTest(coding):
+                try:
+                    coded = self.client(coding=coding, format="json")
+                except ImportError:
+                    self.skipTest("this Python has no " + coding)
+                sent = []
+                encode = coded._transport._coding.encode
+                coded._transport._coding.encode = lambda *rest: sent.append(encode(*rest)) or sent[-1]
+                session, plain = self.create(coded, start), self.create(parameters=start)
+                seen = session.parameters()
+                self.assertEqual(seen.etag, '"0-0-%s"' % coding)
+                self.assertEqual(seen.step, 0)
+                self.assertIsNone(session.parameters(if_newer=seen))
+                self.assertEqual(session.step(gradient, if_match=seen.etag).step, 1)
+                plain.step(gradient)
+                self.assertEqual(session.hash(), plain.hash())
+                self.assertGreater(max(len(body) for body, _ in sent if body), 4000)
+                self.assertEqual(sum("Content-Encoding" in fields for _, fields in sent), 2)
+        self.assertRaises(ValueError, self.descent.Client, self.url, coding="br")
+
     def test_some_tensors_in_another_type(self):
         for format in ("safetensors", "raw"):
             for dtype in (None, "f64", "f32", "f16", "bf16"):
