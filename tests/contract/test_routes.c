@@ -11,7 +11,7 @@
 #include "tests/lib/openapi.h"
 #include "tests/lib/testing.h"
 
-enum { TEST_TIMEOUT_S = 120, PATH_BYTES = 256, BODY_BYTES_MAX = 4096 };
+enum { TEST_TIMEOUT_S = 120, BODY_BYTES_MAX = 4096 };
 
 #define ID "routes"
 #define JSON "Content-Type: application/json\r\n"
@@ -41,46 +41,15 @@ static const json_t *content_of(const struct route *route)
     return json_object_get(json_object_get(operation_of(route), "requestBody"), "content");
 }
 
-struct filling {
-    char *path;
-    const char *rest; /* of the pattern */
-    const char *id;
-};
-
-static void fill(void *context, const json_t *parameter)
+static char *path_of(const struct route *route, const char *id, char path[OPENAPI_PATH_BYTES])
 {
-    struct filling *filling = context;
-    const char *name = json_string_value(json_object_get(parameter, "name"));
-    size_t size = strlen(name);
-
-    if (filling->rest[0] != '{' || strncmp(filling->rest + 1, name, size) != 0 ||
-        filling->rest[1 + size] != '}')
-        return;
-    strcat(filling->path,
-           strcmp(name, "id") == 0 ? filling->id : openapi_parameter_text(parameter));
-    filling->rest += size + 2;
-}
-
-/* The pattern with this id, and the example of any other parameter. */
-static char *path_of(const struct route *route, const char *id, char path[PATH_BYTES])
-{
-    struct filling filling = {.path = path, .rest = route->pattern, .id = id};
-
-    path[0] = '\0';
-    while (*filling.rest != '\0') {
-        size_t size = strcspn(filling.rest, "{");
-        strncat(path, filling.rest, size);
-        filling.rest += size;
-        openapi_parameters(method_name(route->method), route->pattern, fill, &filling);
-        ck_assert_msg(size > 0 || *filling.rest != '{', "%s: unknown parameter", route->pattern);
-    }
-    return path;
+    return openapi_path(method_name(route->method), route->pattern, id, path);
 }
 
 static struct answer send_to(const struct route *route, const char *id, const char *headers,
                              const char *body, size_t size)
 {
-    char path[PATH_BYTES];
+    char path[OPENAPI_PATH_BYTES];
 
     return api_send(server.port, method_name(route->method), path_of(route, id, path), headers,
                     body, size);
@@ -210,7 +179,7 @@ START_TEST(other_methods_are_refused_with_the_allowed_ones)
     static const char *const methods[] = {"GET",    "POST", "PUT",   "PATCH",
                                           "DELETE", "BREW", "TRACE", "OPTIONS"};
     const struct route *route;
-    char path[PATH_BYTES];
+    char path[OPENAPI_PATH_BYTES];
 
     for (size_t r = 0; (route = router_at(r)) != NULL; r++) {
         path_of(route, ID, path);
@@ -243,7 +212,7 @@ static bool is_found(const struct route *route, unsigned status)
 START_TEST(head_is_get_without_the_body)
 {
     const struct route *route;
-    char path[PATH_BYTES], got[128], headed[128];
+    char path[OPENAPI_PATH_BYTES], got[128], headed[128];
     static const char *const headers[] = {"Content-Type", "Content-Length", "ETag"};
     size_t count = 0;
 
@@ -285,7 +254,7 @@ END_TEST
 START_TEST(unknown_query_parameter_is_named)
 {
     const struct route *route;
-    char path[PATH_BYTES], asked[PATH_BYTES + 32];
+    char path[OPENAPI_PATH_BYTES], asked[OPENAPI_PATH_BYTES + 32];
 
     for (size_t r = 0; (route = router_at(r)) != NULL; r++) {
         json_t *example = route->takes_body ? example_of(route) : NULL;
@@ -309,7 +278,7 @@ static void check_query_known(void *context, const json_t *parameter)
 {
     const struct route *route = context;
     const char *name = json_string_value(json_object_get(parameter, "name"));
-    char path[PATH_BYTES], asked[PATH_BYTES + 64];
+    char path[OPENAPI_PATH_BYTES], asked[OPENAPI_PATH_BYTES + 64];
 
     if (strcmp(json_string_value(json_object_get(parameter, "in")), "query") != 0)
         return;
@@ -648,7 +617,7 @@ START_TEST(a_request_id_is_taken_over_if_it_is_sane)
     char value[128];
 
     for (size_t r = 0; (route = router_at(r)) != NULL; r++) {
-        char path[PATH_BYTES], asked[PATH_BYTES + 16];
+        char path[OPENAPI_PATH_BYTES], asked[OPENAPI_PATH_BYTES + 16];
         snprintf(asked, sizeof asked, "%s?a&a", path_of(route, ID, path));
         struct answer answer = api_send(server.port, method_name(route->method), asked,
                                         "X-Request-Id: my-own.id\r\n", NULL, 0);

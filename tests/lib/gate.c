@@ -10,7 +10,7 @@
 #include "tests/lib/openapi.h"
 #include "tests/lib/testing.h"
 
-enum { PATH_BYTES = 256, HEADER_BYTES = 256 };
+enum { HEADER_BYTES = 256 };
 
 #define JSON "Content-Type: application/json\r\n"
 
@@ -114,40 +114,6 @@ void gate_must(unsigned status, const struct pass *pass, const char *method, con
     answer_close(&answer);
 }
 
-struct filling {
-    char *path;
-    const char *rest; /* of the pattern */
-    const char *id;
-};
-
-static void fill(void *context, const json_t *parameter)
-{
-    struct filling *filling = context;
-    const char *name = json_string_value(json_object_get(parameter, "name"));
-    size_t size = strlen(name);
-
-    if (filling->rest[0] != '{' || strncmp(filling->rest + 1, name, size) != 0 ||
-        filling->rest[1 + size] != '}')
-        return;
-    strcat(filling->path,
-           strcmp(name, "id") == 0 ? filling->id : openapi_parameter_text(parameter));
-    filling->rest += size + 2;
-}
-
-static void fill_path(const struct route *route, const char *id, char path[PATH_BYTES])
-{
-    struct filling filling = {.path = path, .rest = route->pattern, .id = id};
-
-    path[0] = '\0';
-    while (*filling.rest != '\0') {
-        size_t size = strcspn(filling.rest, "{");
-        strncat(path, filling.rest, size);
-        filling.rest += size;
-        openapi_parameters(method_name(route->method), route->pattern, fill, &filling);
-        ck_assert_msg(size > 0 || *filling.rest != '{', "%s: unknown parameter", route->pattern);
-    }
-}
-
 /* malloc'ed; NULL where the route takes no body. */
 static char *example_body(const struct route *route)
 {
@@ -165,10 +131,10 @@ static char *example_body(const struct route *route)
 
 struct answer gate_call(const struct route *route, const char *id, const char *headers)
 {
-    char path[PATH_BYTES], all[2 * HEADER_BYTES];
+    char path[OPENAPI_PATH_BYTES], all[2 * HEADER_BYTES];
     char *body = example_body(route);
 
-    fill_path(route, id, path);
+    openapi_path(method_name(route->method), route->pattern, id, path);
     snprintf(all, sizeof all, "%s%s", headers, body != NULL ? JSON : "");
     struct answer answer = api_send(gate_server.port, method_name(route->method), path, all, body,
                                     body != NULL ? strlen(body) : 0);

@@ -6,6 +6,20 @@
 #include <string.h>
 #include <time.h>
 
+#include "tests/lib/testing.h"
+
+struct live_server http_server;
+
+void http_start(const char *const *options)
+{
+    live_server_start(&http_server, testing_folder(), options);
+}
+
+struct http_client *http_dial(void)
+{
+    return http_client_open(http_server.port, HTTP_WAIT_S);
+}
+
 double now_s(void)
 {
     struct timespec now;

@@ -68,6 +68,42 @@ void openapi_parameters(const char *method, const char *pattern,
             visit(context, openapi_resolve(json_array_get(lists[k], i)));
 }
 
+struct filling {
+    char *path;
+    const char *rest; /* of the pattern */
+    const char *id;
+};
+
+static void fill(void *context, const json_t *parameter)
+{
+    struct filling *filling = context;
+    const char *name = json_string_value(json_object_get(parameter, "name"));
+    size_t size = strlen(name);
+
+    if (filling->rest[0] != '{' || strncmp(filling->rest + 1, name, size) != 0 ||
+        filling->rest[1 + size] != '}')
+        return;
+    strcat(filling->path,
+           strcmp(name, "id") == 0 ? filling->id : openapi_parameter_text(parameter));
+    filling->rest += size + 2;
+}
+
+char *openapi_path(const char *method, const char *pattern, const char *id,
+                   char path[OPENAPI_PATH_BYTES])
+{
+    struct filling filling = {.path = path, .rest = pattern, .id = id};
+
+    path[0] = '\0';
+    while (*filling.rest != '\0') {
+        size_t size = strcspn(filling.rest, "{");
+        strncat(path, filling.rest, size);
+        filling.rest += size;
+        openapi_parameters(method, pattern, fill, &filling);
+        ck_assert_msg(size > 0 || *filling.rest != '{', "%s: unknown parameter", pattern);
+    }
+    return path;
+}
+
 const json_t *openapi_response(const json_t *operation, unsigned status)
 {
     char key[16];

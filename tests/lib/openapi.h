@@ -23,6 +23,11 @@ void openapi_parameters(const char *method, const char *pattern,
  * there is none. Static until the next call. */
 const char *openapi_parameter_text(const json_t *parameter);
 
+/* The pattern with this id and the examples of its other parameters, in path, which is returned. */
+enum { OPENAPI_PATH_BYTES = 256 };
+char *openapi_path(const char *method, const char *pattern, const char *id,
+                   char path[OPENAPI_PATH_BYTES]);
+
 /* The response an operation documents for a status, or NULL. */
 const json_t *openapi_response(const json_t *operation, unsigned status);
 

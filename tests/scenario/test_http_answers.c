@@ -8,30 +8,18 @@
 #include "tests/lib/live_server.h"
 #include "tests/lib/testing.h"
 
-enum { WAIT_S = 10, TEST_TIMEOUT_S = 60 };
+enum { TEST_TIMEOUT_S = 60 };
 
 #define GET_LIVEZ "GET /livez HTTP/1.1\r\nHost: test\r\n"
 #define POST_SESSIONS "POST /v1/sessions HTTP/1.1\r\nHost: test\r\n"
-
-static struct live_server server;
-
-static void start(const char *const *options)
-{
-    live_server_start(&server, testing_folder(), options);
-}
-
-static struct http_client *dial(void)
-{
-    return http_client_open(server.port, WAIT_S);
-}
 
 START_TEST(pipelined_requests_are_answered_in_order)
 {
     static const unsigned statuses[] = {200, 404, 400, 405, 200};
     struct http_response response;
 
-    start(NULL);
-    struct http_client *client = dial();
+    http_start(NULL);
+    struct http_client *client = http_dial();
     ck_assert(http_client_send_text(
         client, GET_LIVEZ "\r\n"
                           "GET /nowhere HTTP/1.1\r\nHost: test\r\n\r\n" POST_SESSIONS
@@ -45,7 +33,7 @@ START_TEST(pipelined_requests_are_answered_in_order)
     }
     ck_assert(http_client_at_end(client));
     http_client_close(client);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -54,8 +42,8 @@ START_TEST(head_has_the_headers_of_get_and_no_body)
     struct http_response get, head;
     char of_get[64], of_head[64];
 
-    start(NULL);
-    struct http_client *client = dial();
+    http_start(NULL);
+    struct http_client *client = http_dial();
     ck_assert(http_client_request(client, "GET", "/livez", "", NULL, 0, &get));
     ck_assert(http_client_request(client, "HEAD", "/livez", "", NULL, 0, &head));
     ck_assert_uint_eq(head.status, 200);
@@ -70,7 +58,7 @@ START_TEST(head_has_the_headers_of_get_and_no_body)
     http_response_free(&head);
     ck_assert_uint_eq(get_status(client, "/livez"), 200);
     http_client_close(client);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -79,8 +67,8 @@ START_TEST(every_reply_has_id_date_and_no_store)
     struct http_response response;
     char first[128], second[128], value[128];
 
-    start(NULL);
-    struct http_client *client = dial();
+    http_start(NULL);
+    struct http_client *client = http_dial();
     ck_assert(http_client_request(client, "GET", "/livez", "", NULL, 0, &response));
     ck_assert_ptr_nonnull(http_response_header(&response, "Request-Id", first, sizeof first));
     ck_assert_ptr_nonnull(http_response_header(&response, "Date", value, sizeof value));
@@ -99,7 +87,7 @@ START_TEST(every_reply_has_id_date_and_no_store)
     check_problem(&response, "not_found");
     http_response_free(&response);
     http_client_close(client);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -108,15 +96,15 @@ START_TEST(wrong_method_says_which_are_right)
     struct http_response response;
     char value[128];
 
-    start(NULL);
-    struct http_client *client = dial();
+    http_start(NULL);
+    struct http_client *client = http_dial();
     ck_assert(http_client_request(client, "DELETE", "/livez", "", NULL, 0, &response));
     ck_assert_uint_eq(response.status, 405);
     ck_assert_str_eq(http_response_header(&response, "Allow", value, sizeof value),
                      "GET, HEAD, OPTIONS");
     http_response_free(&response);
     http_client_close(client);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -142,8 +130,8 @@ START_TEST(ranges_of_parameters_are_served)
     struct http_response response;
     char value[64], headers[160];
 
-    start(NULL);
-    struct http_client *client = dial();
+    http_start(NULL);
+    struct http_client *client = http_dial();
     ck_assert(http_client_request(client, "PUT", "/v1/sessions/r",
                                   "Content-Type: application/json\r\n", json, sizeof json - 1,
                                   &response));
@@ -174,7 +162,7 @@ START_TEST(ranges_of_parameters_are_served)
     ck_assert_str_eq(http_response_header(&response, "Content-Length", value, sizeof value), "28");
     http_response_free(&response);
     http_client_close(client);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 

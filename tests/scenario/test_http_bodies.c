@@ -10,22 +10,10 @@
 #include "tests/lib/live_server.h"
 #include "tests/lib/testing.h"
 
-enum { WAIT_S = 10, TEST_TIMEOUT_S = 60 };
+enum { TEST_TIMEOUT_S = 60 };
 
 #define GET_LIVEZ "GET /livez HTTP/1.1\r\nHost: test\r\n"
 #define POST_SESSIONS "POST /v1/sessions HTTP/1.1\r\nHost: test\r\n"
-
-static struct live_server server;
-
-static void start(const char *const *options)
-{
-    live_server_start(&server, testing_folder(), options);
-}
-
-static struct http_client *dial(void)
-{
-    return http_client_open(server.port, WAIT_S);
-}
 
 static const char *const small_bodies[] = {"--body-bytes-max", "100000", NULL};
 
@@ -34,8 +22,8 @@ START_TEST(body_of_declared_size_beyond_the_limit_gets_413_and_the_connection_li
     struct http_response response;
     char *body = calloc(1, 3000000);
 
-    start(small_bodies);
-    struct http_client *client = dial();
+    http_start(small_bodies);
+    struct http_client *client = http_dial();
     for (size_t size = 100001; size < 3000000; size *= 4) {
         ck_assert(http_client_request(client, "POST", "/v1/sessions",
                                       "Content-Type: application/json\r\n", body, size, &response));
@@ -49,7 +37,7 @@ START_TEST(body_of_declared_size_beyond_the_limit_gets_413_and_the_connection_li
     http_response_free(&response);
     http_client_close(client);
     free(body);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -58,8 +46,8 @@ START_TEST(chunked_body_beyond_the_limit_gets_413)
     struct http_response response;
     char *chunk = calloc(1, 10000);
 
-    start(small_bodies);
-    struct http_client *client = dial();
+    http_start(small_bodies);
+    struct http_client *client = http_dial();
     ck_assert(http_client_send_text(client, POST_SESSIONS "Content-Type: application/json\r\n"
                                                           "Transfer-Encoding: chunked\r\n\r\n"));
     for (int i = 0; i < 11; i++) {
@@ -75,7 +63,7 @@ START_TEST(chunked_body_beyond_the_limit_gets_413)
     ck_assert(http_client_at_end(client)); /* as after every body in chunks */
     http_client_close(client);
     free(chunk);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -83,15 +71,15 @@ START_TEST(body_far_beyond_the_limit_is_answered_at_once_and_closed)
 {
     struct http_response response;
 
-    start(small_bodies);
-    struct http_client *client = dial();
+    http_start(small_bodies);
+    struct http_client *client = http_dial();
     ck_assert(http_client_send_text(client, POST_SESSIONS "Content-Length: 9000000000\r\n\r\nabc"));
     ck_assert(http_client_receive(client, false, &response));
     ck_assert_uint_eq(response.status, 413);
     http_response_free(&response);
     ck_assert(http_client_at_end(client));
     http_client_close(client);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -100,8 +88,8 @@ START_TEST(endless_chunked_body_is_cut_off)
     char *chunk = calloc(1, 1 << 20);
     size_t sent = 0;
 
-    start(small_bodies);
-    struct http_client *client = dial();
+    http_start(small_bodies);
+    struct http_client *client = http_dial();
     ck_assert(http_client_send_text(client, POST_SESSIONS "Transfer-Encoding: chunked\r\n\r\n"));
     while (sent < 200 && http_client_send(client, "100000\r\n", 8) &&
            http_client_send(client, chunk, 1 << 20) && http_client_send(client, "\r\n", 2))
@@ -109,7 +97,7 @@ START_TEST(endless_chunked_body_is_cut_off)
     ck_assert_uint_lt(sent, 100); /* 64 MiB and what fits into socket buffers */
     http_client_close(client);
     free(chunk);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -126,8 +114,8 @@ START_TEST(coded_body_of_nothing_has_a_limit_too)
 
     for (size_t i = 0; i < sizeof chunk; i++)
         chunk[i] = empty_member[i % sizeof empty_member];
-    start(small_bodies);
-    struct http_client *client = dial();
+    http_start(small_bodies);
+    struct http_client *client = http_dial();
     ck_assert(http_client_send_text(client, POST_SESSIONS "Content-Type: application/json\r\n"
                                                           "Content-Encoding: gzip\r\n"
                                                           "Transfer-Encoding: chunked\r\n\r\n"));
@@ -142,7 +130,7 @@ START_TEST(coded_body_of_nothing_has_a_limit_too)
     check_problem(&response, "too_large");
     http_response_free(&response);
     http_client_close(client);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -150,8 +138,8 @@ START_TEST(expectation_of_a_body_too_large_is_refused_before_it_is_sent)
 {
     struct http_response response;
 
-    start(small_bodies);
-    struct http_client *client = dial();
+    http_start(small_bodies);
+    struct http_client *client = http_dial();
     ck_assert(http_client_send_text(client, POST_SESSIONS "Content-Length: 100001\r\n"
                                                           "Expect: 100-continue\r\n\r\n"));
     ck_assert(http_client_receive(client, false, &response));
@@ -160,7 +148,7 @@ START_TEST(expectation_of_a_body_too_large_is_refused_before_it_is_sent)
     ck_assert(http_client_at_end(client));
     http_client_close(client);
 
-    client = dial();
+    client = http_dial();
     ck_assert(http_client_send_text(client, POST_SESSIONS "Content-Type: application/json\r\n"
                                                           "Content-Length: 3\r\n"
                                                           "Expect: 100-continue\r\n\r\n"));
@@ -173,7 +161,7 @@ START_TEST(expectation_of_a_body_too_large_is_refused_before_it_is_sent)
     check_problem(&response, "invalid_json");
     http_response_free(&response);
     http_client_close(client);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -183,7 +171,7 @@ static const char *shell(const char *line)
     static char out[256];
     char port[16];
 
-    snprintf(port, sizeof port, "%u", server.port);
+    snprintf(port, sizeof port, "%u", http_server.port);
     setenv("PORT", port, 1);
     FILE *pipe = popen(line, "r");
     ck_assert_ptr_nonnull(pipe);
@@ -197,7 +185,7 @@ static const char *shell(const char *line)
 
 START_TEST(python_and_curl_see_413)
 {
-    start(small_bodies);
+    http_start(small_bodies);
     ck_assert_str_eq(
         shell("/usr/bin/python3 -c '\n"
               "import http.client, os\n"
@@ -214,7 +202,7 @@ START_TEST(python_and_curl_see_413)
                            "-H 'Transfer-Encoding: chunked' -H 'Expect:' "
                            "--data-binary @- http://127.0.0.1:$PORT/v1/sessions"),
                      "413");
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -224,8 +212,8 @@ START_TEST(bodies_under_way_have_a_common_limit)
     struct http_response response;
     char value[16], body[5001] = "";
 
-    start(options);
-    struct http_client *first = dial(), *second = dial();
+    http_start(options);
+    struct http_client *first = http_dial(), *second = http_dial();
     ck_assert(http_client_request(second, "POST", "/v1/sessions", "", body, 5001, &response));
     ck_assert_uint_eq(response.status, 503);
     check_problem(&response, "overloaded");
@@ -249,7 +237,7 @@ START_TEST(bodies_under_way_have_a_common_limit)
     http_response_free(&response);
     http_client_close(first);
     http_client_close(second);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -258,11 +246,11 @@ START_TEST(connections_beyond_the_limit_get_503)
     static const char *const options[] = {"--connections-max", "2", NULL};
     struct http_response response;
 
-    start(options);
-    struct http_client *first = dial(), *second = dial();
+    http_start(options);
+    struct http_client *first = http_dial(), *second = http_dial();
     ck_assert_uint_eq(get_status(first, "/livez"), 200);
     ck_assert_uint_eq(get_status(second, "/livez"), 200);
-    struct http_client *third = dial();
+    struct http_client *third = http_dial();
     ck_assert(http_client_request(third, "GET", "/livez", "", NULL, 0, &response));
     ck_assert_uint_eq(response.status, 503);
     check_problem(&response, "overloaded");
@@ -272,7 +260,7 @@ START_TEST(connections_beyond_the_limit_get_503)
     ck_assert_uint_eq(get_status(first, "/livez"), 200);
     http_client_close(first);
     http_client_close(second);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -301,9 +289,9 @@ START_TEST(budget_is_given_back_after_every_kind_of_end)
     struct http_response response;
     unsigned status = 503;
 
-    start(options);
+    http_start(options);
     for (size_t i = 0; i < (size_t)KINDS * ROUNDS; i++) {
-        struct http_client *client = dial();
+        struct http_client *client = http_dial();
         ck_assert(http_client_send_text(client, given_up[i % KINDS]));
         if (i % KINDS > 2 && i % KINDS < KINDS - 1 &&
             i % 2 == 0) { /* waiting for the answer is another kind of end */
@@ -313,7 +301,7 @@ START_TEST(budget_is_given_back_after_every_kind_of_end)
         http_client_close(client);
     }
     /* Not a byte is missing, as soon as the last connections are gone. */
-    struct http_client *client = dial();
+    struct http_client *client = http_dial();
     for (double begin = now_s(); status == 503 && now_s() - begin < 5; sleep_ms(20)) {
         ck_assert(http_client_request(client, "POST", "/v1/sessions",
                                       "Content-Type: application/json\r\n", body, BUDGET,
@@ -324,7 +312,7 @@ START_TEST(budget_is_given_back_after_every_kind_of_end)
     ck_assert_uint_eq(status, 400);
     http_client_close(client);
     free(body);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -340,9 +328,9 @@ START_TEST(body_that_grows_beyond_the_budget_gets_503)
     struct http_response response;
 
     memset(chunk, ' ', sizeof chunk);
-    start(options);
+    http_start(options);
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
-        struct http_client *client = dial();
+        struct http_client *client = http_dial();
         ck_assert(http_client_send_text(client,
                                         POST_SESSIONS "Content-Type: application/json\r\n"
                                                       "Transfer-Encoding: chunked\r\n\r\n"));
@@ -360,7 +348,7 @@ START_TEST(body_that_grows_beyond_the_budget_gets_503)
         http_response_free(&response);
         http_client_close(client);
     }
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 

@@ -9,22 +9,10 @@
 #include "tests/lib/live_server.h"
 #include "tests/lib/testing.h"
 
-enum { WAIT_S = 10, TEST_TIMEOUT_S = 60 };
+enum { TEST_TIMEOUT_S = 60 };
 
 #define GET_LIVEZ "GET /livez HTTP/1.1\r\nHost: test\r\n"
 #define POST_SESSIONS "POST /v1/sessions HTTP/1.1\r\nHost: test\r\n"
-
-static struct live_server server;
-
-static void start(const char *const *options)
-{
-    live_server_start(&server, testing_folder(), options);
-}
-
-static struct http_client *dial(void)
-{
-    return http_client_open(server.port, WAIT_S);
-}
 
 static const char *const short_times[] = {
     "--header-timeout-s", "1", "--body-timeout-s", "1", "--keepalive-timeout-s", "1", NULL,
@@ -62,17 +50,17 @@ START_TEST(request_that_stops_gets_408)
 {
     struct http_client *clients[SLOW];
 
-    start(short_times);
+    http_start(short_times);
     double begin = now_s();
     for (size_t i = 0; i < SLOW; i++) {
-        clients[i] = dial();
+        clients[i] = http_dial();
         ck_assert(http_client_send_text(clients[i], slow[i]));
     }
     for (size_t i = 0; i < SLOW; i++) {
         check_408(clients[i], slow[i]);
         ck_assert(now_s() - begin > 0.9 && now_s() - begin < 5);
     }
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -81,10 +69,10 @@ START_TEST(request_that_drips_gets_408_all_the_same)
     struct http_client *clients[SLOW];
     bool open = true;
 
-    start(short_times);
+    http_start(short_times);
     double begin = now_s();
     for (size_t i = 0; i < SLOW; i++) {
-        clients[i] = dial();
+        clients[i] = http_dial();
         ck_assert(http_client_send_text(clients[i], slow[i]));
     }
     while (open && now_s() - begin < 4) {
@@ -96,18 +84,18 @@ START_TEST(request_that_drips_gets_408_all_the_same)
     ck_assert_msg(!open, "a connection outlives its deadline");
     for (size_t i = 0; i < SLOW; i++)
         check_408(clients[i], slow[i]);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
 START_TEST(idle_connection_is_closed_without_a_word)
 {
-    start(short_times);
-    struct http_client *client = dial();
+    http_start(short_times);
+    struct http_client *client = http_dial();
     ck_assert_uint_eq(get_status(client, "/livez"), 200);
     ck_assert(http_client_at_end(client));
     http_client_close(client);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -117,8 +105,8 @@ START_TEST(steady_body_may_take_longer_than_the_header)
     static const char *const options[] = {"--header-timeout-s", "1", "--body-timeout-s", "10",
                                           NULL};
 
-    start(options);
-    struct http_client *client = dial();
+    http_start(options);
+    struct http_client *client = http_dial();
     ck_assert(http_client_send_text(client, POST_SESSIONS "Content-Type: application/json\r\n"
                                                           "Content-Length: 20\r\n\r\n"));
     for (int i = 0; i < 20; i++) {
@@ -130,7 +118,7 @@ START_TEST(steady_body_may_take_longer_than_the_header)
     check_problem(&response, "invalid_json");
     http_response_free(&response);
     http_client_close(client);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -151,7 +139,7 @@ static size_t resident(void)
     char path[64], line[128];
     size_t kib = 0;
 
-    snprintf(path, sizeof path, "/proc/%d/status", (int)server.pid);
+    snprintf(path, sizeof path, "/proc/%d/status", (int)http_server.pid);
     FILE *file = fopen(path, "r");
     ck_assert_ptr_nonnull(file);
     while (fgets(line, sizeof line, file) != NULL && sscanf(line, "VmRSS: %zu", &kib) != 1)
@@ -182,7 +170,7 @@ static void ignore_answers(struct http_client *other)
     struct http_response response;
 
     for (size_t i = 0; i < READERS; i++) {
-        readers[i] = dial();
+        readers[i] = http_dial();
         http_client_take_little(readers[i], 64 * 1024);
         ck_assert(http_client_send_text(readers[i],
                                         "GET /v1/sessions/w/parameters HTTP/1.1\r\nHost: test\r\n"
@@ -213,8 +201,8 @@ START_TEST(answer_that_nobody_reads_is_cut_and_its_memory_released)
     };
     struct http_response response;
 
-    start(options);
-    struct http_client *client = dial();
+    http_start(options);
+    struct http_client *client = http_dial();
     ck_assert(http_client_request(client, "PUT", "/v1/sessions/w",
                                   "Content-Type: application/json\r\n", json, sizeof json - 1,
                                   &response));
@@ -226,7 +214,7 @@ START_TEST(answer_that_nobody_reads_is_cut_and_its_memory_released)
     size_t after = resident(), all = (size_t)READERS * PARAMETERS * sizeof(float);
     ck_assert_msg(after < before + all / 2 + KEPT_BYTES, "%zu bytes, then %zu", before, after);
     http_client_close(client);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 

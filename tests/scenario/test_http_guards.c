@@ -12,7 +12,6 @@
 #include "tests/lib/testing.h"
 
 enum {
-    WAIT_S = 10,
     TEST_TIMEOUT_S = 60,
     SPLITS = 3, /* of every odd request, at places drawn from the seed */
 };
@@ -22,18 +21,6 @@ enum {
     "POST /v1/sessions HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"               \
     "Transfer-Encoding: chunked\r\n\r\n"
 #define AFTER GET_LIVEZ "X-Request-Id: after\r\nConnection: close\r\n\r\n"
-
-static struct live_server server;
-
-static void start(const char *const *options)
-{
-    live_server_start(&server, testing_folder(), options);
-}
-
-static struct http_client *dial(void)
-{
-    return http_client_open(server.port, WAIT_S);
-}
 
 /* The first final answer. */
 static bool receive(struct http_client *client, bool to_head, struct http_response *out)
@@ -68,7 +55,7 @@ static void check_answer(struct http_client *client, const struct odd_request *o
  * inside a body; or, where it leaves the connection open, the answer to the request behind it. */
 static void try(const struct odd_request *odd, bool followed, size_t split)
 {
-    struct http_client *client = dial();
+    struct http_client *client = http_dial();
     struct http_response response, next;
     char value[64];
 
@@ -99,10 +86,10 @@ static void try(const struct odd_request *odd, bool followed, size_t split)
 
 START_TEST(every_odd_request_has_one_answer)
 {
-    start(NULL);
+    http_start(NULL);
     for (size_t i = 0; i < odd_requests_count; i++)
         try(&odd_requests[i], false, odd_requests[i].size);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -110,20 +97,20 @@ END_TEST
  * connection; all others do. */
 START_TEST(request_behind_an_odd_one_is_answered_or_the_connection_closed)
 {
-    start(NULL);
+    http_start(NULL);
     for (size_t i = 0; i < odd_requests_count; i++)
         try(&odd_requests[i], true, odd_requests[i].size);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
 /* The same, a byte at a time: the server must not depend on how the bytes arrive. */
 START_TEST(odd_requests_in_single_bytes_have_the_same_answer)
 {
-    start(NULL);
+    http_start(NULL);
     for (size_t i = 0; i < odd_requests_count; i++)
         try(&odd_requests[i], false, 0);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -131,11 +118,11 @@ START_TEST(odd_requests_in_two_pieces_have_the_same_answer)
 {
     uint64_t random = testing_seed() ^ 0x5917;
 
-    start(NULL);
+    http_start(NULL);
     for (size_t i = 0; i < odd_requests_count; i++)
         for (int k = 0; k < SPLITS; k++)
             try(&odd_requests[i], false, 1 + testing_random(&random) % (odd_requests[i].size - 1));
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -146,10 +133,10 @@ START_TEST(chunked_request_may_be_cut_anywhere)
     static const struct odd_request whole = {"chunks", bytes, sizeof bytes - 1, 400,
                                              "invalid_json"};
 
-    start(NULL);
+    http_start(NULL);
     for (size_t split = 1; split < whole.size; split++)
         try(&whole, true, split);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -192,7 +179,7 @@ static const struct {
 
 START_TEST(every_limit_has_one_answer)
 {
-    start(NULL);
+    http_start(NULL);
     for (size_t i = 0; i < sizeof large / sizeof *large; i++) {
         size_t unit = strlen(large[i].unit), size = strlen(large[i].first);
         char *bytes = malloc(size + large[i].count * unit + strlen(large[i].last) + 1);
@@ -207,7 +194,7 @@ START_TEST(every_limit_has_one_answer)
         try(&odd, false, odd.size);
         free(bytes);
     }
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -232,15 +219,15 @@ START_TEST(request_that_ends_early_is_dropped)
         "\026\003\001\002\000\001\000\001\374\003\003",
     };
 
-    start(NULL);
+    http_start(NULL);
     for (size_t i = 0; i < sizeof halves / sizeof *halves; i++) {
-        struct http_client *client = dial();
+        struct http_client *client = http_dial();
         http_client_send_text(client, halves[i]);
         http_client_finish(client);
         ck_assert_msg(http_client_at_end(client), "%s", halves[i]);
         http_client_close(client);
     }
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 

@@ -9,36 +9,24 @@
 #include "tests/lib/live_server.h"
 #include "tests/lib/testing.h"
 
-enum { WAIT_S = 10, TEST_TIMEOUT_S = 60 };
+enum { TEST_TIMEOUT_S = 60 };
 
 #define POST_SESSIONS "POST /v1/sessions HTTP/1.1\r\nHost: test\r\n"
-
-static struct live_server server;
-
-static void start(const char *const *options)
-{
-    live_server_start(&server, testing_folder(), options);
-}
-
-static struct http_client *dial(void)
-{
-    return http_client_open(server.port, WAIT_S);
-}
 
 START_TEST(stop_lets_running_requests_finish)
 {
     struct http_response response;
 
-    start(NULL);
-    struct http_client *client = dial(), *idle = dial();
+    http_start(NULL);
+    struct http_client *client = http_dial(), *idle = http_dial();
     ck_assert_uint_eq(get_status(idle, "/readyz"), 200);
     ck_assert(http_client_send_text(client, POST_SESSIONS "Content-Type: application/json\r\n"
                                                           "Content-Length: 3\r\n\r\n{"));
     sleep_ms(100);
-    live_server_signal(&server, SIGTERM);
+    live_server_signal(&http_server, SIGTERM);
     sleep_ms(200);
-    live_server_signal(&server, SIGTERM); /* a second one changes nothing */
-    ck_assert(!http_client_can_connect(server.port));
+    live_server_signal(&http_server, SIGTERM); /* a second one changes nothing */
+    ck_assert(!http_client_can_connect(http_server.port));
     ck_assert(http_client_request(idle, "GET", "/readyz", "", NULL, 0, &response));
     ck_assert_uint_eq(response.status, 503);
     check_problem(&response, "draining");
@@ -49,7 +37,7 @@ START_TEST(stop_lets_running_requests_finish)
     ck_assert_uint_eq(response.status, 400);
     check_problem(&response, "invalid_json");
     http_response_free(&response);
-    ck_assert_int_eq(live_server_wait(&server), 0);
+    ck_assert_int_eq(live_server_wait(&http_server), 0);
     http_client_close(client);
     http_client_close(idle);
 }
@@ -59,12 +47,12 @@ START_TEST(stop_does_not_wait_for_ever)
 {
     static const char *const options[] = {"--drain-timeout-s", "1", NULL};
 
-    start(options);
-    struct http_client *client = dial();
+    http_start(options);
+    struct http_client *client = http_dial();
     ck_assert(http_client_send_text(client, POST_SESSIONS "Content-Length: 3\r\n\r\n{"));
     sleep_ms(100);
     double begin = now_s();
-    ck_assert_int_eq(live_server_stop(&server), 1);
+    ck_assert_int_eq(live_server_stop(&http_server), 1);
     ck_assert(now_s() - begin < 5);
     http_client_close(client);
 }
@@ -72,11 +60,11 @@ END_TEST
 
 START_TEST(idle_connections_do_not_hold_up_the_stop)
 {
-    start(NULL);
-    struct http_client *client = dial(), *silent = dial();
+    http_start(NULL);
+    struct http_client *client = http_dial(), *silent = http_dial();
     ck_assert_uint_eq(get_status(client, "/livez"), 200);
     double begin = now_s();
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
     ck_assert(now_s() - begin < 5);
     http_client_close(client);
     http_client_close(silent);
@@ -87,17 +75,18 @@ START_TEST(second_server_on_the_folder_is_refused)
 {
     char out[2048];
 
-    start(NULL);
-    const char *arguments[] = {"serve", "--listen", "127.0.0.1:0", "--data", server.folder, NULL};
+    http_start(NULL);
+    const char *arguments[] = {"serve",  "--listen",         "127.0.0.1:0",
+                               "--data", http_server.folder, NULL};
     ck_assert_int_eq(live_server_run(arguments, out, sizeof out), 1);
     ck_assert_msg(strncmp(out, "descent: ", 9) == 0, "%s", out);
     ck_assert_msg(strchr(out, '\n') == out + strlen(out) - 1, "not one line: %s", out);
-    struct http_client *client = dial();
+    struct http_client *client = http_dial();
     ck_assert_uint_eq(get_status(client, "/readyz"), 200);
     http_client_close(client);
-    live_server_kill(&server);
-    live_server_restart(&server); /* what a killed one leaves behind is no obstacle */
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    live_server_kill(&http_server);
+    live_server_restart(&http_server); /* what a killed one leaves behind is no obstacle */
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -105,13 +94,13 @@ START_TEST(port_in_use_is_said_in_one_line)
 {
     char out[2048], address[32];
 
-    start(NULL);
-    snprintf(address, sizeof address, "127.0.0.1:%u", server.port);
+    http_start(NULL);
+    snprintf(address, sizeof address, "127.0.0.1:%u", http_server.port);
     const char *arguments[] = {"serve", "--listen", address, "--data", testing_folder(), NULL};
     ck_assert_int_eq(live_server_run(arguments, out, sizeof out), 1);
     ck_assert_msg(strstr(out, address) != NULL, "%s", out);
     ck_assert_msg(strchr(out, '\n') == out + strlen(out) - 1, "not one line: %s", out);
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
 
@@ -153,12 +142,12 @@ START_TEST(health_asks_a_running_server)
 {
     char out[1024], address[32];
 
-    start(NULL);
-    snprintf(address, sizeof address, "127.0.0.1:%u", server.port);
+    http_start(NULL);
+    snprintf(address, sizeof address, "127.0.0.1:%u", http_server.port);
     const char *arguments[] = {"health", "--listen", address, NULL};
     ck_assert_msg(live_server_run(arguments, out, sizeof out) == 0, "%s", out);
     ck_assert_str_eq(out, "");
-    ck_assert_int_eq(live_server_stop(&server), 0);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
     ck_assert_int_eq(live_server_run(arguments, out, sizeof out), 1);
 }
 END_TEST
