@@ -262,6 +262,17 @@ enum status answer_form_of_vector(struct request *request, const struct session 
                      "a snapshot has no moving average; leave average out");
 }
 
+void answer_encoded(struct reply *reply, const struct codec *codec, const struct encoded *encoded)
+{
+    reply->media_type = codec->media_type;
+    reply->head = encoded->head;
+    reply->buffer = encoded->buffer;
+    reply->offset = encoded->offset;
+    reply->size = encoded->size;
+    if (!codec->binary)
+        reply->tail = span_text("}\n");
+}
+
 enum status answer_weights(struct request *request, const struct session *session,
                            const struct answer_form *form, const struct revision *revision,
                            struct buffer *values, struct span opening, struct reply *reply,
@@ -291,14 +302,8 @@ enum status answer_weights(struct request *request, const struct session *sessio
     enum status status = form->codec->encode(&encode, &encoded, fault);
     if (status != STATUS_OK)
         return status;
-    reply->media_type = form->codec->media_type;
-    reply->head = encoded.head;
-    reply->buffer = encoded.buffer;
-    reply->offset = encoded.offset;
-    reply->size = encoded.size;
+    answer_encoded(reply, form->codec, &encoded);
     reply->ranges = form->codec->binary;
-    if (!form->codec->binary)
-        reply->tail = span_text("}\n");
     return STATUS_OK;
 }
 

@@ -46,6 +46,9 @@ enum status answer_form_read(struct request *request, const struct session *sess
 enum status answer_form_of_vector(struct request *request, const struct session *session,
                                   struct answer_form *out, struct fault *fault);
 
+/* Puts an encoded vector into a reply whose status is set; takes its buffer. */
+void answer_encoded(struct reply *reply, const struct codec *codec, const struct encoded *encoded);
+
 /* Puts a revision's weights, or what else it has of their size, into the reply: JSON begins with
  * `opening`, the object up to the key of the weights. */
 enum status answer_weights(struct request *request, const struct session *session,

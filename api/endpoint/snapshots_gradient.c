@@ -33,14 +33,8 @@ static enum status answer(struct request *request, const struct session *session
     enum status status = form->codec->encode(&wanted, &encoded, fault);
     if (status != STATUS_OK)
         return status;
-    *reply = (struct reply){.http = 200,
-                            .media_type = form->codec->media_type,
-                            .head = encoded.head,
-                            .buffer = encoded.buffer,
-                            .offset = encoded.offset,
-                            .size = encoded.size};
-    if (!form->codec->binary)
-        reply->tail = span_text("}\n");
+    *reply = reply_empty(200);
+    answer_encoded(reply, form->codec, &encoded);
     reply_header(reply, "Vary", "Accept");
     return STATUS_OK;
 }
