@@ -26,7 +26,7 @@ static enum status visit_session(struct sqlite_store *self, sqlite3_stmt *row,
 
     if (session.id == NULL || !row_span(row, 3, &session.record))
         return sqlite_file_fault(&self->file, SQLITE_NOMEM, fault);
-    if (row_checksum_session(&session) != row_number(row, 2))
+    if (!row_session_possible(&session) || row_checksum_session(&session) != row_number(row, 2))
         return damaged(self, "The record of session", (uint64_t)session.key, fault);
     return visitor->session(visitor->context, &session);
 }
@@ -47,10 +47,10 @@ static enum status visit_event(struct sqlite_store *self, sqlite3_stmt *row,
     struct store_event event = row_event(row);
 
     /* The row's checksum includes head and body: event_read checks it. */
-    if (!row_kind_valid(&event, row_number(row, 3)))
-        return damaged(self, "The record of the event at lsn", event.lsn, fault);
     event.head.size = row_number(row, 6);
     event.body.size = row_number(row, 7);
+    if (!row_event_possible(&event) || !row_kind_valid(&event, row_number(row, 3)))
+        return damaged(self, "The record of the event at lsn", event.lsn, fault);
     if (event.chunk == 0)
         return visitor->event(visitor->context, &event);
     return visitor->chunk != NULL ? visitor->chunk(visitor->context, &event) : STATUS_OK;
@@ -124,7 +124,7 @@ enum status sqlite_event_read(struct store *store, uint64_t lsn,
         goto done;
     }
     if ((row_checksum_event(&found) != row_number(binding.statement, 6) && !BUG(no_checksum)) ||
-        found.head.size > STORE_HEAD_BYTES || found.body.size > STORE_CHUNK_BYTES) {
+        !row_event_possible(&found)) {
         status = damaged(self, "The event at lsn", lsn, fault);
         goto done;
     }

@@ -58,4 +58,9 @@ uint64_t row_checksum_chunk(uint64_t place, struct span body);
 uint64_t row_kind(const struct store_event *event);
 bool row_kind_valid(const struct store_event *event, uint64_t column);
 
+/* Whether the write verbs could have been given these numbers and sizes: what an old row says of
+ * itself is in no checksum of a scan, and a right checksum proves only who computed it. */
+bool row_event_possible(const struct store_event *event);
+bool row_session_possible(const struct store_session *session);
+
 #endif
