@@ -3,39 +3,80 @@ import http.client
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from running import CLEAN  # noqa: E402
+from running import BINARY, CLEAN  # noqa: E402
+
+
+class Plain:
+    """A server whoever reaches it may use."""
+    options, headers, context = [], {}, None
+
+
+class Secure:
+    """TLS by a certificate of our own, a token, and a line of log for every request."""
+
+    def __init__(self, root, data):
+        certificate, key = os.path.join(root, "tls.pem"), os.path.join(root, "tls.key")
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                        "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
+                        "-keyout", key, "-out", certificate], check=True, capture_output=True)
+        os.chmod(key, 0o600)
+        token = subprocess.run([BINARY, "token", "create", "--data", data, "--name", "soak", "--tenant", "soak",
+                                "--scopes", "admin"], check=True, capture_output=True, env=CLEAN, text=True)
+        self.options = ["--auth", "on", "--tls-cert", certificate, "--tls-key", key, "--log-requests"]
+        self.headers = {"Authorization": "Bearer " + token.stdout.strip()}
+        self.context = ssl.create_default_context(cafile=certificate)
 
 
 class Server:
     """`generation` counts the starts. `away` is set from before the end of one to after the begin of the next:
-    meanwhile lost connections, and 503 while it drains, are what clients expect."""
+    meanwhile lost connections, and 503 while it drains, are what clients expect. `guard`: Plain or Secure."""
 
-    def __init__(self, folder, options):
-        self.folder, self.options = folder, options
+    def __init__(self, folder, options, guard):
+        self.folder, self.guard = folder, guard
+        self.options = options + guard.options
+        self.headers = guard.headers
         self.port = 0
         self.generation = 0
         self.away = threading.Event()
         self.ready = threading.Event()
-        self.log = open(os.path.join(folder, "..", "server.log"), "ab")
+        self.log = os.path.join(folder, "..", "server.log")
+        self.errors = []
         self.start()
 
+    def link(self, timeout):
+        """A connection that is not open yet."""
+        if self.guard.context is None:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=self.guard.context)
+
+    def rotate(self):
+        """Moves the log away, as its users do, and looks through what was written."""
+        if os.path.exists(self.log):
+            os.rename(self.log, self.log + ".old")
+            self.process.send_signal(signal.SIGHUP)
+            self.look_for_errors(self.log + ".old")
+
+    def look_for_errors(self, path):
+        with open(path, encoding="utf-8", errors="replace") as log:  # 503: it drained
+            self.errors += [line for line in log if line[27:].startswith(" error ") and "status=503" not in line]
+
     def start(self):
-        binary = os.environ.get("DESCENT_BINARY", "build/descent")
         self.process = subprocess.Popen(
-            [binary, "serve", "--listen", f"127.0.0.1:{self.port}", "--log", "warning", "--data", self.folder,
-             *self.options], stdout=subprocess.PIPE, stderr=self.log, env=CLEAN)
+            [BINARY, "serve", "--listen", f"127.0.0.1:{self.port}", "--log-file", self.log, "--data", self.folder,
+             *self.options], stdout=subprocess.PIPE, env=CLEAN)
         line = self.process.stdout.readline().decode()
         if not line.startswith("descent listening on "):
             raise RuntimeError(f"the server does not start: {line!r}")
         self.port = int(line.rsplit(":", 1)[1])
         while True:
-            link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+            link = self.link(10)
             try:
                 link.request("GET", "/readyz")
                 if link.getresponse().status == 200:
@@ -60,8 +101,7 @@ class Server:
         return status
 
     def verify(self):
-        binary = os.environ.get("DESCENT_BINARY", "build/descent")
-        return subprocess.run([binary, "verify", "--data", self.folder], stdout=subprocess.PIPE,
+        return subprocess.run([BINARY, "verify", "--data", self.folder], stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, env=CLEAN, check=False, text=True)
 
     def use(self):
@@ -84,7 +124,6 @@ class Server:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        self.log.close()
 
 
 class Stopped(Exception):
@@ -132,7 +171,7 @@ class Client:
             if self.tally.stopping.is_set():
                 raise Stopped
         self.generation = self.server.generation
-        self.link = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=90)
+        self.link = self.server.link(90)
         self.link.connect()
         self.link.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -157,7 +196,7 @@ class Client:
             try:
                 if self.link is None:
                     self.connect()
-                self.link.request(method, path, body, headers or {})
+                self.link.request(method, path, body, {**self.server.headers, **(headers or {})})
                 answer = self.link.getresponse()
                 data = answer.read()
             except (OSError, http.client.HTTPException) as error:
