@@ -1,18 +1,17 @@
 """The server under test: started, killed, stopped, started again on the same port and folder, and what it uses."""
 import http.client
 import os
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from running import CLEAN  # noqa: E402
+import running  # noqa: E402
+from running import check  # noqa: E402
 
 
-class Server:
+class Server(running.Server):
     """`generation` counts the starts. `away` is set from before the end of one to after the begin of the next:
     meanwhile lost connections, and 503 while it drains, are what clients expect."""
 
@@ -22,27 +21,18 @@ class Server:
         self.generation = 0
         self.away = threading.Event()
         self.ready = threading.Event()
-        self.log = open(os.path.join(folder, "..", "server.log"), "ab")
         self.start()
 
     def start(self):
-        binary = os.environ.get("DESCENT_BINARY", "build/descent")
-        self.process = subprocess.Popen(
-            [binary, "serve", "--listen", f"127.0.0.1:{self.port}", "--log", "warning", "--data", self.folder,
-             *self.options], stdout=subprocess.PIPE, stderr=self.log, env=CLEAN)
-        line = self.process.stdout.readline().decode()
-        if not line.startswith("descent listening on "):
-            raise RuntimeError(f"the server does not start: {line!r}")
-        self.port = int(line.rsplit(":", 1)[1])
+        super().__init__(self.folder, "--log", "warning", *self.options, listen=f"127.0.0.1:{self.port}")
         while True:
-            link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+            link = self.connect(timeout=10)
             try:
                 link.request("GET", "/readyz")
                 if link.getresponse().status == 200:
                     break
             except OSError:
-                if self.process.poll() is not None:
-                    raise RuntimeError("the server ended while it started") from None
+                check(self.process.poll() is None, "the server ended while it started")
             finally:
                 link.close()
             time.sleep(0.02)
@@ -54,15 +44,7 @@ class Server:
         """Ends it; the exit status that it had."""
         self.away.set()
         self.ready.clear()
-        self.process.send_signal(how)
-        status = self.process.wait(60)
-        self.process.stdout.close()
-        return status
-
-    def verify(self):
-        binary = os.environ.get("DESCENT_BINARY", "build/descent")
-        return subprocess.run([binary, "verify", "--data", self.folder], stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, env=CLEAN, check=False, text=True)
+        return self.stop(how, seconds=60)
 
     def use(self):
         """What the process holds: resident bytes, threads, descriptors; bytes in the folder."""
@@ -72,19 +54,14 @@ class Server:
                 name, _, value = line.partition(":")
                 fields[name] = value.split()
         disk = 0
-        for name in os.listdir(self.folder):
+        data = os.path.join(self.folder, "data")
+        for name in os.listdir(data):
             try:
-                disk += os.stat(os.path.join(self.folder, name)).st_size
+                disk += os.stat(os.path.join(data, name)).st_size
             except FileNotFoundError:
                 pass
         return {"rss": int(fields["VmRSS"][0]) * 1024, "threads": int(fields["Threads"][0]),
                 "files": len(os.listdir(f"/proc/{pid}/fd")), "disk": disk}
-
-    def leave_nothing(self):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        self.log.close()
 
 
 class Stopped(Exception):

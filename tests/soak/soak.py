@@ -23,6 +23,7 @@ import numpy as np
 
 from roles import (Aborter, Listener, Maker, Member, Poller, Reader, Snapshotter, Trainer, Traveller)
 from server import Client, Server, Stopped, Tally, Unexpected
+from running import run
 
 IDLE, BUSY = 200, 64
 HISTORY = 32 << 20
@@ -168,15 +169,15 @@ def soak(seconds, folder, tally, seed):
         finish(server, roles, samples, alone, tally)
     finally:
         tally.stopping.set()
-        server.leave_nothing()
+        server.kill()
 
 
 def finish(server, roles, samples, alone, tally):
     if server.end(signal.SIGKILL) != -signal.SIGKILL:
         tally.complain("the server had ended before the end")
-    verified = server.verify()
-    if verified.returncode != 0:
-        tally.complain(f"descent verify: {verified.stdout[-2000:]}")
+    code, out, errors = run("verify", "--data", os.path.join(server.folder, "data"), timeout=None)
+    if code != 0:
+        tally.complain(f"descent verify: {(out + errors)[-2000:]}")
     server.start()
     tally.stopping = threading.Event()
     client = Client(server, tally)
@@ -201,9 +202,8 @@ def main():
     print(f"seed {arguments.seed}")
     root, tally = tempfile.mkdtemp(prefix="descent-soak-"), Tally()
     try:
-        os.mkdir(os.path.join(root, "data"))
-        soak(arguments.seconds, os.path.join(root, "data"), tally, arguments.seed)
-        with open(os.path.join(root, "server.log"), encoding="utf-8", errors="replace") as log:
+        soak(arguments.seconds, root, tally, arguments.seed)
+        with open(os.path.join(root, "log"), encoding="utf-8", errors="replace") as log:
             words = [line for line in log if " error " in line and "status=503" not in line]  # it drained
         for line in words[:20]:
             tally.complain(f"the server's log: {line.strip()}")
