@@ -99,7 +99,8 @@ uint64_t row_checksum_chunk(uint64_t place, struct span body)
     return ROW_CHECKSUM(place, bytes_checksum(body));
 }
 
-bool row_place_exists(uint64_t id)
+/* Whether a checkpoint may have this id. */
+static bool row_place_exists(uint64_t id)
 {
     return id > 0 && id >> (63 - ROW_CHUNK_BITS) == 0;
 }

@@ -258,7 +258,7 @@ class Aborter:
                    f"GET /v1/sessions/{name}/parameters HTTP/1.1\r\nHost: soak\r\n{known}Accept: {OCTETS}\r\n\r\n".encode())
             if client.server.ready.wait(0.2):
                 try:
-                    link = client.server.link(5)
+                    link = client.server.connect(5)
                     link.connect()
                     with link.sock as wire:
                         wire.sendall(odd[random.integers(len(odd))])

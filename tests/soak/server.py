@@ -3,14 +3,13 @@ import http.client
 import os
 import signal
 import socket
-import ssl
-import subprocess
 import sys
 import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from running import BINARY, CLEAN  # noqa: E402
+import running  # noqa: E402
+from running import check  # noqa: E402
 
 
 class Plain:
@@ -21,69 +20,43 @@ class Plain:
 class Secure:
     """TLS by a certificate of our own, a token, and a line of log for every request."""
 
-    def __init__(self, root, data):
-        certificate, key = os.path.join(root, "tls.pem"), os.path.join(root, "tls.key")
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                        "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
-                        "-keyout", key, "-out", certificate], check=True, capture_output=True)
-        os.chmod(key, 0o600)
-        token = subprocess.run([BINARY, "token", "create", "--data", data, "--name", "soak", "--tenant", "soak",
-                                "--scopes", "admin"], check=True, capture_output=True, env=CLEAN, text=True)
-        self.options = ["--auth", "on", "--tls-cert", certificate, "--tls-key", key, "--log-requests"]
-        self.headers = {"Authorization": "Bearer " + token.stdout.strip()}
-        self.context = ssl.create_default_context(cafile=certificate)
+    def __init__(self, folder):
+        from certificates import Pair  # needs openssl
+        pair = Pair(folder, "tls")
+        code, token, errors = running.run("token", "create", "--data", os.path.join(folder, "data"), "--name", "soak",
+                                          "--tenant", "soak", "--scopes", "admin")
+        check(code == 0, errors)
+        self.options = ["--auth", "on", "--log-requests", *pair.options()]
+        self.headers = {"Authorization": "Bearer " + token.strip()}
+        self.context = pair.context()
 
 
-class Server:
+class Server(running.Server):
     """`generation` counts the starts. `away` is set from before the end of one to after the begin of the next:
     meanwhile lost connections, and 503 while it drains, are what clients expect. `guard`: Plain or Secure."""
 
     def __init__(self, folder, options, guard):
         self.folder, self.guard = folder, guard
-        self.options = options + guard.options
+        self.lines = os.path.join(folder, "lines")
+        self.options = [*options, *guard.options, "--log-file", self.lines]
         self.headers = guard.headers
+        self.errors = []
         self.port = 0
         self.generation = 0
         self.away = threading.Event()
         self.ready = threading.Event()
-        self.log = os.path.join(folder, "..", "server.log")
-        self.errors = []
         self.start()
 
-    def link(self, timeout):
-        """A connection that is not open yet."""
-        if self.guard.context is None:
-            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=self.guard.context)
-
-    def rotate(self):
-        """Moves the log away, as its users do, and looks through what was written."""
-        if os.path.exists(self.log):
-            os.rename(self.log, self.log + ".old")
-            self.process.send_signal(signal.SIGHUP)
-            self.look_for_errors(self.log + ".old")
-
-    def look_for_errors(self, path):
-        with open(path, encoding="utf-8", errors="replace") as log:  # 503: it drained
-            self.errors += [line for line in log if line[27:].startswith(" error ") and "status=503" not in line]
-
     def start(self):
-        self.process = subprocess.Popen(
-            [BINARY, "serve", "--listen", f"127.0.0.1:{self.port}", "--log-file", self.log, "--data", self.folder,
-             *self.options], stdout=subprocess.PIPE, env=CLEAN)
-        line = self.process.stdout.readline().decode()
-        if not line.startswith("descent listening on "):
-            raise RuntimeError(f"the server does not start: {line!r}")
-        self.port = int(line.rsplit(":", 1)[1])
+        super().__init__(self.folder, *self.options, listen=f"127.0.0.1:{self.port}")
         while True:
-            link = self.link(10)
+            link = self.connect(timeout=10)
             try:
                 link.request("GET", "/readyz")
                 if link.getresponse().status == 200:
                     break
             except OSError:
-                if self.process.poll() is not None:
-                    raise RuntimeError("the server ended while it started") from None
+                check(self.process.poll() is None, "the server ended while it started")
             finally:
                 link.close()
             time.sleep(0.02)
@@ -91,18 +64,27 @@ class Server:
         self.ready.set()
         self.away.clear()
 
+    def connect(self, timeout=60):
+        if self.guard.context is None:
+            return super().connect(timeout)
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=self.guard.context)
+
+    def rotate(self):
+        """Moves the log away, as its users do; the one before is whole by now, and is looked through."""
+        self.look_for_errors(self.lines + ".old")
+        os.rename(self.lines, self.lines + ".old")
+        self.tell(signal.SIGHUP)
+
+    def look_for_errors(self, path):
+        if os.path.exists(path):
+            with open(path, encoding="utf-8", errors="replace") as log:  # 503: it drained
+                self.errors += [line for line in log if line[27:].startswith(" error ") and "status=503" not in line]
+
     def end(self, how):
         """Ends it; the exit status that it had."""
         self.away.set()
         self.ready.clear()
-        self.process.send_signal(how)
-        status = self.process.wait(60)
-        self.process.stdout.close()
-        return status
-
-    def verify(self):
-        return subprocess.run([BINARY, "verify", "--data", self.folder], stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, env=CLEAN, check=False, text=True)
+        return self.stop(how, seconds=60)
 
     def use(self):
         """What the process holds: resident bytes, threads, descriptors; bytes in the folder."""
@@ -112,18 +94,14 @@ class Server:
                 name, _, value = line.partition(":")
                 fields[name] = value.split()
         disk = 0
-        for name in os.listdir(self.folder):
+        data = os.path.join(self.folder, "data")
+        for name in os.listdir(data):
             try:
-                disk += os.stat(os.path.join(self.folder, name)).st_size
+                disk += os.stat(os.path.join(data, name)).st_size
             except FileNotFoundError:
                 pass
         return {"rss": int(fields["VmRSS"][0]) * 1024, "threads": int(fields["Threads"][0]),
                 "files": len(os.listdir(f"/proc/{pid}/fd")), "disk": disk}
-
-    def leave_nothing(self):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
 
 
 class Stopped(Exception):
@@ -171,7 +149,7 @@ class Client:
             if self.tally.stopping.is_set():
                 raise Stopped
         self.generation = self.server.generation
-        self.link = self.server.link(90)
+        self.link = self.server.connect(90)
         self.link.connect()
         self.link.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 

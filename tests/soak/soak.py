@@ -26,6 +26,7 @@ import numpy as np
 
 from roles import (Aborter, Listener, Maker, Member, Poller, Reader, Snapshotter, Trainer, Traveller)
 from server import Client, Plain, Secure, Server, Stopped, Tally, Unexpected
+from running import run
 
 IDLE, BUSY = 200, 64
 HISTORY = 32 << 20
@@ -172,8 +173,9 @@ def soak(seconds, folder, guard, tally, seed):
         finish(server, roles, samples, alone, tally)
     finally:
         tally.stopping.set()
-        server.leave_nothing()
-        server.look_for_errors(server.log)
+        server.kill()
+        for path in (server.lines + ".old", server.lines):
+            server.look_for_errors(path)
         for line in server.errors[:20]:
             tally.complain(f"the server's log: {line.strip()}")
 
@@ -181,9 +183,9 @@ def soak(seconds, folder, guard, tally, seed):
 def finish(server, roles, samples, alone, tally):
     if server.end(signal.SIGKILL) != -signal.SIGKILL:
         tally.complain("the server had ended before the end")
-    verified = server.verify()
-    if verified.returncode != 0:
-        tally.complain(f"descent verify: {verified.stdout[-2000:]}")
+    code, out, errors = run("verify", "--data", os.path.join(server.folder, "data"), timeout=None)
+    if code != 0:
+        tally.complain(f"descent verify: {(out + errors)[-2000:]}")
     server.start()
     tally.stopping = threading.Event()
     client = Client(server, tally)
@@ -210,9 +212,8 @@ def main():
     print(f"seed {arguments.seed}")
     root, tally = tempfile.mkdtemp(prefix="descent-soak-"), Tally()
     try:
-        data = os.path.join(root, "data")
-        os.mkdir(data)
-        soak(arguments.seconds, data, Secure(root, data) if arguments.secure else Plain, tally, arguments.seed)
+        os.mkdir(os.path.join(root, "data"))
+        soak(arguments.seconds, root, Secure(root) if arguments.secure else Plain, tally, arguments.seed)
     finally:
         shutil.rmtree(root, ignore_errors=True)
     print("answers:", ", ".join(f"{code}: {count}" for code, count in sorted(tally.codes.items())))

@@ -25,25 +25,6 @@ static void stop(void)
     engine_close(engine);
 }
 
-static struct digest hash_now(struct session *session)
-{
-    struct moment moment;
-    struct digest hash;
-    struct fault fault;
-    enum status status = session_hash(session, NULL, &moment, &hash, &fault);
-
-    ck_assert_msg(status == STATUS_OK, "%s", fault.detail);
-    return hash;
-}
-
-static void rewind_to(struct session *session, uint64_t step)
-{
-    struct moment_query query = {false, 0, step};
-    struct fault fault;
-
-    ck_assert_msg(session_rewind(session, &query, &fault) == STATUS_OK, "%s", fault.detail);
-}
-
 static uint64_t journal_limit;
 static bool journal_is_short(void *context)
 {
@@ -115,7 +96,7 @@ START_TEST(a_trim_that_failed_once_does_not_break_the_lineages)
     session = engines_create(engine, "s", &spec, COUNT);
     for (int round = 0; round < 6; round++) {
         engines_steps(session, 10, &random);
-        rewind_to(session, engines_view(session).step - 1);
+        engines_rewind(session, engines_view(session).step - 1);
         engines_steps(session, 5, &random);
         ck_assert_int_eq(session_checkpoint_now(session, &moment, &fault), STATUS_OK);
         if (round == 1)
@@ -126,13 +107,13 @@ START_TEST(a_trim_that_failed_once_does_not_break_the_lineages)
         faulty_store_plan(store, (struct faulty_plan){.verbs = 0});
         check_lists(session);
     }
-    struct digest hash = hash_now(session);
+    struct digest hash = engines_hash(session);
     session_release(session);
     engine_close(engine);
     engine = engines_open_store(faulty_store_open(store), &options);
     session = engines_find(engine, "s");
     check_lists(session);
-    ck_assert_digest_eq(hash_now(session), hash);
+    ck_assert_digest_eq(engines_hash(session), hash);
     ck_assert_uint_eq(engines_view(session).lineage, 6);
     session_release(session);
     engine_close(engine);
