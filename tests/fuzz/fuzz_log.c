@@ -119,9 +119,8 @@ static void check_text(const char *line, char *const values[FIELDS])
         POST(*at == ' ' && strncmp(at + 1, names[i], name) == 0 && at[name + 1] == '=');
         at = unquote(at + name + 2, out);
         size_t size = strlen(out);
-        POST(strcmp(out, values[i]) == 0 ||
-             (size >= 3 && strcmp(out + size - 3, "...") == 0 &&
-              strncmp(out, values[i], size - 3) == 0));
+        POST(strcmp(out, values[i]) == 0 || (size >= 3 && strcmp(out + size - 3, "...") == 0 &&
+                                             strncmp(out, values[i], size - 3) == 0));
     }
     POST(*at == '\0');
 }
