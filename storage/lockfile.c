@@ -54,6 +54,15 @@ static enum status refused(int descriptor, const char *folder, struct fault *fau
                      folder, strtol(owner, NULL, 10));
 }
 
+/* What root makes in the folder of another is that one's: its server has to lock it, too. */
+static bool give_away(int file, const char *folder)
+{
+    struct stat about;
+
+    return geteuid() != 0 ||
+           (stat(folder, &about) == 0 && fchown(file, about.st_uid, about.st_gid) == 0);
+}
+
 enum status lockfile_take(const char *folder, bool create, int *descriptor, struct fault *fault)
 {
     enum status status = STATUS_OK;
@@ -77,6 +86,7 @@ enum status lockfile_take(const char *folder, bool create, int *descriptor, stru
         goto done;
     }
     int size = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
+    give_away(lock, folder); /* else only root opens the folder, as long as the file is there */
     if (ftruncate(lock, 0) != 0 || pwrite(lock, pid, (size_t)size, 0) != size) {
         status = fault_set(fault, errno == ENOSPC ? STATUS_STORAGE_FULL : STATUS_STORAGE_FAILED, "",
                            "The storage folder %s cannot be written: %s.", folder, strerror(errno));
