@@ -141,6 +141,9 @@ life_with_systemd() {
     inside systemctl restart descent
     await "not ready" inside descent health --listen "$listen"
     same_state after
+    apt remove descent
+    apt install "/package/$package"
+    await "not active again after a removal" inside systemctl is-active descent
     is "warnings of the sandbox" "" "$(inside journalctl --unit descent --priority warning --output cat)"
 
     inside systemctl kill --signal STOP descent # it hangs: the watchdog sees it
