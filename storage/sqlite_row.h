@@ -42,9 +42,6 @@ bool row_span(sqlite3_stmt *row, int column, struct span *out);
 uint64_t row_place(uint64_t id, uint32_t chunk);
 uint64_t row_lsn(uint64_t lsn);
 
-/* Whether a checkpoint may have this id, as row_place demands. */
-bool row_place_exists(uint64_t id);
-
 /* The XXH3-64 of a row: its numbers, and the XXH3-64 of each of its blobs, as little-endian words.
  */
 uint64_t row_checksum_event(const struct store_event *event);
