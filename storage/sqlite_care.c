@@ -250,7 +250,7 @@ static enum status give_away(const struct draft *draft, const char *folder, stru
     struct stat info;
 
     if (geteuid() != 0 ||
-        (stat(folder, &info) == 0 && chown(draft->path, info.st_uid, info.st_gid) == 0))
+        (stat(folder, &info) == 0 && lchown(draft->path, info.st_uid, info.st_gid) == 0))
         return STATUS_OK;
     return draft_fault(draft->path, "given to the owner of its folder", fault);
 }

@@ -305,6 +305,15 @@ def another_owner(world):
     for name in ("descent.db", "descent.lock"):
         about = os.stat(os.path.join(folder, name))
         check((about.st_uid, about.st_gid) == (12345, 54321), f"{name} is {about.st_uid}'s")
+    # Nor may that user have root write elsewhere, or give it away.
+    lock, elsewhere = os.path.join(folder, "descent.lock"), world.path("elsewhere")
+    with open(elsewhere, "w") as file:
+        file.write("root's")
+    os.unlink(lock)
+    os.symlink(elsewhere, lock)
+    world.refused(["verify", "--data", folder], "symbolic links")
+    with open(elsewhere) as file:
+        check(file.read() == "root's" and os.stat(elsewhere).st_uid == 0, "root's file was touched")
 
 
 def places_of(content, run):
