@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "api/coding.h"
@@ -271,6 +272,18 @@ struct reply session_reply(struct request *request, struct session *session, uns
     return reply;
 }
 
+/* Only as it is written: a tag is compared by its bytes. */
+static bool take_number(const char **at, uint64_t *out)
+{
+    size_t size = strspn(*at, "0123456789");
+
+    if (size == 0 || size > 19 || (size > 1 && **at == '0'))
+        return false;
+    *out = strtoull(*at, NULL, 10);
+    *at += size;
+    return true;
+}
+
 void precondition_read(const struct request *request, struct precondition *out)
 {
     const char *at = request_list(request, "If-Match");
@@ -282,9 +295,9 @@ void precondition_read(const struct request *request, struct precondition *out)
     while (*at != '\0' && out->count < PRECONDITION_TAGS_MAX) {
         const struct coding *coding;
         uint64_t lineage, step;
-        int used = 0;
-        if (sscanf(at, "\"%" SCNu64 "-%" SCNu64 "%n", &lineage, &step, &used) == 2 && used > 0 &&
-            tag_end(at + used, &coding) != NULL) {
+        const char *rest = at + 1;
+        if (*at == '"' && take_number(&rest, &lineage) && *rest++ == '-' &&
+            take_number(&rest, &step) && tag_end(rest, &coding) != NULL) {
             out->tags[out->count].lineage = lineage;
             out->tags[out->count++].step = step;
         }

@@ -41,15 +41,42 @@ static enum status visit_checkpoint(struct sqlite_store *self, sqlite3_stmt *row
     return visitor->checkpoint(visitor->context, &checkpoint);
 }
 
+/* Whether the numbers of a journal row are those that were written. The row's checksum includes
+ * head and body, which a scan does not read; of a row of before there was one of the numbers alone
+ * it must, for they say which rows go when a session does. */
+static enum status check_numbers(struct sqlite_store *self, const struct store_event *event,
+                                 uint64_t kind, bool *good, struct fault *fault)
+{
+    struct row_binding binding = row_bind(&self->file, SQL_EVENT_READ);
+
+    *good = row_event_possible(event) && row_kind_valid(event, kind);
+    if (!*good || kind >> 32 != 0)
+        return STATUS_OK;
+    row_bind_number(&binding, event->lsn);
+    int code = binding.code == SQLITE_OK ? sqlite3_step(binding.statement) : binding.code;
+    struct store_event whole = *event;
+    if (code == SQLITE_ROW && (!row_span(binding.statement, 7, &whole.head) ||
+                               !row_span(binding.statement, 8, &whole.body)))
+        code = SQLITE_NOMEM;
+    *good = code == SQLITE_ROW && row_checksum_event(&whole) == row_number(binding.statement, 6);
+    sqlite_file_reset(&self->file, SQL_EVENT_READ);
+    return code == SQLITE_ROW || code == SQLITE_DONE /* a damaged tree hides it from a search */
+               ? STATUS_OK
+               : sqlite_file_fault(&self->file, code, fault);
+}
+
 static enum status visit_event(struct sqlite_store *self, sqlite3_stmt *row,
                                const struct store_visitor *visitor, struct fault *fault)
 {
     struct store_event event = row_event(row);
+    bool good;
 
-    /* The row's checksum includes head and body: event_read checks it. */
     event.head.size = row_number(row, 6);
     event.body.size = row_number(row, 7);
-    if (!row_event_possible(&event) || !row_kind_valid(&event, row_number(row, 3)))
+    enum status status = check_numbers(self, &event, row_number(row, 3), &good, fault);
+    if (status != STATUS_OK)
+        return status;
+    if (!good)
         return damaged(self, "The record of the event at lsn", event.lsn, fault);
     if (event.chunk == 0)
         return visitor->event(visitor->context, &event);

@@ -100,14 +100,14 @@ uint64_t row_checksum_chunk(uint64_t place, struct span body)
 }
 
 /* Whether a checkpoint may have this id. */
-static bool row_place_exists(uint64_t id)
+static bool place_exists(uint64_t id)
 {
     return id > 0 && id >> (63 - ROW_CHUNK_BITS) == 0;
 }
 
 uint64_t row_place(uint64_t id, uint32_t chunk)
 {
-    PRE(row_place_exists(id) && chunk <= ROW_CHUNK_LAST);
+    PRE(place_exists(id) && chunk <= ROW_CHUNK_LAST);
     return id << ROW_CHUNK_BITS | chunk;
 }
 
@@ -165,6 +165,6 @@ bool row_is_unsealed(sqlite3_stmt *row)
 
 bool row_checkpoint_good(sqlite3_stmt *row, const struct store_checkpoint *checkpoint)
 {
-    return sqlite3_column_int64(row, 7) == 1 && row_place_exists(checkpoint->id) &&
+    return sqlite3_column_int64(row, 7) == 1 && place_exists(checkpoint->id) &&
            checkpoint->session > 0 && row_checksum_checkpoint(checkpoint) == row_number(row, 6);
 }

@@ -375,7 +375,11 @@ enum status session_checkpoint_now(struct session *session, struct moment *out, 
         return status;
     if ((status = session_save(session, true, fault)) == STATUS_OK) {
         pthread_mutex_lock(&session->mutex);
-        *out = (struct moment){session->checkpoints->lineage, session->checkpoints->step};
+        if (session->deleted) /* since: the list may be gone */
+            status = fault_set(fault, STATUS_SESSION_NOT_FOUND, "", "session %s was deleted",
+                               session->id);
+        else
+            *out = (struct moment){session->checkpoints->lineage, session->checkpoints->step};
         pthread_mutex_unlock(&session->mutex);
     }
     session_leave(session);

@@ -66,6 +66,11 @@ def run(folder, disk):
     check(view["step"] == view["durable_step"] == refused - 1, f"a refused step counts: {view}")
     expected = replay(starts["sure"], 1, refused - 1)
     check(server.weights("sure").tobytes() == expected.tobytes(), "a refused step changed weights")
+    # The whole state is saved before it is exported, and the contract says so.
+    status, _ = server.ask("GET", "/v1/sessions/sure/state")
+    paths = json.loads(server.ask("GET", "/openapi.json")[1])["paths"]
+    check(status == 507 and "507" in paths["/v1/sessions/{id}/state"]["get"]["responses"],
+          f"the state on a full disk: {status}, which openapi.json does not have")
     # A change is small and may still fit: whole or not at all.
     status, _ = server.ask("PATCH", "/v1/sessions/sure", json.dumps({"labels": {"disk": "full"}}),
                            Content_Type="application/json")

@@ -273,6 +273,29 @@ def refusals(world):
 # --- damage ---------------------------------------------------------------------------------------
 
 
+def another_owner(world):
+    """What root restores into the folder of a service's user is that user's."""
+    if os.geteuid() != 0:
+        print("  not root: whose restored files are was not tested")
+        return
+    folder = world.path("another")
+    os.mkdir(folder)
+    os.chown(folder, 12345, 54321)
+    world.good("restore", "--data", folder, "--from", world.path("backup"))
+    for name in ("descent.db", "descent.lock"):
+        about = os.stat(os.path.join(folder, name))
+        check((about.st_uid, about.st_gid) == (12345, 54321), f"{name} is {about.st_uid}'s")
+    # Nor may that user have root write elsewhere, or give it away.
+    lock, elsewhere = os.path.join(folder, "descent.lock"), world.path("elsewhere")
+    with open(elsewhere, "w") as file:
+        file.write("root's")
+    os.unlink(lock)
+    os.symlink(elsewhere, lock)
+    world.refused(["verify", "--data", folder], "symbolic links")
+    with open(elsewhere) as file:
+        check(file.read() == "root's" and os.stat(elsewhere).st_uid == 0, "root's file was touched")
+
+
 def places_of(content, run):
     """The middle of every copy of a run of bytes: pages that are free now may hold old ones."""
     places, at = [], content.find(run)
@@ -434,6 +457,7 @@ def main():
         world = World(folder, options.seed)
         backup_under_load(world)
         refusals(world)
+        another_owner(world)
         damage(world)
         compact_under_kill(world, options.kills)
         copies_under_kill(world, max(options.kills // 4, 1))
