@@ -5,6 +5,8 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "service/session/past.h"
+#include "service/session/session.h"
 #include "tests/lib/engines.h"
 #include "tests/lib/faulty_store.h"
 #include "tests/lib/testing.h"
@@ -154,6 +156,67 @@ START_TEST(readers_and_steps_do_not_wait_for_each_other)
 }
 END_TEST
 
+/* --- deletion --- */
+
+struct deletion {
+    struct engine *engine;
+    struct session *session;
+    enum status status;
+};
+
+static void *delete_it(void *context)
+{
+    struct deletion *deletion = context;
+    struct fault fault;
+
+    deletion->status = session_delete(deletion->engine, deletion->session, &fault);
+    return NULL;
+}
+
+static bool is_deleted(void *context)
+{
+    struct session *session = context;
+
+    pthread_mutex_lock(&session->mutex);
+    bool deleted = session->deleted;
+    pthread_mutex_unlock(&session->mutex);
+    return deleted;
+}
+
+/* Somebody may read the history of a deleted session for minutes: a fork that replays it. Its name
+ * is free meanwhile, and nobody who wants it asks for it in a loop. */
+START_TEST(a_name_is_free_while_the_last_reader_of_its_session_reads)
+{
+    struct engine *engine = engines_open("memory:", NULL);
+    struct spec spec = engines_spec(DTYPE_F32, "sgd");
+    struct deletion deletion = {engine, engines_create(engine, "one", &spec, 7), STATUS_OK};
+    struct session *another;
+    struct fault fault;
+    pthread_t thread;
+    bool created = false;
+
+    pthread_mutex_lock(&deletion.session->mutex);
+    ck_assert_int_eq(session_start_reading(deletion.session, &fault), STATUS_OK);
+    pthread_mutex_unlock(&deletion.session->mutex);
+    ck_assert_int_eq(pthread_create(&thread, NULL, delete_it, &deletion), 0);
+    ck_assert(engines_await(is_deleted, deletion.session, 10));
+    ck_assert_int_eq(engines_try_create(engine, "one", &spec, 8, &another, &created, &fault),
+                     STATUS_OK);
+    ck_assert(created);
+    ck_assert_ptr_nonnull(deletion.session->checkpoints); /* which the reader reads */
+    pthread_mutex_lock(&deletion.session->mutex);
+    session_end_reading(deletion.session);
+    pthread_mutex_unlock(&deletion.session->mutex);
+    pthread_join(thread, NULL);
+    ck_assert_int_eq(deletion.status, STATUS_OK);
+    ck_assert_ptr_null(deletion.session->checkpoints);
+    ck_assert_uint_eq(engines_view(another).step, 0);
+    session_release(deletion.session);
+    session_release(another);
+    engine_close(engine);
+}
+END_TEST
+
 Suite *suite_readers(void);
 Suite *suite_readers(void)
 {
@@ -164,6 +227,7 @@ Suite *suite_readers(void)
     tcase_add_loop_test(readers, readers_see_whole_revisions_in_order, 0,
                         (int)(sizeof sizes / sizeof *sizes));
     tcase_add_test(readers, readers_and_steps_do_not_wait_for_each_other);
+    tcase_add_test(readers, a_name_is_free_while_the_last_reader_of_its_session_reads);
     suite_add_tcase(suite, readers);
     return suite;
 }
