@@ -2,6 +2,7 @@
  * gradients stay equal: a vector with two values in it is torn. */
 #include <check.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -217,6 +218,63 @@ START_TEST(a_name_is_free_while_the_last_reader_of_its_session_reads)
 }
 END_TEST
 
+static bool is_awaited(void *context)
+{
+    struct session *session = context;
+
+    pthread_mutex_lock(&session->mutex);
+    bool awaited = session->arrivals > session->called;
+    pthread_mutex_unlock(&session->mutex);
+    return awaited;
+}
+
+/* Runs only when nobody else wants the processor. */
+static void *save_idly(void *context)
+{
+    static const struct sched_param none;
+    struct deletion *saving = context;
+    struct moment moment;
+    struct fault fault;
+
+    ck_assert_int_eq(sched_setscheduler(0, SCHED_IDLE, &none), 0);
+    saving->status = session_checkpoint_now(saving->session, &moment, &fault);
+    return NULL;
+}
+
+/* The session goes between the checkpoint and the answer that says which it was. */
+START_TEST(a_checkpoint_may_be_the_last_thing_of_its_session)
+{
+    struct faulty_store *store = faulty_store_new();
+    struct spec spec = engines_spec(DTYPE_F32, "sgd");
+    uint64_t random = testing_seed();
+    pthread_t saver, deleter;
+    cpu_set_t one;
+
+    CPU_ZERO(&one);
+    CPU_SET((size_t)sched_getcpu(), &one);
+    ck_assert_int_eq(sched_setaffinity(0, sizeof one, &one), 0);
+    struct engine *engine = engines_open_store(faulty_store_open(store), NULL);
+    for (int i = 0; i < 20; i++) {
+        struct session *session = engines_create(engine, "one", &spec, 7);
+        struct deletion saving = {engine, session, STATUS_OK}, deletion = saving;
+        engines_step(session, &random);
+        faulty_store_hold(store);
+        ck_assert_int_eq(pthread_create(&saver, NULL, save_idly, &saving), 0);
+        faulty_store_await_held(store);
+        ck_assert_int_eq(pthread_create(&deleter, NULL, delete_it, &deletion), 0);
+        ck_assert(engines_await(is_awaited, session, 10));
+        faulty_store_let_go(store);
+        pthread_join(saver, NULL);
+        pthread_join(deleter, NULL);
+        ck_assert(saving.status == STATUS_OK || saving.status == STATUS_SESSION_NOT_FOUND);
+        ck_assert_int_eq(deletion.status, STATUS_OK);
+        session_release(session);
+    }
+    engine_close(engine);
+    faulty_store_free(store);
+}
+END_TEST
+
 Suite *suite_readers(void);
 Suite *suite_readers(void)
 {
@@ -228,6 +286,7 @@ Suite *suite_readers(void)
                         (int)(sizeof sizes / sizeof *sizes));
     tcase_add_test(readers, readers_and_steps_do_not_wait_for_each_other);
     tcase_add_test(readers, a_name_is_free_while_the_last_reader_of_its_session_reads);
+    tcase_add_test(readers, a_checkpoint_may_be_the_last_thing_of_its_session);
     suite_add_tcase(suite, readers);
     return suite;
 }
