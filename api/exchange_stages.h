@@ -46,7 +46,8 @@ void exchange_refuse(struct exchange *exchange, const struct fault *fault, const
 uint64_t exchange_drop_max(const struct exchange *exchange);
 
 /* The route has been found: what the header says of the body, and memory for it where its size is
- * known. TOO_LARGE, OVERLOADED; UNSUPPORTED_MEDIA_TYPE: its coding; INVALID_REQUEST: its digest. */
+ * known. TOO_LARGE, OVERLOADED; UNSUPPORTED_MEDIA_TYPE: its coding; INVALID_REQUEST: its digest;
+ * SESSION_NOT_FOUND: it is coded, and for a session that is not there. */
 enum status exchange_body_begin(struct exchange *exchange, struct fault *fault);
 
 /* All of it has come. INVALID_REQUEST: its coding is cut off, or its digest is another. */
