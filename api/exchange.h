@@ -61,7 +61,7 @@ struct exchange {
     struct watched watched;
     struct commons *commons;
     enum stage stage;
-    bool surplus; /* opened beyond connections_max: it hears 503 */
+    bool surplus; /* opened beyond connections_max: it hears 503, but that the server lives */
     bool counted; /* in commons->running */
     bool follows; /* in commons->followers */
     bool welcome; /* who sends it may, whatever becomes of it */

@@ -100,7 +100,7 @@ static enum status check_commons(const struct exchange *exchange, struct fault *
     if ((atomic_load(&commons->draining) && !about_life) ||
         (atomic_load(&commons->leaving) && about_work))
         return fault_set(fault, STATUS_DRAINING, "", "the server is stopping; try again soon");
-    if (exchange->surplus)
+    if (exchange->surplus && !about_life)
         return fault_set(fault, STATUS_OVERLOADED, "",
                          "the server has %llu connections open, which is its limit; try again, "
                          "and use one connection for several requests",

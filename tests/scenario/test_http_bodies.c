@@ -251,10 +251,15 @@ START_TEST(connections_beyond_the_limit_get_503)
     ck_assert_uint_eq(get_status(first, "/livez"), 200);
     ck_assert_uint_eq(get_status(second, "/livez"), 200);
     struct http_client *third = http_dial();
-    ck_assert(http_client_request(third, "GET", "/livez", "", NULL, 0, &response));
+    ck_assert(http_client_request(third, "GET", "/v1/optimizers", "", NULL, 0, &response));
     ck_assert_uint_eq(response.status, 503);
     check_problem(&response, "overloaded");
     http_response_free(&response);
+    ck_assert(http_client_at_end(third));
+    http_client_close(third);
+    /* Full is not dead: who restarts what does not live must not restart it. */
+    third = http_dial();
+    ck_assert_uint_eq(get_status(third, "/livez"), 200);
     ck_assert(http_client_at_end(third));
     http_client_close(third);
     ck_assert_uint_eq(get_status(first, "/livez"), 200);
