@@ -11,8 +11,10 @@
 enum status json_body_read(struct request *request, const char *example, struct json_document *out,
                            struct fault *fault);
 
-/* INVALID_REQUEST for If-Match or Idempotency-Key: where nothing is done once for a key, or only
- * at a revision, who asks for it must hear so. */
+/* INVALID_REQUEST for If-Match or Idempotency-Key: where something is changed, but not once for a
+ * key, or not only at a revision, who asks for it must hear so. */
 enum status promises_refuse(const struct request *request, struct fault *fault);
+/* The same for one of them. */
+enum status promise_refuse(const struct request *request, const char *name, struct fault *fault);
 
 #endif
