@@ -89,11 +89,19 @@ const char *exchange_cut_query(struct exchange *exchange)
     return query;
 }
 
+void exchange_let_stop(struct exchange *exchange)
+{
+    if (exchange->awaited)
+        atomic_fetch_sub(&exchange->commons->running, 1);
+    exchange->awaited = false;
+}
+
 /* As a connection has it between two requests. */
 static void clear(struct exchange *exchange)
 {
     exchange->stage = STAGE_IDLE;
     exchange->counted = false;
+    exchange->awaited = false;
     exchange->follows = false;
     exchange->welcome = false;
     exchange->target = NULL;
@@ -123,9 +131,8 @@ void exchange_reset(struct exchange *exchange, bool sent)
     exchange_release_body(exchange);
     access_leave(&exchange->pass);
     arena_reset(&exchange->arena);
-    metric_move(GAUGE_REQUESTS_RUNNING, 0, exchange->counted || exchange->follows ? -1 : 0);
-    if (exchange->counted)
-        atomic_fetch_sub(&exchange->commons->running, 1);
+    metric_move(GAUGE_REQUESTS_RUNNING, 0, exchange->counted ? -1 : 0);
+    exchange_let_stop(exchange);
     if (exchange->follows) {
         metric_move(GAUGE_WAITING, METRIC_AWAITED_EVENTS, -1);
         atomic_fetch_sub(&exchange->commons->followers, 1);

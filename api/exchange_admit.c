@@ -49,6 +49,8 @@ void exchange_refuse(struct exchange *exchange, const struct fault *fault, const
         (framing->expects_continue && (framing->chunked || framing->length > 0)))
         now = true;
     exchange->stage = now ? STAGE_REPLY : STAGE_DROP;
+    if (!now)
+        exchange_let_stop(exchange);
 }
 
 /* Finds the route and memory for the body. *allow is set for 405, *challenge for 401 and 403. */
@@ -119,7 +121,7 @@ bool exchange_admit(struct exchange *exchange, const struct envelope *envelope)
     PRE(exchange->stage == STAGE_HEADER);
     atomic_fetch_add(&exchange->commons->running, 1);
     metric_move(GAUGE_REQUESTS_RUNNING, 0, 1);
-    exchange->counted = true;
+    exchange->counted = exchange->awaited = true;
     exchange->started_us = clock_monotonic_us();
     exchange_choose_id(exchange);
     request->method = method_find(envelope->method);

@@ -15,6 +15,9 @@ uint64_t exchange_deadline(const struct exchange *exchange, uint64_t start_us, u
  * something is not sent, whatever it says. True: `reply` is another now. */
 bool exchange_distrust(struct exchange *exchange);
 
+/* From here on no stop waits for the request. */
+void exchange_let_stop(struct exchange *exchange);
+
 /* Leaves the target's path, which is all that logs may have of it, and gives the query, "" when it
  * has none, or was cut before. */
 const char *exchange_cut_query(struct exchange *exchange);
