@@ -155,8 +155,10 @@ struct exchange *exchange_new(struct commons *commons, int fd, void *tls)
     exchange->request.config = commons->config;
     exchange->request.id = exchange->id;
     atomic_fetch_add(&commons->accepted, 1);
+    /* Who says no more must not keep others out: a token was not asked of him, either. */
     exchange->surplus =
-        atomic_fetch_add(&commons->connections, 1) >= commons->config->connections_max;
+        atomic_fetch_add(&commons->connections, 1) >= commons->config->connections_max &&
+        !watch_make_room(commons->watch);
     metric_move(GAUGE_CONNECTIONS, 0, 1);
     metric_count(COUNTER_CONNECTIONS_REFUSED, 0, exchange->surplus);
     clear(exchange);

@@ -63,7 +63,8 @@ struct exchange {
     struct watched watched;
     struct commons *commons;
     enum stage stage;
-    bool surplus; /* opened beyond connections_max: it hears 503, but that the server lives */
+    bool surplus; /* opened beyond connections_max, and none was idle: it hears 503, but that the
+                     server lives */
     bool counted; /* in the gauge of requests */
     bool awaited; /* in commons->running */
     bool follows; /* in commons->followers */
