@@ -34,7 +34,9 @@ struct commons {
     atomic_bool draining;
     _Atomic uint64_t accepted; /* connections, ever */
     _Atomic uint64_t connections;
-    _Atomic uint64_t running;   /* requests whose header has come and whose reply has not gone */
+    /* Requests whose header has come and whose reply has not gone, but for those that are refused
+     * and whose body is still to come, however slowly: a stop waits for them. */
+    _Atomic uint64_t running;
     _Atomic uint64_t followers; /* streams without an end of their own: not among the running */
     _Atomic uint64_t inflight_bytes; /* bodies and coded replies in memory */
 };
@@ -61,8 +63,10 @@ struct exchange {
     struct watched watched;
     struct commons *commons;
     enum stage stage;
-    bool surplus; /* opened beyond connections_max: it hears 503 */
-    bool counted; /* in commons->running */
+    bool surplus; /* opened beyond connections_max, and none was idle: it hears 503, but that the
+                     server lives */
+    bool counted; /* in the gauge of requests */
+    bool awaited; /* in commons->running */
     bool follows; /* in commons->followers */
     bool welcome; /* who sends it may, whatever becomes of it */
     struct arena arena;

@@ -62,14 +62,12 @@ bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], si
     return true;
 }
 
-/* From here on no stop waits for it. */
 static void start_following(struct exchange *exchange)
 {
     exchange->follows = true;
     metric_move(GAUGE_WAITING, METRIC_AWAITED_EVENTS, 1);
     atomic_fetch_add(&exchange->commons->followers, 1);
-    exchange->counted = false;
-    atomic_fetch_sub(&exchange->commons->running, 1);
+    exchange_let_stop(exchange);
 }
 
 /* Whether the client is to end here, and may come back to be let in anew: the server drains, or the
@@ -88,7 +86,7 @@ static ptrdiff_t follow(struct exchange *exchange, uint64_t at, void *out, size_
     const struct stream *stream = &exchange->reply.stream;
     ptrdiff_t size = STREAM_LATER;
 
-    if (exchange->counted)
+    if (!exchange->follows)
         start_following(exchange);
     while (size == STREAM_LATER) {
         if (must_end(exchange))

@@ -225,18 +225,19 @@ static const char *tag_end(const char *rest, const struct coding **coding)
     return *rest == '"' ? rest + 1 : NULL;
 }
 
-const char *etag_none_match(const struct request *request, const char *etag)
+/* Which of the tags of a list is that of this answer: `etag`, or that of a coded form that `accept`
+ * takes. NULL: none. */
+static const char *find_tag(const struct request *request, const char *list, const char *accept,
+                            const char *etag, bool weak)
 {
-    const char *at = request_list(request, "If-None-Match");
-    const char *accept = request_list(request, "Accept-Encoding");
     size_t size = strlen(etag) - 1; /* without its closing quote */
 
-    while (at != NULL && *at != '\0') {
+    for (const char *at = list; *at != '\0';) {
         const struct coding *coding;
         at += strspn(at, " \t,");
         if (*at == '*')
             return etag;
-        if (strncmp(at, "W/", 2) == 0)
+        if (weak && strncmp(at, "W/", 2) == 0)
             at += 2;
         const char *end = strncmp(at, etag, size) == 0 ? tag_end(at + size, &coding) : NULL;
         if (end != NULL && coding_quality(accept, coding) > 0)
@@ -250,6 +251,29 @@ const char *etag_none_match(const struct request *request, const char *etag)
         }
     }
     return NULL;
+}
+
+const char *etag_none_match(const struct request *request, const char *etag)
+{
+    const char *list = request_list(request, "If-None-Match");
+
+    if (list == NULL)
+        return NULL;
+    return find_tag(request, list, request_list(request, "Accept-Encoding"), etag, true);
+}
+
+enum status etag_match(const struct request *request, const char *etag, uint64_t step,
+                       struct fault *fault)
+{
+    const char *list = request_list(request, "If-Match"), *accept = NULL;
+
+    if (request_header(request, "Range") == NULL) /* a part is of the plain form */
+        accept = request_list(request, "Accept-Encoding");
+    if (list == NULL || find_tag(request, list, accept, etag, false) != NULL)
+        return STATUS_OK;
+    fault_set(fault, STATUS_STEP_CONFLICT, "",
+              "the tag here is %s, which If-Match does not name; fetch it whole", etag);
+    return fault_extra(fault, "current_step", step);
 }
 
 struct reply session_reply(struct request *request, struct session *session, unsigned http)

@@ -375,11 +375,10 @@ enum status session_checkpoint_now(struct session *session, struct moment *out, 
         return status;
     if ((status = session_save(session, true, fault)) == STATUS_OK) {
         pthread_mutex_lock(&session->mutex);
-        if (session->deleted) /* since: the list may be gone */
-            status = fault_set(fault, STATUS_SESSION_NOT_FOUND, "", "session %s was deleted",
-                               session->id);
-        else
+        if ((status = session_start_reading(session, fault)) == STATUS_OK) {
             *out = (struct moment){session->checkpoints->lineage, session->checkpoints->step};
+            session_end_reading(session);
+        }
         pthread_mutex_unlock(&session->mutex);
     }
     session_leave(session);

@@ -7,6 +7,7 @@
 #include "service/core/log.h"
 #include "service/core/point.h"
 #include "service/session/checkpoint.h"
+#include "service/session/past.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
@@ -192,6 +193,7 @@ void session_drop_contents(struct session *session)
     size_t count = 0;
 
     pthread_mutex_lock(&session->mutex);
+    session_await_readers(session); /* they walk the lists that go now; no more of them come */
     struct checkpoint_place *checkpoints = session->checkpoints;
     struct range *ranges = malloc((session->event_count + 1) * sizeof *ranges);
     session->checkpoints = NULL;

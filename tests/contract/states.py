@@ -136,6 +136,7 @@ class States:
             self.ask(operation, base + path, (404, "not_found"), {"step": 10 ** 6})
             self.ask(operation, base + path, (404, "not_found"), {"step": 1, "lineage": 9})
             self.ask(operation, base + path, (400, "invalid_request"), {"step": 1}, [("If-Match", '"0-1"')])
+        self.ask("parameters_fetch", base + "/parameters", (412, "step_conflict"), headers=[("If-Match", '"0-0"')])
         for operation, path in (("parameters_fetch", "/parameters"), ("hash_get", "/hash"), ("state_export", "/state")):
             self.ask(operation, base + path + "?step=1000000", (404, "not_found"))
         self.ask("steps_list", base + "/steps?lineage=9", (404, "not_found"))
