@@ -33,6 +33,13 @@ static void release_reply(struct exchange *exchange)
     buffer_release(exchange->reply.buffer);
     if (stream->close != NULL)
         stream->close(stream->context);
+    exchange_let_go(exchange);
+}
+
+void exchange_replace(struct exchange *exchange, const struct fault *fault)
+{
+    release_reply(exchange);
+    exchange->reply = reply_fault(&exchange->request, fault);
 }
 
 bool exchange_distrust(struct exchange *exchange)
@@ -41,10 +48,9 @@ bool exchange_distrust(struct exchange *exchange)
 
     if (!exchange->arena.failed || exchange->reply.http >= 500)
         return false;
-    release_reply(exchange);
     fault_set(&fault, STATUS_INTERNAL, "",
               "the server ran out of memory while it answered; look whether it was done");
-    exchange->reply = reply_fault(&exchange->request, &fault);
+    exchange_replace(exchange, &fault);
     return true;
 }
 

@@ -39,6 +39,7 @@ struct commons {
     _Atomic uint64_t running;
     _Atomic uint64_t followers; /* streams without an end of their own: not among the running */
     _Atomic uint64_t inflight_bytes; /* bodies and coded replies in memory */
+    _Atomic uint64_t reply_bytes;    /* of large replies, each in memory for its client alone */
 };
 
 enum stage {
@@ -82,6 +83,7 @@ struct exchange {
     struct content_check check;
     uint64_t charged; /* bytes of commons->inflight_bytes, which a coded reply counts among too */
     struct reply reply;
+    uint64_t reply_held; /* of commons->reply_bytes */
     struct account account;
     char remote[PEER_BYTES]; /* the client's address, once it was asked for */
     uint64_t reply_until_us; /* when the client must have it; 0: none went out */

@@ -15,6 +15,12 @@ uint64_t exchange_deadline(const struct exchange *exchange, uint64_t start_us, u
  * something is not sent, whatever it says. True: `reply` is another now. */
 bool exchange_distrust(struct exchange *exchange);
 
+/* Another reply in place of the one there is. */
+void exchange_replace(struct exchange *exchange, const struct fault *fault);
+
+/* The reply's bytes are no more in memory, or soon. */
+void exchange_let_go(struct exchange *exchange);
+
 /* From here on no stop waits for the request. */
 void exchange_let_stop(struct exchange *exchange);
 
