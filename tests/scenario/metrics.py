@@ -340,9 +340,17 @@ def check_log(folder):
         server.ask("gradients_submit", "POST", "/v1/sessions/one/gradients?lr=0.125", bytes(12),
                    Content_Type="application/octet-stream", Authorization="Bearer dsc_no", X_Request_Id=name,
                    traceparent=f"00-{TRACE}-b7ad6b7169203331-01")
+
+    def told(words):
+        if not os.path.exists(path):
+            return False
+        with open(path, encoding="utf-8") as lines:
+            return words in lines.read()
+
+    within(4, lambda: told("id-19"), "a line is missing")  # it is written after the answer
     os.rename(path, path + ".1")  # as logrotate does
     server.tell(signal.SIGHUP)
-    within(4, lambda: os.path.exists(path) and "reloaded" in open(path, encoding="utf-8").read(), "SIGHUP is not heard")
+    within(4, lambda: told("reloaded"), "SIGHUP is not heard")
     server.ask("none", "GET", "/a%0Ab%22%1b?secret=1", expect=404, X_Request_Id="odd", traceparent="00-1-2-3")
     server.end()
     old, new = (open(name, encoding="utf-8").read() for name in (path + ".1", path))
