@@ -21,6 +21,10 @@ from kill.disk import Disk, Unable, conduct, finish, run  # noqa: E402
 from kill.server import Broken, Down, Wire, check  # noqa: E402
 
 RATE = 5  # percent of the writes; of the reads a tenth of that
+# What the loop device writes at once. FUSE hands larger writes on in parts of 1 MiB, and when not
+# the first part fails the loop device sees a short write and calls it done: a sync would succeed
+# over what is not on the disk, which no program can see.
+REQUEST_KB = 256
 
 
 class FailingDisk(Disk):
@@ -31,7 +35,7 @@ class FailingDisk(Disk):
     def __init__(self, base):
         super().__init__(base)
         self.switch, self.fuse = os.path.join(base, "errors"), os.path.join(base, "fuse")
-        self.served = None
+        self.served = self.limit = self.limit_before = None
 
     def device_of(self, image):
         if not os.path.exists("/dev/fuse"):
@@ -48,7 +52,19 @@ class FailingDisk(Disk):
             if self.served.poll() is not None or time.monotonic() > until:
                 raise Unable("nbdfuse does not serve the device")
             time.sleep(0.05)
-        return run("losetup", "-f", "--show", file)
+        device = run("losetup", "-f", "--show", file)
+        self.limit = f"/sys/block/{os.path.basename(device)}/queue/max_sectors_kb"
+        with open(self.limit, encoding="utf-8") as limit:
+            self.limit_before = limit.read()
+        self.set_limit(str(REQUEST_KB))
+        return device
+
+    def set_limit(self, text):
+        try:
+            with open(self.limit, "w", encoding="utf-8") as limit:
+                limit.write(text)
+        except OSError as error:
+            raise Unable(f"{self.limit} cannot be set: {error}") from None
 
     def fail(self, on):
         if on:
@@ -59,6 +75,8 @@ class FailingDisk(Disk):
     def close(self):
         self.fail(False)
         try:
+            if self.limit_before is not None:  # the loop device keeps it
+                self.set_limit(self.limit_before)
             super().close()
         finally:
             if self.served is not None:
