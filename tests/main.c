@@ -1,6 +1,6 @@
 /* The test runner: descent-tests [SUITE ...]. Runs the named suites, or all of suites.def, and
- * closes with `N passed, N failed`; of one suite also with `SUITE: counted N tests`. Seeds come from DESCENT_TEST_SEED (default: the clock) and are
- * printed. */
+ * closes with `N passed, N failed`; of one suite also with `SUITE: counted N tests`. Seeds come
+ * from DESCENT_TEST_SEED (default: the clock) and are printed. */
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
