@@ -137,6 +137,7 @@ static void engine_free(struct engine *engine)
     while (engine->count > 0)
         engine_forget(engine, engine->sessions[engine->count - 1]);
     free(engine->sessions);
+    engine_free_owed(engine);
     metric_move(GAUGE_JOURNAL_BYTES, 0, -(int64_t)engine->journal_bytes);
     engine_free_tenants(engine);
     store_close(engine->store);

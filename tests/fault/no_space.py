@@ -24,6 +24,7 @@ COUNT = 120_007  # f64 and adam: a checkpoint is 2.9 MB, a step's event (bf16) 0
 DISK_MB, ROOM = 40, 1_100_000
 ADAM = {"name": "adam", "lr": 0.002}
 OPTIONS = ["--idle-s", "1"]
+counted = {"steps taken": 0, "steps refused with 507": 0, "states held to the bit": 0}
 
 
 def gradient(name, number):
@@ -54,12 +55,14 @@ class Session:
     def taken(self, server, number):
         status, answer = self.step(server, number)
         check(status == 200 and answer["step"] == number, f"{self.name}, step {number}: {answer}")
+        counted["steps taken"] += 1
         return answer
 
     def refused(self, server, number):
         status, answer = self.step(server, number)
         check(status == 507 and answer["code"] == "storage_full",
               f"{self.name}, step {number} on a full disk: {status} {answer}")
+        counted["steps refused with 507"] += 1
 
     def stands(self, server, step, durable=None):
         view = server.session(self.name)
@@ -69,6 +72,7 @@ class Session:
               f"{wanted}")
         check(server.weights(self.name, np.float64).tobytes() == self.expect(step).tobytes(),
               f"{self.name}: other bits at step {step}")
+        counted["states held to the bit"] += 1
 
 
 def fill_but(path, room):
@@ -198,6 +202,8 @@ def run(folder, disk):
 def no_space(folder):
     with small_disk(folder, DISK_MB) as disk:
         run(folder, disk)
+    check(all(counted.values()), f"this proves nothing: {counted}")
+    print("no_space: counted", ", ".join(f"{number} {what}" for what, number in counted.items()))
 
 
 main(no_space)

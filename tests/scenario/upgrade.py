@@ -127,8 +127,8 @@ def main():
         check(False, str(error))
     finally:
         shutil.rmtree(base, ignore_errors=True)
-    print(f"upgrade: {'FAILED' if failures else 'passed'}: {sessions} sessions of "
-          f"{len(EARLIER)} earlier programs, in {time.monotonic() - begun:.1f} s")
+    print(f"upgrade: counted {sessions} sessions, {len(EARLIER)} earlier programs")
+    print(f"upgrade: {'FAILED' if failures else 'passed'} in {time.monotonic() - begun:.1f} s")
     return 1 if failures else 0
 
 
