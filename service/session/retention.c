@@ -405,7 +405,7 @@ void engine_free_owed(struct engine *engine)
     free(engine->owed.ranges);
 }
 
-void engine_trim(struct engine *engine)
+static void trim(struct engine *engine)
 {
     struct dropping *owed = &engine->owed;
 
@@ -437,4 +437,11 @@ void engine_trim(struct engine *engine)
     if (owed->checkpoints == NULL)
         give_back(engine, owed);
     free(sessions);
+}
+
+void engine_trim(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->trimming);
+    trim(engine);
+    pthread_mutex_unlock(&engine->trimming);
 }

@@ -202,7 +202,8 @@ struct engine {
     pthread_cond_t time;
     struct session *timed; /* retained */
     bool time_up;          /* the engine ends; under time_mutex */
-    struct dropping owed;  /* the housekeeper's */
+    pthread_mutex_t trimming;
+    struct dropping owed; /* under trimming */
     pthread_t housekeeper;
     pthread_mutex_t wake_mutex;
     pthread_cond_t wake;
@@ -427,7 +428,7 @@ void orphans_close(struct orphans *orphans);
 
 /* --- retention.c --- */
 
-/* Drops journal and checkpoints that neither recovery nor history needs. Housekeeper only. */
+/* Drops journal and checkpoints that neither recovery nor history needs. */
 void engine_trim(struct engine *engine);
 void engine_free_owed(struct engine *engine);
 

@@ -122,6 +122,50 @@ START_TEST(a_trim_that_failed_once_does_not_break_the_lineages)
 }
 END_TEST
 
+enum { FAILURES = 6 };
+
+/* What a failed trim has left goes before anything newer: else what is there would lead nowhere. */
+START_TEST(what_could_not_be_dropped_leaves_no_hole)
+{
+    struct faulty_store *store = faulty_store_new();
+    struct spec spec = engines_spec(DTYPE_F32, "sgd");
+    struct verify_report report;
+    uint64_t random = 5;
+    struct moment moment;
+    struct fault fault;
+
+    engine_close(engine);
+    engine = engines_open_store(faulty_store_open(store), &options);
+    spec.keep_steps = 2;
+    struct session *session = engines_create(engine, "s", &spec, COUNT);
+    for (int round = 0; round < 4; round++) {
+        engines_steps(session, 10, &random);
+        ck_assert_int_eq(session_checkpoint_now(session, &moment, &fault), STATUS_OK);
+        if (round == 1 || round == 2)
+            faulty_store_plan(store, (struct faulty_plan){.verbs = FAULTY_COMMIT,
+                                                          .skip = (unsigned)_i,
+                                                          .count = 1000,
+                                                          .status = STATUS_STORAGE_FULL});
+        engine_trim(engine);
+        faulty_store_plan(store, (struct faulty_plan){.verbs = 0});
+    }
+    struct digest hash = engines_hash(session);
+    session_release(session);
+    engine_close(engine);
+    struct store *kept = faulty_store_open(store);
+    ck_assert_msg(engine_verify(kept, NULL, &report, &fault) == STATUS_OK, "%s", fault.detail);
+    ck_assert_uint_eq(report.findings, 0);
+    store_close(kept);
+    engine = engines_open_store(faulty_store_open(store), &options);
+    session = engines_find(engine, "s");
+    ck_assert_digest_eq(engines_hash(session), hash);
+    session_release(session);
+    engine_close(engine);
+    faulty_store_free(store);
+    engine = engines_open(url, &options);
+}
+END_TEST
+
 Suite *suite_history_trim(void);
 Suite *suite_history_trim(void)
 {
@@ -132,6 +176,7 @@ Suite *suite_history_trim(void)
     tcase_add_checked_fixture(cases, start, stop);
     tcase_add_test(cases, gradients_in_quarantine_do_not_pile_up);
     tcase_add_test(cases, a_trim_that_failed_once_does_not_break_the_lineages);
+    tcase_add_loop_test(cases, what_could_not_be_dropped_leaves_no_hole, 0, FAILURES);
     suite_add_tcase(suite, cases);
     return suite;
 }
