@@ -52,6 +52,11 @@ class Disk:
         run("mkfs.ext4", "-q", "-F", self.image)
         self.device = self.device_of(self.image)
         self.attach()
+        self.cut()  # a machine that cannot do it says so before there is anything to lose
+        self.detach()
+        self.attach()
+        if not self.forgot():
+            raise Unable("the power went, and what was not synced is still there")
 
     def device_of(self, image):
         return run("losetup", "-f", "--show", image)
