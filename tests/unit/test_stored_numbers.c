@@ -316,6 +316,7 @@ Suite *suite_stored_numbers(void)
     Suite *suite = suite_create("stored_numbers");
     TCase *cases = tcase_create("stored_numbers");
 
+    tcase_set_timeout(cases, 120); /* a large session, under a sanitizer */
     tcase_add_checked_fixture(cases, set_up, tear_down);
     tcase_add_loop_test(cases, a_number_at_its_end_is_refused, 0, sizeof ends / sizeof *ends);
     tcase_add_loop_test(cases, an_override_that_the_rule_does_not_have_is_refused, 0, 3);
