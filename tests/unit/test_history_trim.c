@@ -122,6 +122,39 @@ START_TEST(a_trim_that_failed_once_does_not_break_the_lineages)
 }
 END_TEST
 
+/* A gradient in quarantine stays when the steps around it have gone, and says nothing of how far
+ * its lineage came. */
+START_TEST(a_step_that_has_gone_was_there)
+{
+    struct spec spec = engines_spec(DTYPE_F32, "sgd");
+    struct buffer *plain = engines_constant(COUNT, 1), *large = engines_constant(COUNT, 50);
+    struct submission submission = engines_submission(plain, DTYPE_F32);
+    struct moment_query query = {.has_lineage = true};
+    struct digest hash;
+    struct moment moment;
+    struct fault fault;
+
+    spec.gradient.max_norm_ratio = 4;
+    spec.keep_steps = 2;
+    struct session *session = engines_create(engine, "s", &spec, COUNT);
+    for (int i = 0; i < 60; i++) {
+        submission.buffer = i == 12 ? large : plain;
+        ck_assert_int_eq(engines_submit(session, &submission, NULL, NULL, &fault),
+                         i == 12 ? STATUS_ABNORMAL_GRADIENT : STATUS_OK);
+        if (i == 20)
+            engines_rewind(session, 18);
+    }
+    ck_assert_int_eq(session_checkpoint_now(session, &moment, &fault), STATUS_OK);
+    engine_trim(engine);
+    for (query.step = 0; query.step <= 20; query.step++)
+        ck_assert_msg(session_hash(session, &query, &moment, &hash, &fault) == STATUS_HISTORY_GONE,
+                      "%llu: %s", (unsigned long long)query.step, fault.detail);
+    buffer_release(plain);
+    buffer_release(large);
+    session_release(session);
+}
+END_TEST
+
 enum { FAILURES = 6 };
 
 /* What a failed trim has left goes before anything newer: else what is there would lead nowhere. */
@@ -176,6 +209,7 @@ Suite *suite_history_trim(void)
     tcase_add_checked_fixture(cases, start, stop);
     tcase_add_test(cases, gradients_in_quarantine_do_not_pile_up);
     tcase_add_test(cases, a_trim_that_failed_once_does_not_break_the_lineages);
+    tcase_add_test(cases, a_step_that_has_gone_was_there);
     tcase_add_loop_test(cases, what_could_not_be_dropped_leaves_no_hole, 0, FAILURES);
     suite_add_tcase(suite, cases);
     return suite;
