@@ -244,7 +244,7 @@ load: deps-check ## 64 workers on one session of a million parameters, a minute 
 	@DESCENT_BINARY=$(CURDIR)/build/descent $(PYTHON) tests/scenario/workers_load.py --seconds 60
 
 .PHONY: soak
-soak: deps-check ## ten minutes of mixed load with kills and restarts: what grows, what is lost (SOAK_SECONDS=600)
+soak: deps-check ## ten minutes of mixed load with kills and restarts: what grows, what is lost (SOAK_SECONDS=600, SOAK_SECURE=1)
 	@$(MAKE) --no-print-directory build/descent
 	@DESCENT_BINARY=$(CURDIR)/build/descent $(PYTHON) tests/soak/soak.py
 

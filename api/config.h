@@ -65,8 +65,9 @@ void config_print(const struct config *config, FILE *out);
 /* Warns in the log of DESCENT_ variables that are no options. */
 void config_warn(void);
 
-/* Whether the folder of config->data is there or can be made, and can be written. Makes nothing. */
-enum status config_check_data(const struct config *config, struct fault *fault);
+/* Whether the folder of config->data and the file of config->log_file are there or can be made, and
+ * can be written. Makes nothing. */
+enum status config_check_places(const struct config *config, struct fault *fault);
 
 /* Every option: flag, environment name, default, range, unit, meaning. */
 void config_help(FILE *out);

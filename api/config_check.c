@@ -26,32 +26,43 @@ void config_warn(void)
     }
 }
 
-enum status config_check_data(const struct config *config, struct fault *fault)
+/* Whether there is such a folder, or with `file` such a file, and it can be written to; or whether
+ * it can be made: its parents will not be. */
+static enum status check_place(const char *flag, const char *path, bool file, struct fault *fault)
 {
     char parent[PATH_MAX];
-    const char *folder = config->data;
+    const char *place = path;
     struct stat about;
 
-    if (strcmp(folder, "memory:") == 0)
-        return STATUS_OK;
-    if (stat(folder, &about) != 0 && errno == ENOENT) {
-        /* It will be made, and its parents not. */
-        size_t size = strlen(folder);
-        while (size > 1 && folder[size - 1] == '/')
+    if (stat(path, &about) != 0 && errno == ENOENT) {
+        size_t size = strlen(path);
+        while (size > 1 && path[size - 1] == '/')
             size--;
-        while (size > 0 && folder[size - 1] != '/')
+        while (size > 0 && path[size - 1] != '/')
             size--;
         if (size >= sizeof parent)
-            return fault_set(fault, STATUS_INVALID_FIELD, "", "--data %.200s... is too long",
-                             folder);
-        memcpy(parent, folder, size);
+            return fault_set(fault, STATUS_INVALID_FIELD, "", "--%s %.200s... is too long", flag,
+                             path);
+        memcpy(parent, path, size);
         parent[size] = '\0';
-        folder = size == 0 ? "." : parent;
+        place = size == 0 ? "." : parent;
+        file = false;
     }
-    if (stat(folder, &about) == 0 && !S_ISDIR(about.st_mode))
-        errno = ENOTDIR;
-    else if (access(folder, W_OK | X_OK) == 0)
+    if (stat(place, &about) == 0 && S_ISDIR(about.st_mode) == file)
+        errno = file ? EISDIR : ENOTDIR;
+    else if (access(place, file ? W_OK : W_OK | X_OK) == 0)
         return STATUS_OK;
-    return fault_set(fault, STATUS_INVALID_FIELD, "", "--data %.200s cannot be used: %.200s: %s",
-                     config->data, folder, strerror(errno));
+    return fault_set(fault, STATUS_INVALID_FIELD, "", "--%s %.200s cannot be used: %.200s: %s",
+                     flag, path, place, strerror(errno));
+}
+
+enum status config_check_places(const struct config *config, struct fault *fault)
+{
+    enum status status = STATUS_OK;
+
+    if (strcmp(config->data, "memory:") != 0)
+        status = check_place("data", config->data, false, fault);
+    if (status == STATUS_OK && config->log_file[0] != '\0')
+        status = check_place("log-file", config->log_file, true, fault);
+    return status;
 }

@@ -33,6 +33,13 @@ static void release_reply(struct exchange *exchange)
     buffer_release(exchange->reply.buffer);
     if (stream->close != NULL)
         stream->close(stream->context);
+    exchange_let_go(exchange);
+}
+
+void exchange_replace(struct exchange *exchange, const struct fault *fault)
+{
+    release_reply(exchange);
+    exchange->reply = reply_fault(&exchange->request, fault);
 }
 
 bool exchange_distrust(struct exchange *exchange)
@@ -41,10 +48,9 @@ bool exchange_distrust(struct exchange *exchange)
 
     if (!exchange->arena.failed || exchange->reply.http >= 500)
         return false;
-    release_reply(exchange);
     fault_set(&fault, STATUS_INTERNAL, "",
               "the server ran out of memory while it answered; look whether it was done");
-    exchange->reply = reply_fault(&exchange->request, &fault);
+    exchange_replace(exchange, &fault);
     return true;
 }
 
@@ -89,11 +95,19 @@ const char *exchange_cut_query(struct exchange *exchange)
     return query;
 }
 
+void exchange_let_stop(struct exchange *exchange)
+{
+    if (exchange->awaited)
+        atomic_fetch_sub(&exchange->commons->running, 1);
+    exchange->awaited = false;
+}
+
 /* As a connection has it between two requests. */
 static void clear(struct exchange *exchange)
 {
     exchange->stage = STAGE_IDLE;
     exchange->counted = false;
+    exchange->awaited = false;
     exchange->follows = false;
     exchange->welcome = false;
     exchange->target = NULL;
@@ -123,16 +137,18 @@ void exchange_reset(struct exchange *exchange, bool sent)
     exchange_release_body(exchange);
     access_leave(&exchange->pass);
     arena_reset(&exchange->arena);
-    metric_move(GAUGE_REQUESTS_RUNNING, 0, exchange->counted || exchange->follows ? -1 : 0);
-    if (exchange->counted)
-        atomic_fetch_sub(&exchange->commons->running, 1);
+    metric_move(GAUGE_REQUESTS_RUNNING, 0, exchange->counted ? -1 : 0);
+    exchange_let_stop(exchange);
     if (exchange->follows) {
         metric_move(GAUGE_WAITING, METRIC_AWAITED_EVENTS, -1);
         atomic_fetch_sub(&exchange->commons->followers, 1);
     }
     uint64_t idle_us = now_us + exchange->commons->config->keepalive_timeout_s * 1000000;
-    watch_idle(&exchange->watched,
-               exchange->reply_until_us > 0 ? exchange->reply_until_us : idle_us, idle_us);
+    uint64_t until_us = exchange->reply_until_us > 0 ? exchange->reply_until_us : idle_us;
+    if (exchange->surplus) /* it is about to close, and was none of those that may be open */
+        watch_set(&exchange->watched, WATCH_SILENT, until_us);
+    else
+        watch_idle(&exchange->watched, until_us, idle_us);
     clear(exchange);
 }
 
@@ -148,8 +164,10 @@ struct exchange *exchange_new(struct commons *commons, int fd, void *tls)
     exchange->request.config = commons->config;
     exchange->request.id = exchange->id;
     atomic_fetch_add(&commons->accepted, 1);
+    /* Who says no more must not keep others out: a token was not asked of him, either. */
     exchange->surplus =
-        atomic_fetch_add(&commons->connections, 1) >= commons->config->connections_max;
+        atomic_fetch_add(&commons->connections, 1) >= commons->config->connections_max &&
+        !watch_make_room(commons->watch);
     metric_move(GAUGE_CONNECTIONS, 0, 1);
     metric_count(COUNTER_CONNECTIONS_REFUSED, 0, exchange->surplus);
     clear(exchange);

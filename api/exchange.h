@@ -34,9 +34,12 @@ struct commons {
     atomic_bool draining;
     _Atomic uint64_t accepted; /* connections, ever */
     _Atomic uint64_t connections;
-    _Atomic uint64_t running;   /* requests whose header has come and whose reply has not gone */
+    /* Requests whose header has come and whose reply has not gone, but for those that are refused
+     * and whose body is still to come, however slowly: a stop waits for them. */
+    _Atomic uint64_t running;
     _Atomic uint64_t followers; /* streams without an end of their own: not among the running */
     _Atomic uint64_t inflight_bytes; /* bodies and coded replies in memory */
+    _Atomic uint64_t reply_bytes;    /* of large replies, each in memory for its client alone */
 };
 
 enum stage {
@@ -61,8 +64,10 @@ struct exchange {
     struct watched watched;
     struct commons *commons;
     enum stage stage;
-    bool surplus; /* opened beyond connections_max: it hears 503 */
-    bool counted; /* in commons->running */
+    bool surplus; /* opened beyond connections_max, and none was idle: it hears 503, but that the
+                     server lives */
+    bool counted; /* in the gauge of requests */
+    bool awaited; /* in commons->running */
     bool follows; /* in commons->followers */
     bool welcome; /* who sends it may, whatever becomes of it */
     struct arena arena;
@@ -78,6 +83,7 @@ struct exchange {
     struct content_check check;
     uint64_t charged; /* bytes of commons->inflight_bytes, which a coded reply counts among too */
     struct reply reply;
+    uint64_t reply_held; /* of commons->reply_bytes */
     struct account account;
     char remote[PEER_BYTES]; /* the client's address, once it was asked for */
     uint64_t reply_until_us; /* when the client must have it; 0: none went out */

@@ -49,6 +49,8 @@ void exchange_refuse(struct exchange *exchange, const struct fault *fault, const
         (framing->expects_continue && (framing->chunked || framing->length > 0)))
         now = true;
     exchange->stage = now ? STAGE_REPLY : STAGE_DROP;
+    if (!now)
+        exchange_let_stop(exchange);
 }
 
 /* Finds the route and memory for the body. *allow is set for 405, *challenge for 401 and 403. */
@@ -100,7 +102,7 @@ static enum status check_commons(const struct exchange *exchange, struct fault *
     if ((atomic_load(&commons->draining) && !about_life) ||
         (atomic_load(&commons->leaving) && about_work))
         return fault_set(fault, STATUS_DRAINING, "", "the server is stopping; try again soon");
-    if (exchange->surplus)
+    if (exchange->surplus && !about_life)
         return fault_set(fault, STATUS_OVERLOADED, "",
                          "the server has %llu connections open, which is its limit; try again, "
                          "and use one connection for several requests",
@@ -119,7 +121,7 @@ bool exchange_admit(struct exchange *exchange, const struct envelope *envelope)
     PRE(exchange->stage == STAGE_HEADER);
     atomic_fetch_add(&exchange->commons->running, 1);
     metric_move(GAUGE_REQUESTS_RUNNING, 0, 1);
-    exchange->counted = true;
+    exchange->counted = exchange->awaited = true;
     exchange->started_us = clock_monotonic_us();
     exchange_choose_id(exchange);
     request->method = method_find(envelope->method);

@@ -148,9 +148,9 @@ enum status exchange_body_begin(struct exchange *exchange, struct fault *fault)
         return refuse_size(exchange, framing->length, fault);
     if (coding == NULL)
         return framing->chunked ? STATUS_OK : reserve(exchange, framing->length, true, fault);
-    exchange->body_max =
-        expansion_max(exchange->commons->engine, request, framing->length, &exchange->earns);
-    return decoding_start(&exchange->decoding, coding, fault);
+    status = expansion_max(exchange->commons->engine, request, framing->length, &exchange->body_max,
+                           &exchange->earns, fault);
+    return status == STATUS_OK ? decoding_start(&exchange->decoding, coding, fault) : status;
 }
 
 static enum status collect(struct exchange *exchange, struct span piece, struct fault *fault)
@@ -201,9 +201,10 @@ static enum status decode(struct exchange *exchange, struct span piece, struct f
                          "the body has more than %llu bytes; at most that many",
                          (unsigned long long)exchange->commons->config->body_bytes_max);
     if (exchange->earns && exchange->framing.chunked)
-        exchange->body_max = expansion_max(exchange->commons->engine, &exchange->request,
-                                           exchange->account.received, &exchange->earns);
-    if (exchange->request.body == NULL)
+        status =
+            expansion_max(exchange->commons->engine, &exchange->request, exchange->account.received,
+                          &exchange->body_max, &exchange->earns, fault);
+    if (status == STATUS_OK && exchange->request.body == NULL)
         status = reserve_first(exchange, piece, fault);
     while (status == STATUS_OK && (flow.in.size > 0 || flow.room == 0)) {
         struct buffer *body = exchange->request.body;

@@ -46,11 +46,61 @@ static uint64_t complete(struct exchange *exchange, struct span parts[RANGE_PART
     return range.size;
 }
 
+/* Bytes that are in memory for this client alone: the weights of now are the session's. */
+static uint64_t own_bytes(const struct reply *reply)
+{
+    uint64_t size = reply->head.size + reply->tail.size;
+
+    if (reply->buffer != NULL && !buffer_shared(reply->buffer))
+        size += reply->buffer->size;
+    if (reply->stream.close != NULL && reply->stream.size != STREAM_OPEN)
+        size += reply->stream.size;
+    return size > LARGE_BYTES ? size : 0;
+}
+
+/* Clients that do not read must not fill the memory: of large replies there may be as many bytes
+ * at once as of bodies. One alone always may, and what was done is told whatever it takes. */
+static bool hold(struct exchange *exchange)
+{
+    struct commons *commons = exchange->commons;
+    enum method method = exchange->request.method;
+    bool may_refuse = method == METHOD_GET || method == METHOD_HEAD;
+    uint64_t max = commons->config->inflight_bytes_max, size = own_bytes(&exchange->reply);
+    uint64_t used = atomic_load(&commons->reply_bytes);
+
+    if (size == 0)
+        return true;
+    do {
+        if (may_refuse && used > 0 && (size > max || used > max - size))
+            return false;
+    } while (!atomic_compare_exchange_weak(&commons->reply_bytes, &used, used + size));
+    exchange->reply_held = size;
+    metric_move(GAUGE_REPLY_BYTES, 0, (int64_t)size);
+    return true;
+}
+
+void exchange_let_go(struct exchange *exchange)
+{
+    if (exchange->reply_held == 0)
+        return;
+    metric_move(GAUGE_REPLY_BYTES, 0, -(int64_t)exchange->reply_held);
+    atomic_fetch_sub(&exchange->commons->reply_bytes, exchange->reply_held);
+    exchange->reply_held = 0;
+}
+
 bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], size_t *count)
 {
     PRE(exchange->stage == STAGE_REPLY);
+    struct fault fault;
     uint64_t size = complete(exchange, parts, count);
-    if (exchange_distrust(exchange))
+    bool held = hold(exchange);
+    if (!held) {
+        fault_set(&fault, STATUS_OVERLOADED, "",
+                  "answers that clients have yet to read fill the memory that the server has for "
+                  "them; try again");
+        exchange_replace(exchange, &fault);
+    }
+    if (exchange_distrust(exchange) || !held)
         size = complete(exchange, parts, count);
     uint64_t now_us = clock_monotonic_us();
     uint64_t until_us = exchange_deadline(exchange, now_us, size);
@@ -62,14 +112,12 @@ bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], si
     return true;
 }
 
-/* From here on no stop waits for it. */
 static void start_following(struct exchange *exchange)
 {
     exchange->follows = true;
     metric_move(GAUGE_WAITING, METRIC_AWAITED_EVENTS, 1);
     atomic_fetch_add(&exchange->commons->followers, 1);
-    exchange->counted = false;
-    atomic_fetch_sub(&exchange->commons->running, 1);
+    exchange_let_stop(exchange);
 }
 
 /* Whether the client is to end here, and may come back to be let in anew: the server drains, or the
@@ -88,7 +136,7 @@ static ptrdiff_t follow(struct exchange *exchange, uint64_t at, void *out, size_
     const struct stream *stream = &exchange->reply.stream;
     ptrdiff_t size = STREAM_LATER;
 
-    if (exchange->counted)
+    if (!exchange->follows)
         start_following(exchange);
     while (size == STREAM_LATER) {
         if (must_end(exchange))

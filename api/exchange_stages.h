@@ -15,6 +15,15 @@ uint64_t exchange_deadline(const struct exchange *exchange, uint64_t start_us, u
  * something is not sent, whatever it says. True: `reply` is another now. */
 bool exchange_distrust(struct exchange *exchange);
 
+/* Another reply in place of the one there is. */
+void exchange_replace(struct exchange *exchange, const struct fault *fault);
+
+/* The reply's bytes are no more in memory, or soon. */
+void exchange_let_go(struct exchange *exchange);
+
+/* From here on no stop waits for the request. */
+void exchange_let_stop(struct exchange *exchange);
+
 /* Leaves the target's path, which is all that logs may have of it, and gives the query, "" when it
  * has none, or was cut before. */
 const char *exchange_cut_query(struct exchange *exchange);
@@ -46,7 +55,8 @@ void exchange_refuse(struct exchange *exchange, const struct fault *fault, const
 uint64_t exchange_drop_max(const struct exchange *exchange);
 
 /* The route has been found: what the header says of the body, and memory for it where its size is
- * known. TOO_LARGE, OVERLOADED; UNSUPPORTED_MEDIA_TYPE: its coding; INVALID_REQUEST: its digest. */
+ * known. TOO_LARGE, OVERLOADED; UNSUPPORTED_MEDIA_TYPE: its coding; INVALID_REQUEST: its digest;
+ * SESSION_NOT_FOUND: it is coded, and for a session that is not there. */
 enum status exchange_body_begin(struct exchange *exchange, struct fault *fault);
 
 /* All of it has come. INVALID_REQUEST: its coding is cut off, or its digest is another. */

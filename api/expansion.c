@@ -37,23 +37,23 @@ static uint64_t layout_bytes(const struct layout *layout, bool binary)
     return bytes;
 }
 
-uint64_t expansion_max(struct engine *engine, const struct request *request, uint64_t coded,
-                       bool *earns)
+enum status expansion_max(struct engine *engine, const struct request *request, uint64_t coded,
+                          uint64_t *out, bool *earns, struct fault *fault)
 {
-    uint64_t max = request->config->body_bytes_max, bytes = BASE_BYTES;
+    uint64_t max = request->config->body_bytes_max, bytes = max;
     const char *type = request_header(request, "Content-Type");
     const struct codec *codec = type != NULL ? codec_find(type) : NULL;
     struct session *session;
-    struct fault fault;
+    enum status status = STATUS_OK;
 
     *earns = !has_session(request->route);
     if (*earns) {
-        bytes = coded < max / EARNED_BYTES ? FREE_BYTES + coded * EARNED_BYTES : max;
-        return bytes < max ? bytes : max;
-    }
-    if (request_session(engine, request, &session, &fault) == STATUS_OK) {
+        if (coded < max / EARNED_BYTES)
+            bytes = FREE_BYTES + coded * EARNED_BYTES;
+    } else if ((status = request_session(engine, request, &session, fault)) == STATUS_OK) {
         bytes = layout_bytes(session_layout(session), codec != NULL && codec->binary);
         session_release(session);
     }
-    return bytes < max ? bytes : max;
+    *out = bytes < max ? bytes : max;
+    return status;
 }

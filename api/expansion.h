@@ -8,9 +8,10 @@
 
 #include "api/endpoint.h"
 
-/* The most bytes that a sensible body of this request has, at most body_bytes_max. What goes to a
- * session that exists is bounded by its layout; what makes a session, by the `coded` bytes of it
- * that have come or are announced: *earns is set where they count.
+/* *out: the most bytes that a sensible body of this request has, at most body_bytes_max. What goes
+ * to a session is bounded by its layout; what makes a session, by the `coded` bytes of it that have
+ * come or are announced: *earns is set where they count. SESSION_NOT_FOUND: nothing is worth
+ * decoding.
  *
  * Session-bound: 1 MiB for what is not numbers; 80 bytes a number in JSON (24 for the digits of a
  * double, 16 for comma, space and the brackets of 8 dimensions, and two gradients in the body of a
@@ -19,7 +20,7 @@
  *
  * By coded bytes: 16 MiB and a hundred for each. Weights as JSON or bytes become a tenth at best,
  * and who has zeros says `init`. */
-uint64_t expansion_max(struct engine *engine, const struct request *request, uint64_t coded,
-                       bool *earns);
+enum status expansion_max(struct engine *engine, const struct request *request, uint64_t coded,
+                          uint64_t *out, bool *earns, struct fault *fault);
 
 #endif

@@ -4,15 +4,19 @@
 #include "api/codec.h"
 #include "api/media.h"
 
+enum status promise_refuse(const struct request *request, const char *name, struct fault *fault)
+{
+    if (request_header(request, name) == NULL)
+        return STATUS_OK;
+    return fault_set(fault, STATUS_INVALID_REQUEST, "",
+                     "%s is not heeded at this address; leave it out", name);
+}
+
 enum status promises_refuse(const struct request *request, struct fault *fault)
 {
-    static const char *const names[] = {"If-Match", "Idempotency-Key"};
+    enum status status = promise_refuse(request, "If-Match", fault);
 
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (request_header(request, names[i]) != NULL)
-            return fault_set(fault, STATUS_INVALID_REQUEST, "",
-                             "%s is not heeded at this address; leave it out", names[i]);
-    return STATUS_OK;
+    return status == STATUS_OK ? promise_refuse(request, "Idempotency-Key", fault) : status;
 }
 
 enum status json_body_read(struct request *request, const char *example, struct json_document *out,

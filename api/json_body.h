@@ -11,8 +11,10 @@
 enum status json_body_read(struct request *request, const char *example, struct json_document *out,
                            struct fault *fault);
 
-/* INVALID_REQUEST for If-Match or Idempotency-Key: where nothing is done once for a key, or only
- * at a revision, who asks for it must hear so. */
+/* INVALID_REQUEST for If-Match or Idempotency-Key: where something is done again when it is asked
+ * for again under a key, or at any revision, who asks for it otherwise must hear so. */
 enum status promises_refuse(const struct request *request, struct fault *fault);
+/* The same for one of them: where twice is as once, a key is as good as kept. */
+enum status promise_refuse(const struct request *request, const char *name, struct fault *fault);
 
 #endif

@@ -290,7 +290,7 @@ static int command_serve(char **options)
         config_warn();
         if (server_check(&config, &fault) != STATUS_OK ||
             server_check_access(&config, &fault) != STATUS_OK ||
-            config_check_data(&config, &fault) != STATUS_OK) {
+            config_check_places(&config, &fault) != STATUS_OK) {
             fail(&fault);
             code = EXIT_USAGE;
         }

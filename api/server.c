@@ -176,8 +176,9 @@ static enum MHD_Result queue_reply(struct exchange *exchange, struct MHD_Connect
     for (size_t i = 0; i < reply->header_count && result == MHD_YES; i++)
         result = MHD_add_response_header(response, reply->headers[i].name, reply->headers[i].value);
     /* libmicrohttpd takes much for the end of a chunk's line, and anything for an extension: where
-     * another reader may have seen another end of the body, no further request is read. */
-    if (exchange->framing.chunked && result == MHD_YES)
+     * another reader may have seen another end of the body, no further request is read. Nor where
+     * there is one connection too many. */
+    if ((exchange->framing.chunked || exchange->surplus) && result == MHD_YES)
         result = MHD_add_response_header(response, "Connection", "close");
     if (result == MHD_YES)
         result = MHD_queue_response(connection, reply->http, response);

@@ -5,6 +5,7 @@
 
 #include "api/codec.h"
 #include "api/config.h"
+#include "api/json_body.h"
 #include "api/media.h"
 #include "api/parameters_json.h"
 #include "api/session_json.h"
@@ -108,7 +109,9 @@ static enum status read_body(struct engine *engine, struct request *request, con
     enum status status;
 
     bool is_json = codec != NULL && strcmp(codec->name, "json") == 0;
-    if ((status = request_query_end(request, fault)) != STATUS_OK ||
+    if ((status = request->method == METHOD_PUT ? promise_refuse(request, "If-Match", fault)
+                                                : promises_refuse(request, fault)) != STATUS_OK ||
+        (status = request_query_end(request, fault)) != STATUS_OK ||
         (status = media_check(request,
                               is_json || (codec != NULL && strcmp(codec->name, "safetensors") == 0),
                               is_json, "a session is created from a body",

@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "api/coding.h"
@@ -224,18 +225,19 @@ static const char *tag_end(const char *rest, const struct coding **coding)
     return *rest == '"' ? rest + 1 : NULL;
 }
 
-const char *etag_none_match(const struct request *request, const char *etag)
+/* Which of the tags of a list is that of this answer: `etag`, or that of a coded form that `accept`
+ * takes. NULL: none. */
+static const char *find_tag(const struct request *request, const char *list, const char *accept,
+                            const char *etag, bool weak)
 {
-    const char *at = request_list(request, "If-None-Match");
-    const char *accept = request_list(request, "Accept-Encoding");
     size_t size = strlen(etag) - 1; /* without its closing quote */
 
-    while (at != NULL && *at != '\0') {
+    for (const char *at = list; *at != '\0';) {
         const struct coding *coding;
         at += strspn(at, " \t,");
         if (*at == '*')
             return etag;
-        if (strncmp(at, "W/", 2) == 0)
+        if (weak && strncmp(at, "W/", 2) == 0)
             at += 2;
         const char *end = strncmp(at, etag, size) == 0 ? tag_end(at + size, &coding) : NULL;
         if (end != NULL && coding_quality(accept, coding) > 0)
@@ -249,6 +251,29 @@ const char *etag_none_match(const struct request *request, const char *etag)
         }
     }
     return NULL;
+}
+
+const char *etag_none_match(const struct request *request, const char *etag)
+{
+    const char *list = request_list(request, "If-None-Match");
+
+    if (list == NULL)
+        return NULL;
+    return find_tag(request, list, request_list(request, "Accept-Encoding"), etag, true);
+}
+
+enum status etag_match(const struct request *request, const char *etag, uint64_t step,
+                       struct fault *fault)
+{
+    const char *list = request_list(request, "If-Match"), *accept = NULL;
+
+    if (request_header(request, "Range") == NULL) /* a part is of the plain form */
+        accept = request_list(request, "Accept-Encoding");
+    if (list == NULL || find_tag(request, list, accept, etag, false) != NULL)
+        return STATUS_OK;
+    fault_set(fault, STATUS_STEP_CONFLICT, "",
+              "the tag here is %s, which If-Match does not name; fetch it whole", etag);
+    return fault_extra(fault, "current_step", step);
 }
 
 struct reply session_reply(struct request *request, struct session *session, unsigned http)
@@ -271,6 +296,18 @@ struct reply session_reply(struct request *request, struct session *session, uns
     return reply;
 }
 
+/* Only as it is written: a tag is compared by its bytes. */
+static bool take_number(const char **at, uint64_t *out)
+{
+    size_t size = strspn(*at, "0123456789");
+
+    if (size == 0 || size > 19 || (size > 1 && **at == '0'))
+        return false;
+    *out = strtoull(*at, NULL, 10);
+    *at += size;
+    return true;
+}
+
 void precondition_read(const struct request *request, struct precondition *out)
 {
     const char *at = request_list(request, "If-Match");
@@ -282,9 +319,9 @@ void precondition_read(const struct request *request, struct precondition *out)
     while (*at != '\0' && out->count < PRECONDITION_TAGS_MAX) {
         const struct coding *coding;
         uint64_t lineage, step;
-        int used = 0;
-        if (sscanf(at, "\"%" SCNu64 "-%" SCNu64 "%n", &lineage, &step, &used) == 2 && used > 0 &&
-            tag_end(at + used, &coding) != NULL) {
+        const char *rest = at + 1;
+        if (*at == '"' && take_number(&rest, &lineage) && *rest++ == '-' &&
+            take_number(&rest, &step) && tag_end(rest, &coding) != NULL) {
             out->tags[out->count].lineage = lineage;
             out->tags[out->count++].step = step;
         }

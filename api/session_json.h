@@ -31,8 +31,13 @@ const char *etag_text(struct arena *arena, uint64_t lineage, uint64_t step);
  */
 const char *etag_none_match(const struct request *request, const char *etag);
 
-/* If-Match: absent or "*" is no condition; else a list of tags, also of coded forms, of which those
- * that name no revision never match. */
+/* If-Match before what has this tag, of a revision of that step, is fetched: STEP_CONFLICT unless
+ * it is absent, "*" or lists the tag, or, without Range, that of a coded form that is accepted. */
+enum status etag_match(const struct request *request, const char *etag, uint64_t step,
+                       struct fault *fault);
+
+/* If-Match before a step: absent or "*" is no condition; else a list of tags, also of coded forms,
+ * of which those that name no revision never match. */
 void precondition_read(const struct request *request, struct precondition *out);
 
 /* 32 lower-case hex digits into out, which is what it returns. */

@@ -214,7 +214,29 @@ void watch_idle(struct watched *watched, uint64_t deadline_us, uint64_t idle_us)
     bool sent = deadline_us != idle_us && unsent(watched) > 0;
 
     atomic_store(&watched->idle_us, idle_us);
-    watch_set(watched, sent ? WATCH_SENT : WATCH_SILENT, sent ? deadline_us : idle_us);
+    watch_set(watched, sent ? WATCH_SENT : WATCH_IDLE, sent ? deadline_us : idle_us);
+}
+
+bool watch_make_room(struct watch *watch)
+{
+    struct watched *longest = NULL;
+    int phase = WATCH_NONE;
+
+    pthread_mutex_lock(&watch->lock);
+    for (struct watched *at = watch->first; at != NULL; at = at->next) {
+        int now = atomic_load(&at->phase);
+        bool idle = now == WATCH_IDLE || (now == WATCH_SENT && unsent(at) == 0);
+        if (idle && (longest == NULL || at->idle_us < longest->idle_us)) {
+            longest = at;
+            phase = now;
+        }
+    }
+    bool made =
+        longest != NULL && atomic_compare_exchange_strong(&longest->phase, &phase, WATCH_EXPIRED);
+    if (made)
+        cut(longest);
+    pthread_mutex_unlock(&watch->lock);
+    return made;
 }
 
 bool watch_answer(struct watched *watched, const char *answer, size_t size)

@@ -13,7 +13,8 @@
 
 enum watch_phase {
     WATCH_NONE,    /* no deadline: an endpoint is at work */
-    WATCH_SILENT,  /* at the deadline the socket is shut: idle, or a reply nobody reads */
+    WATCH_SILENT,  /* at the deadline the socket is shut: a reply nobody reads */
+    WATCH_IDLE,    /* the same: between two requests */
     WATCH_SENT,    /* the reply is with the system: the same while the client does not take it, and
                       when the connection has been idle for too long */
     WATCH_ANSWER,  /* at the deadline 408 is written, then it is shut: a request that does not come
@@ -58,6 +59,9 @@ bool watch_late(const struct watched *watched, size_t *size);
 /* A reply has been given to the system, which holds megabytes of it for a client that does not
  * read: until deadline_us; and idle_us is the deadline when the client has it all. */
 void watch_idle(struct watched *watched, uint64_t deadline_us, uint64_t idle_us);
+
+/* Cuts the connection that has been between two requests for the longest. False: none is. */
+bool watch_make_room(struct watch *watch);
 
 /* Writes these bytes, the only answer to a request that does not come to its end, and shuts the
  * connection. False, and nothing is written: its phase is not ANSWER. From the thread of the

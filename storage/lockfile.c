@@ -54,6 +54,16 @@ static enum status refused(int descriptor, const char *folder, struct fault *fau
                      folder, strtol(owner, NULL, 10));
 }
 
+/* What root makes in the folder of another is that one's: its server has to lock it, too. Not what
+ * has another name elsewhere, and may be another's. */
+static bool give_away(int file, const char *folder)
+{
+    struct stat about, own;
+
+    return geteuid() != 0 || (stat(folder, &about) == 0 && fstat(file, &own) == 0 &&
+                              own.st_nlink == 1 && fchown(file, about.st_uid, about.st_gid) == 0);
+}
+
 enum status lockfile_take(const char *folder, bool create, int *descriptor, struct fault *fault)
 {
     enum status status = STATUS_OK;
@@ -66,7 +76,7 @@ enum status lockfile_take(const char *folder, bool create, int *descriptor, stru
                          "The path of the storage folder is too long.");
     if (create && (status = lockfile_folder(folder, fault)) != STATUS_OK)
         return status;
-    lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (lock < 0)
         return fault_set(fault, STATUS_STORAGE_FAILED, "",
                          "The storage folder %s cannot be used: %s. It must exist and be writable "
@@ -77,6 +87,7 @@ enum status lockfile_take(const char *folder, bool create, int *descriptor, stru
         goto done;
     }
     int size = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
+    give_away(lock, folder); /* else only root opens the folder, as long as the file is there */
     if (ftruncate(lock, 0) != 0 || pwrite(lock, pid, (size_t)size, 0) != size) {
         status = fault_set(fault, errno == ENOSPC ? STATUS_STORAGE_FULL : STATUS_STORAGE_FAILED, "",
                            "The storage folder %s cannot be written: %s.", folder, strerror(errno));

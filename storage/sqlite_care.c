@@ -244,6 +244,17 @@ static enum status draft_verify(const struct draft *draft, enum sqlite_file_mode
     return status;
 }
 
+/* What root puts into the folder of another is that one's: the server must be able to write it. */
+static enum status give_away(const struct draft *draft, const char *folder, struct fault *fault)
+{
+    struct stat info;
+
+    if (geteuid() != 0 ||
+        (stat(folder, &info) == 0 && lchown(draft->path, info.st_uid, info.st_gid) == 0))
+        return STATUS_OK;
+    return draft_fault(draft->path, "given to the owner of its folder", fault);
+}
+
 enum status sqlite_restore(const char *folder, const char *from, const struct store_watch *watch,
                            struct store_report *report, struct fault *fault)
 {
@@ -261,7 +272,7 @@ enum status sqlite_restore(const char *folder, const char *from, const struct st
         goto done;
     if (report->findings > 0)
         status = found_damage(from, report, "Restore an older backup.", fault);
-    else
+    else if ((status = give_away(&draft, folder, fault)) == STATUS_OK)
         status = draft_publish(&draft, false, fault);
 done:
     draft_close(&draft);

@@ -26,7 +26,7 @@ static enum status visit_session(struct sqlite_store *self, sqlite3_stmt *row,
 
     if (session.id == NULL || !row_span(row, 3, &session.record))
         return sqlite_file_fault(&self->file, SQLITE_NOMEM, fault);
-    if (row_checksum_session(&session) != row_number(row, 2))
+    if (!row_session_possible(&session) || row_checksum_session(&session) != row_number(row, 2))
         return damaged(self, "The record of session", (uint64_t)session.key, fault);
     return visitor->session(visitor->context, &session);
 }
@@ -41,16 +41,43 @@ static enum status visit_checkpoint(struct sqlite_store *self, sqlite3_stmt *row
     return visitor->checkpoint(visitor->context, &checkpoint);
 }
 
+/* Whether the numbers of a journal row are those that were written. The row's checksum includes
+ * head and body, which a scan does not read; of a row of before there was one of the numbers alone
+ * it must, for they say which rows go when a session does. */
+static enum status check_numbers(struct sqlite_store *self, const struct store_event *event,
+                                 uint64_t kind, bool *good, struct fault *fault)
+{
+    struct row_binding binding = row_bind(&self->file, SQL_EVENT_READ);
+
+    *good = row_event_possible(event) && row_kind_valid(event, kind);
+    if (!*good || kind >> 32 != 0)
+        return STATUS_OK;
+    row_bind_number(&binding, event->lsn);
+    int code = binding.code == SQLITE_OK ? sqlite3_step(binding.statement) : binding.code;
+    struct store_event whole = *event;
+    if (code == SQLITE_ROW && (!row_span(binding.statement, 7, &whole.head) ||
+                               !row_span(binding.statement, 8, &whole.body)))
+        code = SQLITE_NOMEM;
+    *good = code == SQLITE_ROW && row_checksum_event(&whole) == row_number(binding.statement, 6);
+    sqlite_file_reset(&self->file, SQL_EVENT_READ);
+    return code == SQLITE_ROW || code == SQLITE_DONE /* a damaged tree hides it from a search */
+               ? STATUS_OK
+               : sqlite_file_fault(&self->file, code, fault);
+}
+
 static enum status visit_event(struct sqlite_store *self, sqlite3_stmt *row,
                                const struct store_visitor *visitor, struct fault *fault)
 {
     struct store_event event = row_event(row);
+    bool good;
 
-    /* The row's checksum includes head and body: event_read checks it. */
-    if (!row_kind_valid(&event, row_number(row, 3)))
-        return damaged(self, "The record of the event at lsn", event.lsn, fault);
     event.head.size = row_number(row, 6);
     event.body.size = row_number(row, 7);
+    enum status status = check_numbers(self, &event, row_number(row, 3), &good, fault);
+    if (status != STATUS_OK)
+        return status;
+    if (!good)
+        return damaged(self, "The record of the event at lsn", event.lsn, fault);
     if (event.chunk == 0)
         return visitor->event(visitor->context, &event);
     return visitor->chunk != NULL ? visitor->chunk(visitor->context, &event) : STATUS_OK;
@@ -124,7 +151,7 @@ enum status sqlite_event_read(struct store *store, uint64_t lsn,
         goto done;
     }
     if ((row_checksum_event(&found) != row_number(binding.statement, 6) && !BUG(no_checksum)) ||
-        found.head.size > STORE_HEAD_BYTES || found.body.size > STORE_CHUNK_BYTES) {
+        !row_event_possible(&found)) {
         status = damaged(self, "The event at lsn", lsn, fault);
         goto done;
     }

@@ -2,6 +2,7 @@
 #include "storage/sqlite_row.h"
 
 #include <endian.h>
+#include <string.h>
 
 #include "service/core/contract.h"
 #include "service/core/hash.h"
@@ -64,7 +65,21 @@ uint64_t row_kind(const struct store_event *event)
 
 bool row_kind_valid(const struct store_event *event, uint64_t column)
 {
-    return event->kind > 0 && (column >> 32 == 0 || column == row_kind(event));
+    return column >> 32 == 0 || column == row_kind(event);
+}
+
+bool row_event_possible(const struct store_event *event)
+{
+    return event->session > 0 && event->kind > 0 && event->chunk < event->chunks &&
+           event->chunk < event->lsn && event->lsn <= INT64_MAX &&
+           event->head.size <= (event->chunk == 0 ? STORE_HEAD_BYTES : 0) &&
+           event->body.size <= STORE_CHUNK_BYTES;
+}
+
+bool row_session_possible(const struct store_session *session)
+{
+    return session->key > 0 && strlen(session->id) <= STORE_ID_BYTES &&
+           session->record.size <= STORE_CHUNK_BYTES;
 }
 
 uint64_t row_checksum_session(const struct store_session *session)
@@ -84,14 +99,15 @@ uint64_t row_checksum_chunk(uint64_t place, struct span body)
     return ROW_CHECKSUM(place, bytes_checksum(body));
 }
 
-bool row_place_exists(uint64_t id)
+/* Whether a checkpoint may have this id. */
+static bool place_exists(uint64_t id)
 {
     return id > 0 && id >> (63 - ROW_CHUNK_BITS) == 0;
 }
 
 uint64_t row_place(uint64_t id, uint32_t chunk)
 {
-    PRE(row_place_exists(id) && chunk <= ROW_CHUNK_LAST);
+    PRE(place_exists(id) && chunk <= ROW_CHUNK_LAST);
     return id << ROW_CHUNK_BITS | chunk;
 }
 
@@ -149,6 +165,6 @@ bool row_is_unsealed(sqlite3_stmt *row)
 
 bool row_checkpoint_good(sqlite3_stmt *row, const struct store_checkpoint *checkpoint)
 {
-    return sqlite3_column_int64(row, 7) == 1 &&
-           row_checksum_checkpoint(checkpoint) == row_number(row, 6);
+    return sqlite3_column_int64(row, 7) == 1 && place_exists(checkpoint->id) &&
+           checkpoint->session > 0 && row_checksum_checkpoint(checkpoint) == row_number(row, 6);
 }

@@ -42,9 +42,6 @@ bool row_span(sqlite3_stmt *row, int column, struct span *out);
 uint64_t row_place(uint64_t id, uint32_t chunk);
 uint64_t row_lsn(uint64_t lsn);
 
-/* Whether a checkpoint may have this id, as row_place demands. */
-bool row_place_exists(uint64_t id);
-
 /* The XXH3-64 of a row: its numbers, and the XXH3-64 of each of its blobs, as little-endian words.
  */
 uint64_t row_checksum_event(const struct store_event *event);
@@ -57,5 +54,10 @@ uint64_t row_checksum_chunk(uint64_t place, struct span body);
  * before there was one have 0 there. row_kind_valid: the numbers are those that were written. */
 uint64_t row_kind(const struct store_event *event);
 bool row_kind_valid(const struct store_event *event, uint64_t column);
+
+/* Whether the write verbs could have been given these numbers and sizes: what an old row says of
+ * itself is in no checksum of a scan, and a right checksum proves only who computed it. */
+bool row_event_possible(const struct store_event *event);
+bool row_session_possible(const struct store_session *session);
 
 #endif

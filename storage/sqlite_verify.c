@@ -117,7 +117,7 @@ static int check_session(struct check *check, sqlite3_stmt *row, bool forward)
         return SQLITE_NOMEM;
     check->report.sessions++;
     check->report.bytes += session.record.size;
-    if (session.key <= 0 || row_checksum_session(&session) != row_number(row, 2))
+    if (!row_session_possible(&session) || row_checksum_session(&session) != row_number(row, 2))
         finding(check, "The record of session %" PRId64 " is damaged: its checksum is wrong.",
                 session.key);
     return SQLITE_OK;
@@ -152,7 +152,7 @@ static int check_checkpoint(struct check *check, sqlite3_stmt *row, bool forward
     if (row_is_unsealed(row))
         return SQLITE_OK;
     check->report.checkpoints++;
-    if (!row_place_exists(checkpoint.id) || !row_checkpoint_good(row, &checkpoint)) {
+    if (!row_checkpoint_good(row, &checkpoint)) {
         finding(check, "The record of checkpoint %" PRIu64 " is damaged: its checksum is wrong.",
                 checkpoint.id);
         return SQLITE_OK;
@@ -227,7 +227,7 @@ static int check_event(struct check *check, sqlite3_stmt *row, bool forward)
         return SQLITE_NOMEM;
     check->report.events += event.chunk == 0;
     check->report.bytes += event.head.size + event.body.size;
-    if (row_checksum_event(&event) != row_number(row, 6)) {
+    if (!row_event_possible(&event) || row_checksum_event(&event) != row_number(row, 6)) {
         finding(check,
                 "The event at lsn %" PRIu64 " (session %" PRId64 ", step %" PRIu64
                 ") is damaged: its checksum is wrong.",

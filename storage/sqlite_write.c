@@ -30,13 +30,12 @@ enum status sqlite_session_put(struct store *store, const struct store_session *
 {
     struct sqlite_store *self = sqlite_store_of(store);
     struct row_binding binding = row_bind(&self->file, SQL_SESSION_PUT);
-    size_t id_size = strlen(session->id);
 
-    PRE(session->key > 0 && id_size <= STORE_ID_BYTES && session->record.size <= STORE_CHUNK_BYTES);
+    PRE(row_session_possible(session));
     row_bind_number(&binding, (uint64_t)session->key);
     if (binding.code == SQLITE_OK)
-        binding.code = sqlite3_bind_text(binding.statement, ++binding.at, session->id, (int)id_size,
-                                         SQLITE_STATIC);
+        binding.code =
+            sqlite3_bind_text(binding.statement, ++binding.at, session->id, -1, SQLITE_STATIC);
     row_bind_number(&binding, row_checksum_session(session));
     row_bind_bytes(&binding, session->record);
     int code = write_step(self, SQL_SESSION_PUT, binding.code);
@@ -62,11 +61,9 @@ enum status sqlite_event_append(struct store *store, const struct store_event *e
     struct sqlite_store *self = sqlite_store_of(store);
     struct row_binding binding = row_bind(&self->file, SQL_EVENT_APPEND);
 
-    PRE(event->session > 0 && event->kind > 0 && event->chunk < event->chunks);
-    PRE(event->head.size <= (event->chunk == 0 ? STORE_HEAD_BYTES : 0));
-    PRE(event->body.size <= STORE_CHUNK_BYTES);
     if (event->lsn <= self->lsn_last || event->lsn > INT64_MAX)
         return sqlite_store_misuse(self, fault, "to append an event that is not the newest");
+    PRE(row_event_possible(event));
     row_bind_number(&binding, event->lsn);
     row_bind_number(&binding, (uint64_t)event->session);
     row_bind_number(&binding, event->step);

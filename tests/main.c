@@ -1,6 +1,6 @@
 /* The test runner: descent-tests [SUITE ...]. Runs the named suites, or all of suites.def, and
- * closes with `N passed, N failed`. Seeds come from DESCENT_TEST_SEED (default: the clock) and are
- * printed. */
+ * closes with `N passed, N failed`; of one suite also with `SUITE: counted N tests`. Seeds come
+ * from DESCENT_TEST_SEED (default: the clock) and are printed. */
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,6 +51,8 @@ int main(int count, char **names)
     int run = srunner_ntests_run(runner);
     srunner_free(runner);
     testing_close();
+    if (count == 2)
+        printf("%s: counted %d tests\n", names[1], run);
     printf("%d passed, %d failed\n", run - failed, failed);
     return failed == 0 && run > 0 ? 0 : 1;
 }

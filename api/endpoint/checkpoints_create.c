@@ -1,4 +1,5 @@
 /* POST /v1/sessions/{id}/checkpoints: saves the state now. */
+#include "api/json_body.h"
 #include "api/router.h"
 #include "api/session_json.h"
 
@@ -9,7 +10,8 @@ static enum status create(struct request *request, struct session *session, stru
     struct moment moment;
     enum status status;
 
-    if ((status = request_query_end(request, fault)) != STATUS_OK ||
+    if ((status = promise_refuse(request, "If-Match", fault)) != STATUS_OK ||
+        (status = request_query_end(request, fault)) != STATUS_OK ||
         (status = session_checkpoint_now(session, &moment, fault)) != STATUS_OK)
         return status;
     json_text_init(&text, request->arena);

@@ -110,12 +110,15 @@ static enum status fetch(struct request *request, struct session *session,
 
     const char *etag = tag_of(request->arena, revision, form->average);
     const char *known = etag != NULL ? etag_none_match(request, etag) : NULL;
+    bool there = !form->average || revision->average != NULL;
     *reply = reply_empty(200);
     if (etag == NULL)
         status = fault_set(fault, STATUS_INTERNAL, "", "out of memory");
-    else if ((old || known != NULL) && (!form->average || revision->average != NULL))
+    else if (there)
+        status = etag_match(request, etag, revision->step, fault);
+    if (status == STATUS_OK && there && (old || known != NULL))
         reply->http = 304;
-    else
+    else if (status == STATUS_OK)
         status = answer(request, session, form, revision, reply, fault);
     if (reply->http == 304 && known != NULL)
         etag = known;

@@ -1,4 +1,5 @@
 /* PUT /v1/sessions/{id}/parameters: new weights, the optimizer's state kept. */
+#include "api/json_body.h"
 #include "api/router.h"
 #include "api/session_json.h"
 #include "api/tensors_body.h"
@@ -52,10 +53,11 @@ static enum status replace(struct request *request, struct session *session,
     struct precondition match;
     struct tensors tensors;
     struct buffer *weights;
-    enum status status = tensors_read(request, session, fields, &body, "parameters",
-                                      &body.parameters, &tensors, fault);
+    enum status status = promise_refuse(request, "Idempotency-Key", fault);
 
     if (status != STATUS_OK ||
+        (status = tensors_read(request, session, fields, &body, "parameters", &body.parameters,
+                               &tensors, fault)) != STATUS_OK ||
         (status = own_weights(session, &tensors, &weights, fault)) != STATUS_OK)
         return status;
     precondition_read(request, &match);

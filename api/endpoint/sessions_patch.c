@@ -1,5 +1,6 @@
 /* PATCH /v1/sessions/{id}: other hyperparameters from the next step on. */
 #include "api/codec.h"
+#include "api/json_body.h"
 #include "api/media.h"
 #include "api/router.h"
 #include "api/session_json.h"
@@ -35,7 +36,8 @@ static enum status patch_session(struct request *request, struct session *sessio
         return fault_set(fault, STATUS_INVALID_REQUEST, "",
                          "the body is empty; send what to change, for instance {\"optimizer\": "
                          "{\"lr\": 0.001}}");
-    if ((status = request_query_end(request, fault)) != STATUS_OK ||
+    if ((status = promise_refuse(request, "If-Match", fault)) != STATUS_OK ||
+        (status = request_query_end(request, fault)) != STATUS_OK ||
         (status = json_read(request->arena, span_of(request->body->data, request->body->size),
                             &document, fault)) != STATUS_OK)
         return status;

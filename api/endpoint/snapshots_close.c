@@ -1,4 +1,5 @@
 /* POST /v1/sessions/{id}/snapshots/{number}/close: what came is all. */
+#include "api/json_body.h"
 #include "api/router.h"
 #include "api/session_json.h"
 #include "api/snapshot_json.h"
@@ -10,7 +11,8 @@ static enum status close_snapshot(struct request *request, struct session *sessi
     uint64_t number;
     enum status status;
 
-    if ((status = request_query_end(request, fault)) != STATUS_OK ||
+    if ((status = promise_refuse(request, "If-Match", fault)) != STATUS_OK ||
+        (status = request_query_end(request, fault)) != STATUS_OK ||
         (status = snapshot_number(request, &number, fault)) != STATUS_OK ||
         (status = session_snapshot_close(session, number, &view, fault)) != STATUS_OK)
         return status;

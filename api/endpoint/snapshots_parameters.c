@@ -19,6 +19,8 @@ static enum status answer(struct request *request, const struct session *session
 
     if (etag == NULL || opening == NULL)
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
+    if ((status = etag_match(request, etag, weights->step, fault)) != STATUS_OK)
+        return status;
     const char *known = etag_none_match(request, etag);
     *reply = reply_empty(known != NULL ? 304 : 200);
     if (known != NULL)

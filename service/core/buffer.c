@@ -148,6 +148,11 @@ struct buffer *buffer_retain(struct buffer *buffer)
     return buffer;
 }
 
+bool buffer_shared(const struct buffer *buffer)
+{
+    return atomic_load(&((const struct owned *)(const void *)buffer)->references) > 1;
+}
+
 void buffer_release(struct buffer *buffer)
 {
     struct owned *owned = (struct owned *)(void *)buffer;

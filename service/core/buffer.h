@@ -4,6 +4,7 @@
 #ifndef DESCENT_CORE_BUFFER_H
 #define DESCENT_CORE_BUFFER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct buffer {
@@ -19,6 +20,9 @@ struct buffer *buffer_new(size_t size);
 struct buffer *buffer_new_zeroed(size_t size);
 
 struct buffer *buffer_retain(struct buffer *buffer);
+
+/* Whether there are other references, at this moment. */
+bool buffer_shared(const struct buffer *buffer);
 
 /* Drops a reference; the last one gives the memory to the pool. NULL is allowed. */
 void buffer_release(struct buffer *buffer);

@@ -1,6 +1,7 @@
 /* Time. */
 #include "service/core/clock.h"
 
+#include <string.h>
 #include <time.h>
 
 #include "service/core/number.h"
@@ -25,12 +26,20 @@ uint64_t clock_monotonic_us(void)
 
 char *clock_format(char out[32], uint64_t unix_us)
 {
+    static _Thread_local char text[24]; /* of a second: a thread often asks for the same again */
+    static _Thread_local size_t text_size;
+    static _Thread_local time_t text_of;
     time_t seconds = (time_t)(unix_us / 1000000);
     uint64_t rest = unix_us % 1000000 + 1000000; /* a 1 before its six digits */
     struct tm parts;
 
-    gmtime_r(&seconds, &parts);
-    size_t used = strftime(out, 24, "%Y-%m-%dT%H:%M:%S", &parts);
+    if (text_size == 0 || text_of != seconds) {
+        gmtime_r(&seconds, &parts);
+        text_size = strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &parts);
+        text_of = seconds;
+    }
+    size_t used = text_size;
+    memcpy(out, text, used);
     used += number_digits(out + used, rest);
     out[used - 7] = '.';
     out[used] = 'Z';

@@ -182,8 +182,10 @@ static void measure(const struct wire_gradient *gradient, struct measure *m)
     m->bad_count = 0;
     m->norm = fabs(m->rescale) * sqrt(sum);
     m->clipped_norm = isfinite(m->clip_value) ? sqrt(clipped_sum) : m->norm;
-    if (!squares_hold(sum) ||
-        (m->norm_clipped && isfinite(m->clip_value) && !squares_hold(clipped_sum))) {
+    /* No square of a float vanishes in a double. */
+    bool zeros = REAL_DTYPE == DTYPE_F32 && sum == 0;
+    if (!zeros && (!squares_hold(sum) ||
+                   (m->norm_clipped && isfinite(m->clip_value) && !squares_hold(clipped_sum)))) {
         m->bad_count = find_nonfinite(gradient, 0, gradient->count, &m->bad_index);
         if (m->bad_count > 0) {
             if (m->notes != NULL)

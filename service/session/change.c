@@ -7,7 +7,6 @@
 #include "service/core/log.h"
 #include "service/core/point.h"
 #include "service/session/checkpoint.h"
-#include "service/session/past.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
@@ -149,13 +148,12 @@ enum status session_delete(struct engine *engine, struct session *session, struc
     session_tell(session, false, NULL);
     session_close_at(session, 0); /* the timekeeper lets go of it */
     session_end_turn(session, true, false);
-    /* Those who read walk the lists that go now. Not earlier: more would come for ever. */
-    session_await_readers(session);
 done:
     pthread_mutex_unlock(&session->mutex);
     if (status != STATUS_OK)
         return status;
     POINT(after_delete);
+    /* Before anything that lasts: who makes another of this name asks again until it is free. */
     engine_forget(engine, session);
     session_drop_contents(session);
     return STATUS_OK;

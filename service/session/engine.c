@@ -137,6 +137,7 @@ static void engine_free(struct engine *engine)
     while (engine->count > 0)
         engine_forget(engine, engine->sessions[engine->count - 1]);
     free(engine->sessions);
+    engine_free_owed(engine);
     metric_move(GAUGE_JOURNAL_BYTES, 0, -(int64_t)engine->journal_bytes);
     engine_free_tenants(engine);
     store_close(engine->store);
@@ -144,6 +145,7 @@ static void engine_free(struct engine *engine)
     pthread_rwlock_destroy(&engine->lock);
     pthread_mutex_destroy(&engine->wake_mutex);
     pthread_mutex_destroy(&engine->past);
+    pthread_mutex_destroy(&engine->trimming);
     pthread_cond_destroy(&engine->wake);
     pthread_mutex_destroy(&engine->time_mutex);
     pthread_cond_destroy(&engine->time);
@@ -184,6 +186,7 @@ enum status engine_open(const struct engine_options *options, struct engine **ou
     pthread_rwlock_init(&engine->lock, NULL);
     pthread_mutex_init(&engine->wake_mutex, NULL);
     pthread_mutex_init(&engine->past, NULL);
+    pthread_mutex_init(&engine->trimming, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&engine->wake, &monotonic);

@@ -16,6 +16,10 @@ static inline bool event_closes(uint32_t kind)
  * scheduled. */
 void event_overrides(const struct spec *spec, const struct event *event, double hyper[HYPERS_MAX]);
 
+/* Whether a session of that configuration may have such an event: its rule has what is overridden,
+ * and keeps the state that the step then needs. */
+bool event_overrides_fit(const struct spec *spec, const struct event *event);
+
 /* Measures the gradient of an event under a configuration: sets its grad_norm and clip_scale, and
  * of the notes (NULL: not wanted) what is of the gradient. */
 struct measure event_measure(const struct spec *spec, const struct plan *plan,

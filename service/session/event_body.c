@@ -37,7 +37,8 @@ void notes_of_nonfinite(const struct nonfinite_counts *counts, const struct layo
             notes[counts->of[i].tensor].nonfinite = counts->of[i].count;
 }
 
-void event_overrides(const struct spec *spec, const struct event *event, double hyper[HYPERS_MAX])
+/* False: the rule has none of that name. */
+static bool override(const struct spec *spec, const struct event *event, double hyper[HYPERS_MAX])
 {
     const struct {
         const char *name;
@@ -50,12 +51,33 @@ void event_overrides(const struct spec *spec, const struct event *event, double 
     };
 
     memcpy(hyper, spec->hyper, sizeof spec->hyper);
-    for (size_t i = 0; i < sizeof overrides / sizeof *overrides; i++)
-        if (!isnan(overrides[i].value)) {
-            size_t index = optimizer_hyper(spec->rule, overrides[i].name);
-            PRE(index < spec->rule->hyper_count);
-            hyper[index] = overrides[i].value;
-        }
+    for (size_t i = 0; i < sizeof overrides / sizeof *overrides; i++) {
+        if (isnan(overrides[i].value))
+            continue;
+        size_t index = optimizer_hyper(spec->rule, overrides[i].name);
+        if (index == spec->rule->hyper_count)
+            return false;
+        hyper[index] = overrides[i].value;
+    }
+    return true;
+}
+
+void event_overrides(const struct spec *spec, const struct event *event, double hyper[HYPERS_MAX])
+{
+    bool known = override(spec, event, hyper);
+
+    PRE(known);
+}
+
+bool event_overrides_fit(const struct spec *spec, const struct event *event)
+{
+    double hyper[HYPERS_MAX];
+    bool fit = override(spec, event, hyper);
+
+    for (size_t k = 0; k < spec->rule->slot_count && fit; k++)
+        fit = !slot_needed(&spec->rule->slots[k], hyper) ||
+              slot_needed(&spec->rule->slots[k], spec->hyper);
+    return fit;
 }
 
 struct measure event_measure(const struct spec *spec, const struct plan *plan,
@@ -128,9 +150,11 @@ enum status event_check_body(const struct plan *plan, const struct event *event,
                              const struct buffer *body, struct fault *fault)
 {
     bool packed = event->form != FORM_DENSE && event->form != FORM_NONE;
+    bool lacks =
+        event->form == FORM_NONE && (event->kind == EVENT_SHARD || event->kind == EVENT_QUARANTINE);
     struct fault why;
 
-    if ((packed && body->size < event->size) ||
+    if (lacks || (packed && body->size < event->size) ||
         body->size < event_body_size(plan, plan->layout->count, event))
         return fault_set(fault, STATUS_STORAGE_FAILED, "",
                          "the journal is damaged: the body of an event at step %llu is cut short",

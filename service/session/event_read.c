@@ -5,6 +5,18 @@
 #include "service/session/session.h"
 #include "storage/store.h"
 
+/* The head of an event, which is of the kind that its row says. */
+static enum status unpack(const struct event_place *place, struct span head, struct event *event,
+                          struct fault *fault)
+{
+    enum status status = event_unpack(head, event, fault);
+
+    if (status != STATUS_OK || event->kind == place->kind)
+        return status;
+    return fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",
+                     (unsigned long long)place->lsn);
+}
+
 /* A row of the journal that must be there. */
 static enum status read_row(struct session *session, uint64_t lsn,
                             unsigned char head[STORE_HEAD_BYTES], unsigned char *chunk_data,
@@ -46,7 +58,7 @@ enum status session_read_event(struct session *session, const struct event_place
                 fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",
                           (unsigned long long)(place->lsn + chunk));
         if (status == STATUS_OK && chunk == 0)
-            status = event_unpack(row.head, event, fault);
+            status = unpack(place, row.head, event, fault);
         if (status != STATUS_OK)
             break;
         if (!in_place && (*body = buffer_new(row.body.size)) == NULL)
@@ -74,5 +86,5 @@ enum status session_read_head(struct session *session, const struct event_place 
     if (status == STATUS_OK && (row.session != session->key || row.chunk != 0))
         status = fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",
                            (unsigned long long)place->lsn);
-    return status == STATUS_OK ? event_unpack(row.head, event, fault) : status;
+    return status == STATUS_OK ? unpack(place, row.head, event, fault) : status;
 }

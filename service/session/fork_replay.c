@@ -67,7 +67,6 @@ static void fit_overrides(const struct spec *spec, struct event *event)
     double *const overrides[] = {&event->lr, &event->momentum, &event->beta1, &event->beta2};
     const char *const names[] = {"lr", "momentum", "beta1", "beta2"};
     const struct optimizer *rule = spec->rule;
-    double hyper[HYPERS_MAX];
     char why[160];
 
     for (size_t i = 0; i < 4; i++) {
@@ -77,10 +76,8 @@ static void fit_overrides(const struct spec *spec, struct event *event)
              !hyper_allows(&rule->hypers[index], *overrides[i], why, sizeof why)))
             *overrides[i] = (double)NAN;
     }
-    event_overrides(spec, event, hyper);
-    for (size_t k = 0; k < rule->slot_count; k++)
-        if (slot_needed(&rule->slots[k], hyper) && !slot_needed(&rule->slots[k], spec->hyper))
-            event->momentum = event->beta1 = event->beta2 = (double)NAN;
+    if (!event_overrides_fit(spec, event))
+        event->momentum = event->beta1 = event->beta2 = (double)NAN;
 }
 
 /* A gradient as the fork would have taken it: under its own clipping, without what made the step

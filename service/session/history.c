@@ -134,10 +134,11 @@ static bool was_reached(const struct session *session, uint64_t lineage, uint64_
         return true; /* somebody went back to it, or to a step after it */
     if (own == session->lineage)
         return step <= session->step;
-    /* What tells of the end of a lineage goes last; and all that follows a checkpoint is there. */
+    /* What tells of the end of a lineage goes last, but for what stays when all around it has gone;
+     * and all that follows a checkpoint is there. */
     for (const struct event_place *place = session->events; place != NULL; place = place->next)
         if (place->lineage == own && place->kind != EVENT_REWIND) {
-            known = true;
+            known |= place->kind != EVENT_RECEIPTS && place->kind != EVENT_QUARANTINE;
             if (place->step >= step)
                 return true;
         }
@@ -375,7 +376,10 @@ enum status session_checkpoint_now(struct session *session, struct moment *out, 
         return status;
     if ((status = session_save(session, true, fault)) == STATUS_OK) {
         pthread_mutex_lock(&session->mutex);
-        *out = (struct moment){session->checkpoints->lineage, session->checkpoints->step};
+        if ((status = session_start_reading(session, fault)) == STATUS_OK) {
+            *out = (struct moment){session->checkpoints->lineage, session->checkpoints->step};
+            session_end_reading(session);
+        }
         pthread_mutex_unlock(&session->mutex);
     }
     session_leave(session);

@@ -12,8 +12,6 @@
 #include "service/session/session.h"
 #include "service/session/state_hash.h"
 
-#define STEP_MAX ((uint64_t)1 << 53) /* a number that JSON keeps exactly */
-
 /* What struct image hides. */
 struct contents {
     struct plan *plan;
@@ -227,10 +225,8 @@ static bool heads_fit(const struct session_record *record, const struct checkpoi
 
     return a->rule == b->rule && a->dtype == b->dtype && a->ema.on == b->ema.on &&
            a->groups.count == b->groups.count && head->hashed && texts_hold(record, head, ledger) &&
-           head->step < STEP_MAX && record->parent_moment.step < STEP_MAX &&
-           record->parent_moment.lineage < STEP_MAX && head->updates <= head->step &&
-           head->lineage < STEP_MAX && head->base_count <= head->step &&
-           head->snapshot.last < STEP_MAX &&
+           record->parent_moment.step < COUNT_MAX && record->parent_moment.lineage < COUNT_MAX &&
+           head->updates <= head->step && head->base_count <= head->step &&
            (head->snapshot.number == 0 ||
             (b->svrg.on && head->snapshot.weights->step <= head->step &&
              head->snapshot.weights->lineage <= head->lineage));

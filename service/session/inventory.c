@@ -21,6 +21,23 @@ struct opening {
     bool sorted;
 };
 
+/* Numbers that are counted up and never used again: half of them are more than any server came to,
+ * and so many are left for what comes. */
+#define KEY_MAX (INT64_MAX / 2)
+#define CHECKPOINT_MAX (UINT64_C(1) << 42)
+#define LSN_MAX ((uint64_t)INT64_MAX / 2)
+
+static enum status check_count(const struct opening *opening, bool good, const char *what,
+                               uint64_t number)
+{
+    if (good)
+        return STATUS_OK;
+    return fault_set(opening->fault, STATUS_STORAGE_FAILED, "",
+                     "%s %llu has a number that no server came to. Restore the folder from a "
+                     "backup.",
+                     what, (unsigned long long)number);
+}
+
 static enum status visit_session(void *context, const struct store_session *row)
 {
     struct opening *opening = context;
@@ -31,6 +48,9 @@ static enum status visit_session(void *context, const struct store_session *row)
     struct fault why;
     enum status status;
 
+    status = check_count(opening, row->key <= KEY_MAX, "session", (uint64_t)row->key);
+    if (status != STATUS_OK)
+        return status;
     if (row->key >= engine->next_key)
         engine->next_key = row->key + 1;
     if (!tenant_split(row->id, name, &id))
@@ -96,7 +116,11 @@ static enum status visit_checkpoint(void *context, const struct store_checkpoint
     struct engine *engine = opening->engine;
 
     struct session *session = find_key(opening, row->session);
+    bool good = row->id <= CHECKPOINT_MAX && row->session <= KEY_MAX && row->lsn <= LSN_MAX;
+    enum status status = check_count(opening, good, "checkpoint", row->id);
 
+    if (status != STATUS_OK)
+        return status;
     if (row->id > engine->next_checkpoint)
         engine->next_checkpoint = row->id;
     if (row->session >= engine->next_key)
@@ -157,9 +181,13 @@ static enum status visit_event(void *context, const struct store_event *row)
     struct opening *opening = context;
     struct engine *engine = opening->engine;
     struct session *session = find_key(opening, row->session);
+    bool good = row->lsn <= LSN_MAX && row->session <= KEY_MAX;
+    enum status status = check_count(opening, good, "the event at lsn", row->lsn);
 
     POINT(in_scan);
     list_event(opening);
+    if (status != STATUS_OK)
+        return status;
     if (engine->oldest_lsn == 0)
         engine->oldest_lsn = row->lsn;
     if (row->lsn + row->chunks - 1 > engine->journal_lsn)
@@ -219,8 +247,8 @@ static enum status place_lineages(struct session *session, unsigned char *chunk,
         enum status status = session_read_head(session, place, head, chunk, &event, fault);
         if (status != STATUS_OK)
             return status;
-        if (event.kind != EVENT_REWIND || event.lineage <= lineage ||
-            event.lineage > session->lineage || event.origin >= event.lineage)
+        if (event.lineage <= lineage || event.lineage > session->lineage ||
+            event.origin >= event.lineage)
             return fault_set(fault, STATUS_STORAGE_FAILED, "",
                              "session %s: the journal is damaged at lsn %llu", session->stored_id,
                              (unsigned long long)place->lsn);

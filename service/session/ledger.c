@@ -225,7 +225,6 @@ void ledger_remove_worker(struct ledger *ledger, const char *name)
 
 /* What a receipt has since format 4 follows it, and its kind says so: lines of receipts have no
  * format of their own. */
-#define COUNT_MAX (UINT64_C(1) << 53) /* of what is counted one by one */
 enum { RECEIPT_KIND_BITS = 8, RECEIPT_FORMAT = 4 };
 
 void receipt_pack(struct packer *packer, const struct receipt *receipt)

@@ -15,6 +15,8 @@
 /* Keys of that many steps are kept, as long as there are no more of them than that. */
 enum { LEDGER_STEPS = 1000, LEDGER_KEYS_MAX = 1 << 16, LEDGER_WORKERS_MAX = 4096 };
 
+#define COUNT_MAX (UINT64_C(1) << 53) /* of what is counted one by one */
+
 struct ledger_key {
     struct digest key, payload;
     struct receipt receipt;

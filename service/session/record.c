@@ -151,6 +151,8 @@ enum status event_unpack(struct span record, struct event *out, struct fault *fa
         event.summed = unpack_u32(&unpacker) != 0;
     }
     event.format = unpacker.format;
+    if (event.kind == EVENT_SKIP) /* format 3 had no word for it */
+        event.form = FORM_NONE;
     event.keyed &= !BUG(forget_key);
     event.seq = BUG(forget_seq) ? 0 : event.seq;
     event.lr = BUG(lose_override) ? (double)NAN : event.lr;
@@ -305,7 +307,9 @@ enum status checkpoint_head_unpack(struct span bytes, struct checkpoint_head *ou
         ledger_close(ledger);
         return fault_set(fault, STATUS_INTERNAL, "", "out of memory");
     }
-    if (unpacker.failed || !isfinite(head.norm_average) || head.norm_average < 0) {
+    bool countable = head.step < COUNT_MAX && head.lineage < COUNT_MAX &&
+                     head.updates < COUNT_MAX && head.snapshot.last < COUNT_MAX;
+    if (unpacker.failed || !countable || !isfinite(head.norm_average) || head.norm_average < 0) {
         free(head.cursor);
         snapshot_drop(&head.snapshot);
         ledger_close(ledger);

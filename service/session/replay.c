@@ -159,6 +159,10 @@ static enum status replay_step(struct replay *replay, const struct event *event,
 
     if (event->step != state->current->step + 1 || !event_base_kept(state, event))
         return misplaced(replay, event, fault);
+    if (!event_overrides_fit(spec, event))
+        return fault_set(fault, STATUS_STORAGE_FAILED, "",
+                         "the journal is damaged: step %llu overrides what %s does not have",
+                         (unsigned long long)event->step, spec->rule->name);
     if ((status = check_gradient(replay, event, body, fault)) != STATUS_OK ||
         (status = copy_cursor(event, &cursor, fault)) != STATUS_OK)
         return status;
@@ -223,9 +227,6 @@ enum status session_replay_event(struct replay *replay, const struct event_place
     if (known && place->kind != EVENT_CONTRIBUTION)
         return STATUS_OK;
     status = session_read_event(replay->session, place, head, replay->chunk, &event, &body, fault);
-    if (status == STATUS_OK && event.kind != place->kind)
-        status = fault_set(fault, STATUS_STORAGE_FAILED, "", "the journal is damaged at lsn %llu",
-                           (unsigned long long)place->lsn);
     if (status != STATUS_OK)
         goto done;
     replay->loaded.replayed += !known;

@@ -3,10 +3,12 @@
  * history_bytes_max history gives way, that of all sessions oldest first, and sessions that lag
  * behind are checkpointed. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "service/core/log.h"
 #include "service/core/point.h"
 #include "service/session/checkpoint.h"
+#include "service/session/past.h"
 #include "service/session/session.h"
 #include "storage/store.h"
 
@@ -49,10 +51,12 @@ static enum status run_drop(struct engine *engine, struct drop drop)
     return status;
 }
 
-static struct checkpoint_place *reversed(struct checkpoint_place *take_places)
+static struct checkpoint_place *oldest_first(struct checkpoint_place *take_places)
 {
     struct checkpoint_place *out = NULL;
 
+    if (BUG(drop_newest_first))
+        return take_places;
     while (take_places != NULL) {
         struct checkpoint_place *next = take_places->next;
         take_places->next = out;
@@ -62,22 +66,28 @@ static struct checkpoint_place *reversed(struct checkpoint_place *take_places)
     return out;
 }
 
-/* The oldest first, each in its own transaction: whatever cuts it short, every event that is kept
- * still has the checkpoints after it, which lead on where a rewind is. */
-static enum status drop_checkpoints(struct engine *engine, struct checkpoint_place *take_places)
+static void free_places(struct checkpoint_place *places)
 {
-    enum status status = STATUS_OK;
-
-    if (!BUG(drop_newest_first))
-        take_places = reversed(take_places);
-    while (take_places != NULL) {
-        struct checkpoint_place *next = take_places->next;
-        if (status == STATUS_OK)
-            status = run_drop(engine, (struct drop){.checkpoint = take_places->id});
-        free(take_places);
-        take_places = next;
+    while (places != NULL) {
+        struct checkpoint_place *next = places->next;
+        free(places);
+        places = next;
     }
-    return status;
+}
+
+/* In the order of the list, the oldest first, each in its own transaction: whatever cuts it short,
+ * every event that is kept still has the checkpoints after it, which lead on where a rewind is.
+ * Returns what is left. */
+static struct checkpoint_place *drop_checkpoints(struct engine *engine,
+                                                 struct checkpoint_place *places)
+{
+    while (places != NULL &&
+           run_drop(engine, (struct drop){.checkpoint = places->id}) == STATUS_OK) {
+        struct checkpoint_place *next = places->next;
+        free(places);
+        places = next;
+    }
+    return places;
 }
 
 static int compare_ranges(const void *a, const void *b)
@@ -108,9 +118,9 @@ static size_t merge_ranges(struct range *ranges, size_t count)
     return merged + 1;
 }
 
-/* Drops rows of the journal, in transactions between which the steps pass. What a failure leaves
- * has no owner and goes at the next open. */
-static void drop_ranges(struct engine *engine, struct range *ranges, size_t count)
+/* Drops rows of the journal, the oldest first, in transactions between which the steps pass.
+ * Returns how many ranges are left, which are then the first. */
+static size_t drop_ranges(struct engine *engine, struct range *ranges, size_t count)
 {
     size_t done = 0;
 
@@ -122,10 +132,13 @@ static void drop_ranges(struct engine *engine, struct range *ranges, size_t coun
                bytes + ranges[done + taken].bytes <= BYTES_PER_DROP)
             bytes += ranges[done + taken++].bytes;
         if (run_drop(engine, (struct drop){.ranges = ranges + done, .count = taken}) != STATUS_OK)
-            return;
+            break;
         POINT(between_drops);
         done += taken;
     }
+    if (done > 0 && done < count)
+        memmove(ranges, ranges + done, (count - done) * sizeof *ranges);
+    return count - done;
 }
 
 void engine_drop_orphans(struct engine *engine, struct orphans *orphans)
@@ -192,6 +205,7 @@ void session_drop_contents(struct session *session)
     size_t count = 0;
 
     pthread_mutex_lock(&session->mutex);
+    session_await_readers(session); /* they walk the lists that go now; no more of them come */
     struct checkpoint_place *checkpoints = session->checkpoints;
     struct range *ranges = malloc((session->event_count + 1) * sizeof *ranges);
     session->checkpoints = NULL;
@@ -204,7 +218,7 @@ void session_drop_contents(struct session *session)
         free(place);
     }
     pthread_mutex_unlock(&session->mutex);
-    drop_checkpoints(engine, checkpoints);
+    free_places(drop_checkpoints(engine, oldest_first(checkpoints)));
     drop_ranges(engine, ranges, count);
     free(ranges);
 }
@@ -279,12 +293,6 @@ static bool stays(const struct session *session, const struct event_place *place
     }
 }
 
-/* Ranges to drop; grows. */
-struct dropping {
-    struct range *ranges;
-    size_t count, capacity;
-};
-
 static bool reserve_ranges(struct dropping *dropping, size_t more)
 {
     size_t capacity = dropping->count + more;
@@ -324,7 +332,7 @@ static void forget_events(struct session *session, uint64_t anchor, uint64_t cut
 }
 
 /* Forgets what neither recovery nor history needs: events into `dropping`, the checkpoints are
- * returned. */
+ * returned, the newest first. */
 static struct checkpoint_place *shorten(struct session *session, uint64_t cut,
                                         struct dropping *dropping)
 {
@@ -381,31 +389,59 @@ static uint64_t cut_of(const struct engine *engine, struct session *const *sessi
     return oldest + (uint64_t)(share * (double)(end - oldest));
 }
 
-void engine_trim(struct engine *engine)
+/* Takes off the disk what the lists have forgotten. Whether nothing is left. */
+static bool give_back(struct engine *engine, struct dropping *dropping)
 {
-    struct dropping dropping = {.ranges = NULL};
+    dropping->checkpoints = drop_checkpoints(engine, dropping->checkpoints);
+    if (dropping->checkpoints != NULL) /* one that stays keeps the events that lead on from it */
+        return false;
+    dropping->count = drop_ranges(engine, dropping->ranges, dropping->count);
+    return dropping->count == 0;
+}
+
+void engine_free_owed(struct engine *engine)
+{
+    free_places(engine->owed.checkpoints);
+    free(engine->owed.ranges);
+}
+
+static void trim(struct engine *engine)
+{
+    struct dropping *owed = &engine->owed;
+
+    /* What failed before goes first: with what is newer gone it would lead nowhere. */
+    if (!give_back(engine, owed))
+        return;
     size_t count;
     struct session **sessions = engine_sessions(engine, &count);
     uint64_t cut = sessions == NULL ? 0 : cut_of(engine, sessions, count);
 
     for (size_t i = 0; sessions != NULL && i < count; i++) {
         struct session *session = sessions[i];
+        if (owed->checkpoints != NULL) {
+            session_release(session);
+            continue;
+        }
         pthread_mutex_lock(&session->mutex);
         bool lags = !session->deleted && !session->loading && session->checkpoints != NULL &&
                     first_event_after(session, session->checkpoints->lsn) < cut;
         pthread_mutex_unlock(&session->mutex);
         if (lags)
             save_lagging(session);
-        size_t before = dropping.count;
-        struct checkpoint_place *dropped = shorten(session, cut, &dropping);
+        struct checkpoint_place *dropped = shorten(session, cut, owed);
         POINT(in_trim);
-        /* A checkpoint that stays keeps the events that lead on from it. */
-        if (drop_checkpoints(engine, dropped) != STATUS_OK)
-            dropping.count = before;
+        owed->checkpoints = drop_checkpoints(engine, oldest_first(dropped));
         session_release(session);
     }
     POINT(before_trim);
-    drop_ranges(engine, dropping.ranges, dropping.count);
-    free(dropping.ranges);
+    if (owed->checkpoints == NULL)
+        give_back(engine, owed);
     free(sessions);
+}
+
+void engine_trim(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->trimming);
+    trim(engine);
+    pthread_mutex_unlock(&engine->trimming);
 }

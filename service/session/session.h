@@ -173,6 +173,14 @@ struct session {
     struct checkpoint_place *checkpoints;             /* newest first */
 };
 
+/* What is off the lists of the sessions and not yet off the disk: checkpoints, the oldest first,
+ * then ranges of the journal. */
+struct dropping {
+    struct checkpoint_place *checkpoints;
+    struct range *ranges;
+    size_t count, capacity;
+};
+
 struct engine {
     struct engine_options options;
     struct store *store;
@@ -194,6 +202,8 @@ struct engine {
     pthread_cond_t time;
     struct session *timed; /* retained */
     bool time_up;          /* the engine ends; under time_mutex */
+    pthread_mutex_t trimming;
+    struct dropping owed; /* under trimming */
     pthread_t housekeeper;
     pthread_mutex_t wake_mutex;
     pthread_cond_t wake;
@@ -418,8 +428,9 @@ void orphans_close(struct orphans *orphans);
 
 /* --- retention.c --- */
 
-/* Drops journal and checkpoints that neither recovery nor history needs. Housekeeper only. */
+/* Drops journal and checkpoints that neither recovery nor history needs. */
 void engine_trim(struct engine *engine);
+void engine_free_owed(struct engine *engine);
 
 /* Gives back the space of a session that was deleted. What a failure leaves behind has no owner and
  * goes later. */

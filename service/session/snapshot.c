@@ -190,7 +190,7 @@ static bool is_new_worker(const struct snapshot *snapshot, const struct snapshot
 
 enum snapshot_effect snapshot_effect(const struct snapshot *snapshot, const struct event *event)
 {
-    if (event->snapshot != snapshot->number || snapshot->ready)
+    if (snapshot->number == 0 || event->snapshot != snapshot->number || snapshot->ready)
         return SNAPSHOT_STAYS;
     if (event->kind == EVENT_SNAPSHOT_CLOSE)
         return snapshot->part_count > 0 ? SNAPSHOT_CLOSES : SNAPSHOT_STAYS;
@@ -283,7 +283,8 @@ enum status snapshot_replay(struct state *state, const struct plan *plan, const 
     enum status status;
 
     if (event->kind == EVENT_SNAPSHOT) {
-        if (event->snapshot <= snapshot->last || event->step != state->current->step)
+        if (event->snapshot <= snapshot->last || event->snapshot >= COUNT_MAX ||
+            event->step != state->current->step)
             return fault_set(fault, STATUS_STORAGE_FAILED, "",
                              "the journal does not fit the state: snapshot %llu of step %llu at "
                              "step %llu, after snapshot %llu",

@@ -77,6 +77,11 @@ void child_start_server(struct child *child, const struct bench *bench, const ch
 void child_stop(struct child *child);        /* SIGTERM, and waits */
 double child_cpu(const struct child *child); /* seconds that its threads have computed */
 
+/* Puts every thread of a process on the first processor of this machine, or on all again. What
+ * wakes what, and on which processor, is then the same in every round. */
+enum processors { PROCESSORS_ONE, PROCESSORS_ALL };
+void bench_place(pid_t pid, enum processors processors);
+
 /* PyTorch, if the Python has it; version is empty when not. */
 struct torch {
     struct child child;

@@ -1,6 +1,8 @@
 /* Processes beside this one. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,4 +87,24 @@ double child_cpu(const struct child *child)
     if (clock_getcpuclockid(child->pid, &clock) != 0 || clock_gettime(clock, &time) != 0)
         bench_fail("the CPU time of a server");
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+void bench_place(pid_t pid, enum processors processors)
+{
+    char path[64];
+    cpu_set_t set;
+    const struct dirent *entry;
+
+    CPU_ZERO(&set);
+    for (size_t cpu = 0; cpu < (processors == PROCESSORS_ONE ? 1 : CPU_SETSIZE); cpu++)
+        CPU_SET(cpu, &set);
+    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+    DIR *tasks = opendir(path);
+    if (tasks == NULL)
+        bench_fail("the threads of a process");
+    while ((entry = readdir(tasks)) != NULL)
+        if (*entry->d_name != '.' &&
+            sched_setaffinity(atoi(entry->d_name), sizeof set, &set) != 0 && errno != ESRCH)
+            bench_fail("the processor of a thread");
+    closedir(tasks);
 }

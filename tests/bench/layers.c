@@ -1,10 +1,11 @@
 /* What each layer of the HTTP surface costs a step: the same build with the layer beside the build
  * without it, one client, in rounds that take turns, so that what else the machine does befalls
- * both: the best of the rounds' medians. What cannot be switched off (metrics, guards) shows beside
- * an earlier program, if one is named. */
+ * both: the best of the rounds' medians; small steps on one processor. What cannot be switched off
+ * (metrics, guards) shows beside an earlier program, if one is named. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "tests/bench/bench.h"
 #include "tests/bench/secure.h"
@@ -135,12 +136,22 @@ static struct figure measure(const struct side *side, size_t kind, double second
                            .cpu = (child_cpu(&side->server) - before) / (double)result.count};
 }
 
+/* A small step is mostly a thread waking another: all on one processor, it takes the work that both
+ * sides do and nothing else. */
+static void place(struct side *sides[2], enum processors processors)
+{
+    bench_place(getpid(), processors);
+    for (size_t i = 0; i < 2; i++)
+        bench_place(sides[i]->server.pid, processors);
+}
+
 static void compare(const char *what, struct side *with, struct side *without, const char *limit,
                     size_t kind, double aim, double seconds)
 {
     double latency[2][ROUNDS], cpu[2][ROUNDS], best[2], least[2];
     struct side *sides[] = {with, without};
 
+    place(sides, kinds[kind].count == SMALL ? PROCESSORS_ONE : PROCESSORS_ALL);
     for (size_t i = 0; i < 2; i++)
         measure(sides[i], kind, seconds); /* to warm up */
     for (size_t round = 0; round < ROUNDS; round++)
@@ -150,6 +161,7 @@ static void compare(const char *what, struct side *with, struct side *without, c
             latency[side][round] = figure.latency;
             cpu[side][round] = figure.cpu;
         }
+    place(sides, PROCESSORS_ALL);
     for (size_t i = 0; i < 2; i++) {
         best[i] = bench_minimum(latency[i], ROUNDS) * 1e6;
         least[i] = bench_minimum(cpu[i], ROUNDS) * 1e6;

@@ -141,6 +141,9 @@ life_with_systemd() {
     inside systemctl restart descent
     await "not ready" inside descent health --listen "$listen"
     same_state after
+    apt remove descent
+    apt install "/package/$package"
+    await "not active again after a removal" inside systemctl is-active descent
     is "warnings of the sandbox" "" "$(inside journalctl --unit descent --priority warning --output cat)"
 
     inside systemctl kill --signal STOP descent # it hangs: the watchdog sees it
@@ -148,7 +151,9 @@ life_with_systemd() {
     await "not active again" inside systemctl is-active descent
 
     inside systemctl disable --now --quiet descent
-    inside systemctl start descent.socket
+    inside sh -ec "$(sed -n '/postrotate/,/endscript/{//!p}' api/package/descent.logrotate)" ||
+        fail "rotating the log of a server that does not run"
+    inside systemctl enable --now --quiet descent.socket # a purge takes the link away, too
     is "before a connection" inactive "$(inside systemctl is-active descent || true)"
     await "the socket starts nothing" inside descent health --listen "$listen"
     is "after it" active "$(inside systemctl is-active descent)"

@@ -304,7 +304,7 @@ class Run:
             self.complaints += self.unseen()
             self.complaints += ["DEPENDS has a line that nothing depends on: %s %s" % e[:2] for e in DEPENDS if e not in self.used]
         if not self.server.alive():
-            self.complaints.append("the server has died: " + self.server.errors())
+            self.complaints.append("the server has died: " + self.server.said()[-2000:])
         elif self.client.request("GET", "/livez").status != 200:
             self.complaints.append("the server does not say that it lives")
 
@@ -329,7 +329,7 @@ def main():
     except OSError as error:
         run.complaints.append("%r" % error)
     finally:
-        errors = run.server.errors()
+        errors = run.server.said()[-2000:]
         run.client.close()
         code = run.server.close()
     if code != 0:

@@ -2,12 +2,13 @@
 by step, since no description of single requests can say them; each answer must be a documented one."""
 import json
 import os
+import signal
 import struct
-import subprocess
 import tempfile
 import time
 
-from wire import BINARY, Client, Closed, Server
+from wire import Client, Closed, Server
+from running import run
 
 JSON = "application/json"
 SAFETENSORS = "application/vnd.safetensors"
@@ -135,6 +136,7 @@ class States:
             self.ask(operation, base + path, (404, "not_found"), {"step": 10 ** 6})
             self.ask(operation, base + path, (404, "not_found"), {"step": 1, "lineage": 9})
             self.ask(operation, base + path, (400, "invalid_request"), {"step": 1}, [("If-Match", '"0-1"')])
+        self.ask("parameters_fetch", base + "/parameters", (412, "step_conflict"), headers=[("If-Match", '"0-0"')])
         for operation, path in (("parameters_fetch", "/parameters"), ("hash_get", "/hash"), ("state_export", "/state")):
             self.ask(operation, base + path + "?step=1000000", (404, "not_found"))
         self.ask("steps_list", base + "/steps?lineage=9", (404, "not_found"))
@@ -264,8 +266,9 @@ class States:
             file = os.path.join(folder, "tokens.json")
 
             def token(*options):
-                return subprocess.run([BINARY, "token", "create", "--tokens", file, *options], check=True,
-                                      stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.strip()
+                code, said, errors = run("token", "create", "--tokens", file, *options)
+                assert code == 0, errors
+                return said.strip()
 
             bearer = lambda text: [("Authorization", "Bearer " + text)]
             reader, admin, busy = token("--scopes", "read"), token(), token("--inflight-max", "1")
@@ -312,7 +315,7 @@ class States:
             if not begun.line().startswith("HTTP/1.1 100"):
                 self.run.complaints.append("no 100 Continue")
             begun.line()
-            server.signal()
+            server.tell(signal.SIGTERM)
             self.until_draining(client)
             for operation, one in zip(operations, late):
                 path = operation.path.replace("{id}", "x").replace("{number}", "1").replace("{name}", "adam")

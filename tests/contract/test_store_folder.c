@@ -305,6 +305,48 @@ START_TEST(damaged_columns_are_noticed)
 }
 END_TEST
 
+/* A row of before there was a checksum of its numbers alone. */
+#define OLD_ROW "UPDATE journal SET kind = kind & 0xFFFFFFFF, "
+static const struct {
+    const char *change, *words;
+} impossible[] = {
+    {OLD_ROW "chunks = 0", "lsn 17"},
+    {OLD_ROW "chunk = chunks", "lsn 17"},
+    {"UPDATE journal SET kind = 0", "lsn 17"},
+    {OLD_ROW "lsn = 0", "lsn 0"},
+    {OLD_ROW "lsn = -1", "lsn 18446744073709551615"},
+    {OLD_ROW "session = 0", "lsn 17"},
+    {OLD_ROW "head = zeroblob(16385)", "lsn 17"},
+    {OLD_ROW "chunks = 1000", "lsn 17"}, /* which could be dropped with it */
+    {OLD_ROW "session = 4", "lsn 17"},   /* which would be nobody's */
+    {OLD_ROW "step = 9", "lsn 17"},
+};
+
+START_TEST(scan_takes_rows_of_before_their_numbers_had_a_checksum)
+{
+    const char *folder = testing_folder();
+
+    fill(folder);
+    sql(folder, OLD_ROW "step = step");
+    struct store *store = must_open(folder);
+    OK(CALL(scan, &ignore, &fault));
+    store_close(store);
+}
+END_TEST
+
+START_TEST(scan_refuses_rows_that_cannot_be)
+{
+    const char *folder = testing_folder();
+
+    fill(folder);
+    sql(folder, impossible[_i].change);
+    struct store *store = must_open(folder);
+    FAILS(STORAGE_FAILED, CALL(scan, &ignore, &fault));
+    SAYS(impossible[_i].words);
+    store_close(store);
+}
+END_TEST
+
 /* --- space --- */
 
 static off_t file_size(const char *folder, const char *name)
@@ -400,6 +442,9 @@ Suite *suite_store_folder(void)
     tcase_add_test(tcase, read_only_folder_is_refused);
     tcase_add_loop_test(tcase, damaged_blob_is_never_returned_and_named, 0, 4);
     tcase_add_loop_test(tcase, damaged_columns_are_noticed, 0, 4);
+    tcase_add_test(tcase, scan_takes_rows_of_before_their_numbers_had_a_checksum);
+    tcase_add_loop_test(tcase, scan_refuses_rows_that_cannot_be, 0,
+                        sizeof impossible / sizeof *impossible);
     tcase_add_test(tcase, dropped_space_is_used_again);
     tcase_add_test(tcase, maintain_gives_space_back);
     tcase_set_timeout(tcase, 30);

@@ -1,53 +1,32 @@
 """A server of one's own, and a client that can send anything, over connections that stay open."""
 import os
 import shutil
-import signal
 import socket
-import subprocess
+import sys
 import tempfile
 
-from document import ROOT
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import running  # noqa: E402
 
-BINARY = os.environ.get("DESCENT_BINARY", os.path.join(ROOT, "build", "descent"))
 TIMEOUT_S = 60
 
 
-class Server:
+class Server(running.Server):
     """A process with a data folder of its own; both are gone after close()."""
 
-    def __init__(self, *options, data=None, binary=BINARY):
+    def __init__(self, *options, **more):
         self.folder = tempfile.mkdtemp(prefix="descent-contract-")
-        self.log = open(os.path.join(self.folder, "stderr"), "w+b")
-        self.process = subprocess.Popen(
-            [binary, "serve", "--listen", "127.0.0.1:0", "--data", data or os.path.join(self.folder, "data"), *options],
-            stdout=subprocess.PIPE, stderr=self.log)
-        line = self.process.stdout.readline().decode()
-        if not line.startswith("descent listening on "):
-            raise SystemExit("the server did not start: %s%s" % (line, self.errors()))
-        self.port = int(line.rsplit(":", 1)[1])
-
-    def errors(self):
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")[-2000:]
+        super().__init__(self.folder, *options, **more)
 
     def alive(self):
         return self.process.poll() is None
 
-    def signal(self, number=signal.SIGTERM):
-        self.process.send_signal(number)
-
     def close(self):
         """SIGTERM; the exit status."""
-        if self.alive():
-            self.signal()
         try:
-            return self.process.wait(TIMEOUT_S)
+            return self.stop(seconds=TIMEOUT_S)
         finally:
-            if self.alive():
-                self.process.kill()
-                self.process.wait()
-            self.process.stdout.close()
-            self.log.close()
+            self.kill()
             shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -29,6 +29,7 @@ import traceback
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from kill import points, reference  # noqa: E402
 from kill.server import Broken, Down, check, failures  # noqa: E402
+from kill.svrg import SvrgWorker  # noqa: E402
 from kill.world import World  # noqa: E402
 
 POINT_S = 20  # in which a point must be passed
@@ -127,14 +128,15 @@ def run(world, options):
     if world.trouble():
         return
     begun = time.monotonic()
-    reference.verify(world.sessions, world.main, options.reference or options.binary, world.folder)
+    steps = reference.verify(world.sessions, world.main, options.reference or options.binary,
+                             world.folder)
     print(f"  compared with the reference in {time.monotonic() - begun:.1f} s")
     check(world.server.end(signal.SIGTERM) == 0, "the last SIGTERM did not end it with 0")
     world.look_over()
-    report(world, plan)
+    report(world, plan, steps)
 
 
-def report(world, plan):
+def report(world, plan, steps):
     replayed = sum(getattr(actor, "replayed", 0) for actor in world.actors)
     named = [point for point in plan if point is not None]
     print(f"  {world.lives} lives: killed {len(named)} times at {len(set(named))} points, "
@@ -156,6 +158,13 @@ def report(world, plan):
               f"{max(world.verified_s):.1f} s, {sum(world.verified_s):.1f} s in all")
     slowest = sorted(world.spent_s.items(), key=lambda pair: -pair[1])[:6]
     print("  most time for", ", ".join(f"{name or 'random'} {s:.1f} s" for name, s in slowest))
+    kills = len(named) + world.random_kills
+    acknowledged = steps + sum(getattr(actor, "seq", 0) for actor in world.actors
+                               if isinstance(actor, SvrgWorker))
+    check(kills > 0 and acknowledged > 0,
+          f"{kills} kills, {acknowledged} steps: this proves nothing")
+    print(f"kill_loop: counted {kills} kills, {acknowledged} acknowledged steps, every one there "
+          "once")
     if not world.verifies:
         print("  descent verify: SKIPPED, this program has no such command")
 

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Runs the fault tests of runs.list, one after the other (most of them use all cores), and closes with the sum.
 # Usage: tests/fault/run.sh short|long [NAME ...]; DESCENT_BINARY, DESCENT_TESTS and PYTHON say what to run.
-# What is skipped says why and is not counted as passed.
+# What is skipped says why and is not counted as passed. What ends with 0 has passed only if it says what it counted, by its
+# own name, and no count is 0: a test that is not there, or runs another, does not pass.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 form=$1
@@ -14,11 +15,21 @@ passed=0
 failed=0
 skipped=
 begun=$(date +%s)
+said=$(mktemp)
+trap 'rm -f "$said" "$said.status"' EXIT
+trap 'exit 1' INT TERM
+
+# Whether $1 said what it counted.
+counts()
+{
+    grep -qE "^ *$1: (counted [1-9]|[1-9][0-9]* passed, 0 failed)" "$said" && ! grep -qE "^$1: counted (.*, )?0 " "$said"
+}
+
 list=$(grep -v '^ *\(#\|$\)' tests/fault/runs.list)
 for name in "$@"; do
     printf '%s\n' "$list" | awk '{print $2}' | grep -qx "$name" || { echo "runs.list has no $name" >&2; exit 2; }
 done
-while read -r when name command <&3; do
+while read -r when name counter command <&3; do
     case " $* " in
         '  ') [ "$when" = both ] || [ "$form" = long ] || continue ;;
         *" $name "*) ;;
@@ -26,8 +37,12 @@ while read -r when name command <&3; do
     esac
     echo "--- $name"
     start=$(date +%s)
-    sh -c "$command" 3<&-
-    status=$?
+    { sh -c "$command" 3<&- 2>&1; echo $? >"$said.status"; } | tee "$said"
+    status=$(cat "$said.status")
+    if [ "$status" = 0 ] && ! counts "$counter"; then
+        echo "$counter does not say what it counted, or counted nothing"
+        status=1
+    fi
     took=$(($(date +%s) - start))
     case $status in
         0) passed=$((passed + 1)) && echo "--- $name passed in $took s" ;;

@@ -121,6 +121,12 @@ TOKENS = [
     '"created_at":"2026-01-02T03:04:05.000000Z","expires_at":"2027-01-02T03:04:05.000000Z","sha256":"' + 64 * "a" + '"}]}',
     '{"format":1,"tokens":[]}', '{"format":2,"tokens":[]}', "", "dsc_" + 51 * "a" + "q\n",
 ]
+LOGS = [
+    "\0request\0/v1/sessions/a b\0curl/8 \"x\\\\\0\x1b[2J\u009b\u202e\u00e9",
+    "\1request\0/v1/sessions/a=b\0curl/8 \"x\\\\\0\x1b[2J\r\n\u2028\u00e9",
+    "\0" + 3000 * "w" + "\0" + 1500 * "\x01" + "\0" + 500 * "\u20ac" + "\0" + 2000 * "z",
+    "\1\0" + 2000 * "\x7f" + "\0" + 2000 * "\"" + "\0" + 400 * "\U0001f600",
+]
 TEXTS = ["aGVsbG8=", "*.bias\nlayer.1.bias", "a?c\na\u00e9c", "\"\\\u0001\ud7ff\U0010ffff\t", "****a*b\naaab", "AA==", "/+8="]
 J = "Content-Type: application/json\n\n"
 REQUESTS = [
@@ -180,7 +186,7 @@ write("npy", [npy(header) for header in NPY])
 write("coding", [bytes([6]) + seed for seed in CODING])
 write("negotiate", [text.encode() for text in NEGOTIATE])
 for target, texts in (("headers", HEADERS), ("paths", PATHS), ("config", CONFIGS), ("spec", SPECS), ("text", TEXTS),
-                      ("requests", REQUESTS), ("tokens", TOKENS)):
+                      ("requests", REQUESTS), ("tokens", TOKENS), ("log", LOGS)):
     write(target, [text.encode() for text in texts])
 TWICE = b"POST /v1/sessions/s/gradients\nContent-Type: application/json\nContent-Encoding: %b\nContent-Digest: sha-256=:AA==:\n\n%b"
 GRADIENT = b'{"gradients":{"w":[[1,2],[3,4]],"b":5}}'

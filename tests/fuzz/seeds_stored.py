@@ -2,14 +2,16 @@
 (DESCENT_BINARY). Run from the project's root; what it writes differs by its times."""
 import base64
 import gzip
-import http.client
 import json
 import os
 import sqlite3
 import struct
-import subprocess
+import sys
 import tempfile
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
+from running import Server  # noqa: E402
 
 CORPUS = Path(__file__).parent / "corpus"
 UPGRADE = Path(__file__).parent.parent / "golden" / "upgrade"
@@ -105,17 +107,14 @@ def state(name, file):
 
 
 def main():
-    binary, states = os.environ.get("DESCENT_BINARY", "build/descent"), {}
+    states = {}
     with tempfile.TemporaryDirectory() as folder:
-        server = subprocess.Popen([binary, "serve", "--listen", "127.0.0.1:0", "--data", folder, "--log", "off"],
-                                  stdout=subprocess.PIPE)
-        link = http.client.HTTPConnection("127.0.0.1", int(server.stdout.readline().decode().rsplit(":", 1)[1]))
+        server = Server(folder, "--log", "off")
+        link = server.connect()
         tell_stories(link, states)
         link.close()
-        server.terminate()
-        server.wait()
-        server.stdout.close()
-        path = os.path.join(folder, "descent.db")
+        server.stop()
+        path = os.path.join(folder, "data", "descent.db")
         cut("now", path)
         write("database", "now.db", small(path))
         for name, file in states.items():

@@ -274,6 +274,25 @@ struct digest engines_digest(struct session *session, bool ledger)
     return hash_end(hash);
 }
 
+struct digest engines_hash(struct session *session)
+{
+    struct digest digest;
+    struct moment moment;
+    struct fault fault;
+
+    if (session_hash(session, NULL, &moment, &digest, &fault) != STATUS_OK)
+        ck_abort_msg("session_hash: %s", fault.detail);
+    return digest;
+}
+
+void engines_rewind(struct session *session, uint64_t step)
+{
+    struct fault fault;
+
+    if (session_rewind(session, &(struct moment_query){.step = step}, &fault) != STATUS_OK)
+        ck_abort_msg("session_rewind: %s", fault.detail);
+}
+
 bool engines_await(bool (*done)(void *context), void *context, double seconds)
 {
     uint64_t until = clock_monotonic_us() + (uint64_t)(seconds * 1e6);

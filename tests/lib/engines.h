@@ -59,6 +59,10 @@ struct digest engines_digest(struct session *session, bool ledger);
         ck_assert_mem_eq(left_.bytes, right_.bytes, sizeof left_.bytes);                           \
     } while (0)
 
+/* The hash of the state as it is. */
+struct digest engines_hash(struct session *session);
+void engines_rewind(struct session *session, uint64_t step);
+
 /* Waits until `done(context)`, at most seconds; whether it came true. */
 bool engines_await(bool (*done)(void *context), void *context, double seconds);
 

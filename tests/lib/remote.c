@@ -31,6 +31,20 @@ struct remote remote_create(unsigned port, const char *id, const char *members)
     return remote;
 }
 
+struct remote remote_one_weight(unsigned port, const char *aggregation)
+{
+    struct remote remote = {.port = port, .path = "/v1/sessions/one"};
+    char text[512];
+
+    snprintf(text, sizeof text,
+             "{\"optimizer\": {\"name\": \"sgd\", \"lr\": 1}, \"parameters\": {\"w\": [0]}, "
+             "\"aggregation\": {%s}}",
+             aggregation);
+    struct answer answer = remote_send(&remote, "PUT", "", text, 201);
+    answer_close(&answer);
+    return remote;
+}
+
 struct remote remote_other(const struct remote *remote, unsigned port, const char *id)
 {
     return handle(port, id, remote->seed, remote->element);

@@ -31,6 +31,10 @@ struct weights {
 /* Creates it with these members besides the parameters ("\"optimizer\": \"adam\""). */
 struct remote remote_create(unsigned port, const char *id, const char *members);
 
+/* Session "one" of one weight, 0, under plain sgd with lr 1: it moves by minus the gradient. It is
+ * fed by hand. */
+struct remote remote_one_weight(unsigned port, const char *aggregation);
+
 /* Another handle: the same gradients for another session, on any server. */
 struct remote remote_other(const struct remote *remote, unsigned port, const char *id);
 

@@ -250,21 +250,10 @@ struct receipt twin_step(const struct twin *twin, const struct offer *members, s
     return receipt;
 }
 
-struct digest rounds_hash(struct session *session)
-{
-    struct digest digest;
-    struct moment moment;
-    struct fault fault;
-
-    if (session_hash(session, NULL, &moment, &digest, &fault) != STATUS_OK)
-        ck_abort_msg("session_hash: %s", fault.detail);
-    return digest;
-}
-
 void twin_hold(const struct twin *twin, struct session *session)
 {
     ck_assert_uint_eq(engines_view(session).step, engines_view(twin->session).step);
-    ck_assert_digest_eq(rounds_hash(session), rounds_hash(twin->session));
+    ck_assert_digest_eq(engines_hash(session), engines_hash(twin->session));
 }
 
 void twin_hold_receipt(const struct receipt *twin, const struct receipt *receipt)
@@ -319,25 +308,6 @@ void rounds_hold_members(struct session *session, uint64_t step, const struct of
         STATUS_OK)
         ck_abort_msg("session_steps: %s", fault.detail);
     ck_assert_uint_eq(expected.lines, 1);
-}
-
-struct receipt roll_join(struct roll *roll, struct session *session, const char *worker,
-                         uint64_t seq, uint64_t *random)
-{
-    struct offer mine = offer_draw(worker, seq, random);
-
-    ck_assert_uint_lt(roll->count, OFFERS_MAX);
-    roll->members[roll->count++] = mine;
-    return offer_make(session, &mine);
-}
-
-void roll_hold(struct roll *roll, const struct twin *twin, struct session *session)
-{
-    twin_step(twin, roll->members, roll->count, PLAIN_MEAN);
-    twin_hold(twin, session);
-    rounds_hold_members(session, engines_view(session).step, roll->members, roll->count);
-    ck_assert_uint_eq(engines_view(session).round_received, 0);
-    roll->count = 0;
 }
 
 struct worker_view rounds_worker(struct session *session, const char *name)

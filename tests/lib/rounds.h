@@ -65,22 +65,9 @@ void twin_hold(const struct twin *twin, struct session *session);
 /* Fails unless the receipts tell of the same step. */
 void twin_hold_receipt(const struct receipt *twin, const struct receipt *receipt);
 
-struct digest rounds_hash(struct session *session);
-
 /* Fails unless the ledger says that these, sorted, were the members of the step. */
 void rounds_hold_members(struct session *session, uint64_t step, const struct offer *members,
                          size_t member_count);
-
-/* Who is in the open round. */
-struct roll {
-    size_t count;
-    struct offer members[OFFERS_MAX];
-};
-/* Makes an offer that must be taken and counts it in. */
-struct receipt roll_join(struct roll *roll, struct session *session, const char *worker,
-                         uint64_t seq, uint64_t *random);
-/* Fails unless the round closed last with just these, who are then forgotten. */
-void roll_hold(struct roll *roll, const struct twin *twin, struct session *session);
 
 /* The worker of that name; name "" when it is not known. */
 struct worker_view rounds_worker(struct session *session, const char *name);

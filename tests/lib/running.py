@@ -1,4 +1,5 @@
-"""What scripts of tests/scenario share: a server process, raw requests, and failing in words."""
+"""What the scripts share: a server process, requests, raw ones too, and failing in words."""
+import http.client
 import json
 import os
 import shutil
@@ -39,15 +40,21 @@ def within(seconds, condition, words):
 
 
 class Server:
-    """A server process: its url and port as it says them, its stderr in a file."""
+    """A server process: its url and port as it says them, its stderr in FOLDER/log, its data in
+    FOLDER/data or where else it is told."""
 
-    def __init__(self, folder, *options, listen="127.0.0.1:0", **popen):
+    before = 0  # bytes in the log that others wrote
+
+    def __init__(self, folder, *options, listen="127.0.0.1:0", data=None, binary=BINARY, **popen):
         self.log = os.path.join(folder, "log")
         popen.setdefault("env", CLEAN)
         with open(self.log, "ab") as log:
+            self.before = log.tell()
+            popen.setdefault("stderr", log)
             self.process = subprocess.Popen(
-                [BINARY, "serve", "--listen", listen, "--data", os.path.join(folder, "data"),
-                 *options], stdout=subprocess.PIPE, stderr=log, text=True, **popen)
+                [binary, "serve", "--listen", listen, "--data",
+                 data or os.path.join(folder, "data"), *options], stdout=subprocess.PIPE,
+                text=True, **popen)
         RUNNING.append(self)
         line = self.process.stdout.readline()
         check(line.startswith("descent listening on "), f"it does not start: {self.said()}")
@@ -56,7 +63,19 @@ class Server:
 
     def said(self):
         with open(self.log) as log:
+            log.seek(self.before)
             return log.read()
+
+    def connect(self, timeout=60):
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
+    def memory_mb(self, which="VmRSS"):
+        """VmRSS: now; VmHWM: the most there ever was."""
+        with open(f"/proc/{self.process.pid}/status") as lines:
+            return next(int(line.split()[1]) // 1024 for line in lines if line.startswith(which))
+
+    def threads(self):
+        return len(os.listdir(f"/proc/{self.process.pid}/task"))
 
     def tell(self, number):
         self.process.send_signal(number)
@@ -70,14 +89,14 @@ class Server:
     def reloads(self):
         return self.said().count("reloaded")
 
-    def wait(self):
-        code = self.process.wait(WAIT_S)
+    def wait(self, seconds=WAIT_S):
+        code = self.process.wait(seconds)
         self.process.stdout.close()
         return code
 
-    def stop(self, number=signal.SIGTERM):
+    def stop(self, number=signal.SIGTERM, seconds=WAIT_S):
         self.tell(number)
-        return self.wait()
+        return self.wait(seconds)
 
     def kill(self):
         if self.process.poll() is None:
@@ -91,9 +110,8 @@ RUNNING = []
 
 def run(*arguments, **options):
     """The binary to its end: (exit status, stdout, stderr)."""
-    options.setdefault("env", CLEAN)
-    done = subprocess.run([BINARY, *arguments], capture_output=True, text=True, timeout=WAIT_S,
-                          **options)
+    done = subprocess.run([BINARY, *arguments], capture_output=True, text=True,
+                          **{"env": CLEAN, "timeout": WAIT_S, **options})
     return done.returncode, done.stdout, done.stderr
 
 
@@ -191,6 +209,8 @@ def main(*tests):
             test(folder)
             print(f"{test.__name__}: passed, {time.monotonic() - start:.1f} s", flush=True)
         except Failed as failure:
+            if RUNNING:
+                print("the server's last words:", *RUNNING[-1].said().splitlines()[-12:], sep="\n  ")
             sys.exit(f"{test.__name__}: {failure}")
         finally:
             for server in RUNNING:

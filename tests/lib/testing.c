@@ -63,6 +63,13 @@ const char *testing_folder(void)
     return folder;
 }
 
+void testing_pause(double seconds)
+{
+    nanosleep(&(struct timespec){.tv_sec = (time_t)seconds,
+                                 .tv_nsec = (long)((seconds - floor(seconds)) * 1e9)},
+              NULL);
+}
+
 uint64_t testing_random(uint64_t *state)
 {
     uint64_t z = *state += 0x9E3779B97F4A7C15u;

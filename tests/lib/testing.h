@@ -17,6 +17,8 @@ uint64_t testing_seed(void);
  * for the next 255 calls. */
 const char *testing_folder(void);
 
+void testing_pause(double seconds);
+
 /* splitmix64: state in, next number out. */
 uint64_t testing_random(uint64_t *state);
 /* Uniform in [0, 1). */

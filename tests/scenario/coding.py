@@ -5,7 +5,6 @@ curl --compressed. With --figures it measures instead: bytes/s both ways, and wh
 import base64
 import gzip
 import hashlib
-import http.client
 import json
 import os
 import random
@@ -13,11 +12,11 @@ import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from running import CLEAN  # noqa: E402
+import running  # noqa: E402
+from running import check, main  # noqa: E402
 
 COUNT = 5003
 SESSION = "/v1/sessions/s"
@@ -47,19 +46,10 @@ ENCODERS = {
 DECODERS = {"gzip": gzip.decompress, "zstd": unzstd, None: bytes}
 
 
-class Server:
-    def __init__(self):
-        self.folder = tempfile.mkdtemp()
-        binary = os.environ.get("DESCENT_BINARY", "build/descent")
-        self.process = subprocess.Popen(
-            [binary, "serve", "--listen", "127.0.0.1:0", "--data", self.folder, "--log", "error"],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=CLEAN,
-        )
-        self.url = self.process.stdout.readline().split()[-1]
-        self.port = int(self.url.rsplit(":", 1)[1])
-        self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+class Server(running.Server):
+    def __init__(self, folder):
+        super().__init__(folder, "--log", "error")
+        self.connection = self.connect()
 
     def ask(self, method, path, headers=None, body=None):
         """Status, header fields, body as it came."""
@@ -71,18 +61,6 @@ class Server:
         self.connection.endheaders(body)
         answer = self.connection.getresponse()
         return answer.status, answer.headers, answer.read()
-
-    def stop(self):
-        self.connection.close()
-        self.process.terminate()
-        status = self.process.wait(60)
-        shutil.rmtree(self.folder)
-        check(status == 0, "the server ended with %d" % status)
-
-
-def check(condition, words):
-    if not condition:
-        raise AssertionError(words)
 
 
 def digest(name, data):
@@ -175,25 +153,22 @@ def figures(server):
     print("  f32  in   plain with Content-Digest -> %6.1f ms" % (seconds * 1e3))
 
 
-def main():
-    if shutil.which("zstd") is None or shutil.which("curl") is None:
-        print("there is no zstd command, or no curl")
-        return 77
-    seed = int(os.environ.get("DESCENT_TEST_SEED", time.time_ns() % 10**9))
-    print("seed: DESCENT_TEST_SEED=%d" % seed)
-    random.seed(seed)
-    server = Server()
-    try:
-        if "--figures" in sys.argv:
-            figures(server)
-        else:
-            make_session(server, COUNT, {"normal": {"mean": 0, "std": 0.05}})
-            check_bodies(server)
-            check_answers(server)
-    finally:
-        server.stop()
-    print("codings and digests are those of others")
-    return 0
+def coding(folder):
+    server = Server(folder)
+    if "--figures" in sys.argv:
+        figures(server)
+    else:
+        make_session(server, COUNT, {"normal": {"mean": 0, "std": 0.05}})
+        check_bodies(server)
+        check_answers(server)
+        print("codings and digests are those of others")
+    check(server.stop() == 0, "the stop")
 
 
-sys.exit(main())
+if shutil.which("zstd") is None or shutil.which("curl") is None:
+    print("there is no zstd command, or no curl")
+    sys.exit(77)
+seed = int(os.environ.get("DESCENT_TEST_SEED", time.time_ns() % 10**9))
+print("seed: DESCENT_TEST_SEED=%d" % seed)
+random.seed(seed)
+main(coding)

@@ -11,16 +11,14 @@ import os
 import re
 import resource
 import selectors
-import shutil
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from running import CLEAN  # noqa: E402
+import running  # noqa: E402
+from running import run  # noqa: E402
 
 STREAMS, STUCK, STEPS = 500, 20, 400
 TURN = re.compile(rb"id: (\d+)-(\d+)-[0-9a-f]+\nevent: (step|rewind)\n")
@@ -30,21 +28,12 @@ TENSORS = 200  # a line that tells of each has 30 KB: too much for who does not 
 GRADIENT = b"\0" * 4 * TENSORS
 
 
-class Server:
+class Server(running.Server):
     headers = {}
 
-    def __init__(self, folder, *options):
-        binary = os.environ.get("DESCENT_BINARY", "build/descent")
-        self.process = subprocess.Popen(
-            [binary, "serve", "--listen", "127.0.0.1:0", "--log", "warning", "--data", folder,
-             *options], stdout=subprocess.PIPE, env=CLEAN)
-        line = self.process.stdout.readline().decode()
-        assert line.startswith("descent listening on "), line
-        self.port = int(line.rsplit(":", 1)[1])
+    def __init__(self, folder, *options, **more):
+        super().__init__(folder, "--log", "warning", *options, **more)
         self.link = self.connect()
-
-    def connect(self):
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
     def ask(self, method, path, body=None, headers=None):
         self.link.request(method, "/v1/sessions/watched" + path, body,
@@ -59,30 +48,10 @@ class Server:
                     "parameters": {f"w{i}": 0 for i in range(TENSORS)}}
         self.ask("PUT", "", json.dumps(document), {"Content-Type": "application/json"})
 
-    def memory_mb(self):
-        with open(f"/proc/{self.process.pid}/status", encoding="ascii") as lines:
-            return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmRSS"))
-
-    def threads(self):
-        return len(os.listdir(f"/proc/{self.process.pid}/task"))
-
     def processor_s(self):
         with open(f"/proc/{self.process.pid}/stat", encoding="ascii") as file:
             fields = file.read().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def stop(self):
-        begun = time.monotonic()
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(60)
-        self.process.stdout.close()
-        return code, time.monotonic() - begun
-
-    def leave_nothing(self):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-            self.process.stdout.close()
 
 
 def subscribe(port, query="?tensors=false", small=False):
@@ -136,59 +105,57 @@ class Reader:
                 for lineage, step, kind in TURN.findall(text)]
 
 
-def check_streams():
-    server = Server("memory:", "--body-timeout-s", "2")
-    try:
-        server.create(history={"keep_steps": 1000000})  # a quick machine takes some thousand
+def streams(folder):
+    server = Server(folder, "--body-timeout-s", "2", data="memory:")
+    server.create(history={"keep_steps": 1000000})  # a quick machine takes some thousand
+    server.ask("POST", "/gradients", GRADIENT, RAW)
+    base = server.threads()
+    links = [begin(subscribe(server.port)) for _ in range(STREAMS)]
+    stuck = [begin(subscribe(server.port, "", small=True)) for _ in range(STUCK)]
+    before = server.memory_mb()
+    reader = Reader(links)
+    for step in range(STEPS):
         server.ask("POST", "/gradients", GRADIENT, RAW)
-        base = server.threads()
-        links = [begin(subscribe(server.port)) for _ in range(STREAMS)]
-        stuck = [begin(subscribe(server.port, "", small=True)) for _ in range(STUCK)]
-        before = server.memory_mb()
-        reader = Reader(links)
-        for step in range(STEPS):
-            server.ask("POST", "/gradients", GRADIENT, RAW)
-            if step % 100 == 50:
-                assert reader.read(b"id: 0-%d-" % (step + 2), 60), "they lag behind"
-        server.ask("POST", "/rewind", '{"step": 10}', {"Content-Type": "application/json"})
+        if step % 100 == 50:
+            assert reader.read(b"id: 0-%d-" % (step + 2), 60), "they lag behind"
+    server.ask("POST", "/rewind", '{"step": 10}', {"Content-Type": "application/json"})
+    server.ask("POST", "/gradients", GRADIENT, RAW)
+    assert reader.read(b"id: 1-11-", 60), "they lag behind"
+    after = server.memory_mb()
+    wanted = [(0, step, "step") for step in range(2, STEPS + 2)]
+    wanted += [(1, 10, "rewind"), (1, 11, "step")]
+    for link in links:
+        turns = reader.turns(link)
+        # A rewind may come before a stream was told of the last steps.
+        cut = turns.index((1, 10, "rewind"))
+        assert turns[:cut] == wanted[:cut] and turns[cut:] == wanted[-2:], turns[cut - 3:]
+    print(f"{STREAMS} streams were told {STEPS} steps and a rewind; {STUCK} did not listen; "
+          f"memory {before} MB, then {after} MB")
+    assert after - before < 64, "memory grows with what is not read"
+    # Who does not read is cut off once his time is up; who leaves is noticed at once.
+    for link in links[STREAMS // 2:]:
+        link.close()
+    until = time.monotonic() + 30
+    while server.threads() > base + STREAMS // 2 and time.monotonic() < until:
         server.ask("POST", "/gradients", GRADIENT, RAW)
-        assert reader.read(b"id: 1-11-", 60), "they lag behind"
-        after = server.memory_mb()
-        wanted = [(0, step, "step") for step in range(2, STEPS + 2)]
-        wanted += [(1, 10, "rewind"), (1, 11, "step")]
-        for link in links:
-            turns = reader.turns(link)
-            # A rewind may come before a stream was told of the last steps.
-            cut = turns.index((1, 10, "rewind"))
-            assert turns[:cut] == wanted[:cut] and turns[cut:] == wanted[-2:], turns[cut - 3:]
-        print(f"{STREAMS} streams were told {STEPS} steps and a rewind; {STUCK} did not listen; "
-              f"memory {before} MB, then {after} MB")
-        assert after - before < 64, "memory grows with what is not read"
-        # Who does not read is cut off once his time is up; who leaves is noticed at once.
-        for link in links[STREAMS // 2:]:
-            link.close()
-        until = time.monotonic() + 30
-        while server.threads() > base + STREAMS // 2 and time.monotonic() < until:
-            server.ask("POST", "/gradients", GRADIENT, RAW)
-            time.sleep(0.01)  # the first step is to be kept
-        assert server.threads() <= base + STREAMS // 2, "who has gone, or does not read, stays"
-        again = [begin(subscribe(server.port, "?from=1", small=True)) for _ in range(STUCK)]
-        code, seconds = server.stop()
-        print(f"the stop took {seconds:.2f} s")
-        assert code == 0 and seconds < 10, (code, seconds)
-        for link in links[:STREAMS // 2] + stuck + again:
-            link.close()
-    finally:
-        server.leave_nothing()
+        time.sleep(0.01)  # the first step is to be kept
+    assert server.threads() <= base + STREAMS // 2, "who has gone, or does not read, stays"
+    again = [begin(subscribe(server.port, "?from=1", small=True)) for _ in range(STUCK)]
+    begun = time.monotonic()
+    assert server.stop() == 0 and time.monotonic() - begun < 10, "the stop"
+    print(f"the stop took {time.monotonic() - begun:.2f} s")
+    for link in links[:STREAMS // 2] + stuck + again:
+        link.close()
 
 
-def check_tokens(folder):
+def tokens(folder):
     """A stream does not outlive the token that let it in, and what is none of its token's stops it not."""
-    binary = os.environ.get("DESCENT_BINARY", "build/descent")
+    data = os.path.join(folder, "data")
 
     def token(*arguments):
-        return subprocess.run([binary, "token", *arguments, "--data", folder], check=True,
-                              env=CLEAN, stdout=subprocess.PIPE).stdout.decode().strip()
+        code, said, errors = run("token", *arguments, "--data", data)
+        assert code == 0, errors
+        return said.strip()
 
     def follow(text, last=b""):
         link = socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S)
@@ -225,50 +192,46 @@ def check_tokens(folder):
 
     def rewrite(change):
         """The file with its second token changed, put in place as `descent token` does."""
-        with open(folder + "/tokens.json", encoding="ascii") as file:
+        with open(data + "/tokens.json", encoding="ascii") as file:
             document = json.load(file)
         change(document["tokens"][1])
-        with open(folder + "/tokens.new", "w", encoding="ascii") as file:
+        with open(data + "/tokens.new", "w", encoding="ascii") as file:
             json.dump(document, file)
-        os.chmod(folder + "/tokens.new", 0o600)
-        os.rename(folder + "/tokens.new", folder + "/tokens.json")
+        os.chmod(data + "/tokens.new", 0o600)
+        os.rename(data + "/tokens.new", data + "/tokens.json")
 
     first, second = token("create"), token("create", "--scopes", "read")
     server = Server(folder, "--auth", "on")
-    try:
-        server.headers = {"Authorization": "Bearer " + first}
-        server.create()
-        link = begin(follow(second))
-        link.settimeout(20)
-        look(token("create", "--tenant", "other"), 200)  # so the new file is read
-        goes_on(link)
-        server.process.send_signal(signal.SIGHUP)
-        time.sleep(0.3)
-        goes_on(link)
-        rewrite(lambda one: one.update(quotas={"inflight": 5}))
-        look(token("create", "--tenant", "other"), 200)
-        goes_on(link)
-        rewrite(lambda one: one.update(tenant="other"))
-        end(link)
-        rewrite(lambda one: one.update(tenant=""))
-        time.sleep(1)
-        link = begin(follow(second, b"Last-Event-ID: 0-0\r\n"))
-        rewrite(lambda one: one.update(expires_at="2020-01-01T00:00:00Z"))
-        end(link)
-        rewrite(lambda one: one.update(expires_at=None))
-        time.sleep(1)
-        link = begin(follow(second, b"Last-Event-ID: 0-0\r\n"))
-        for name in re.findall("tok_[a-z0-9]+", token("list"))[1:]:
-            token("revoke", name)
-        end(link)
-        link = follow(second, b"Last-Event-ID: 0-0\r\n")
-        answer = link.recv(65536)
-        assert answer.startswith(b"HTTP/1.1 401 "), answer
-        link.close()
-        code, _ = server.stop()
-        assert code == 0, code
-    finally:
-        server.leave_nothing()
+    server.headers = {"Authorization": "Bearer " + first}
+    server.create()
+    link = begin(follow(second))
+    link.settimeout(20)
+    look(token("create", "--tenant", "other"), 200)  # so the new file is read
+    goes_on(link)
+    server.tell(signal.SIGHUP)
+    time.sleep(0.3)
+    goes_on(link)
+    rewrite(lambda one: one.update(quotas={"inflight": 5}))
+    look(token("create", "--tenant", "other"), 200)
+    goes_on(link)
+    rewrite(lambda one: one.update(tenant="other"))
+    end(link)
+    rewrite(lambda one: one.update(tenant=""))
+    time.sleep(1)
+    link = begin(follow(second, b"Last-Event-ID: 0-0\r\n"))
+    rewrite(lambda one: one.update(expires_at="2020-01-01T00:00:00Z"))
+    end(link)
+    rewrite(lambda one: one.update(expires_at=None))
+    time.sleep(1)
+    link = begin(follow(second, b"Last-Event-ID: 0-0\r\n"))
+    for name in re.findall("tok_[a-z0-9]+", token("list"))[1:]:
+        token("revoke", name)
+    end(link)
+    link = follow(second, b"Last-Event-ID: 0-0\r\n")
+    answer = link.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 401 "), answer
+    link.close()
+    assert server.stop() == 0, "the stop"
     print("a stream ends with its token")
 
 
@@ -290,36 +253,32 @@ def step_on(port, rate, seconds, queue):
     queue.put((count / (time.monotonic() - begun), sorted(took)))
 
 
-def measure(rate, seconds):
+def measure(folder, rate, seconds):
     print("streams   steps/s    p50 ms    p99 ms   server's processor   events/s read")
     for streams in (0, 1, 50, 500):
-        server = Server("memory:")
-        try:
-            server.create()
-            links = [begin(subscribe(server.port)) for _ in range(streams)]
-            reader = Reader(links)
-            queue = multiprocessing.Queue()
-            stepper = multiprocessing.Process(target=step_on,
-                                              args=(server.port, rate, seconds, queue))
-            used, begun = server.processor_s(), time.monotonic()
-            stepper.start()
-            size = 0
-            room = bytearray(1 << 20)
-            while stepper.is_alive() and queue.empty():
-                for key, _ in reader.selector.select(0.1):
-                    size += key.fileobj.recv_into(room)
-            used = (server.processor_s() - used) / (time.monotonic() - begun)
-            reached, took = queue.get()
-            stepper.join()
-            events = size / 460 / seconds
-            print(f"{streams:7d} {reached:9.0f} {took[len(took) // 2]:9.2f} "
-                  f"{took[len(took) * 99 // 100]:9.2f} {used:15.2f} {events:15.0f}", flush=True)
-            code, stopping = server.stop()
-            assert code == 0, code
-            for link in links:
-                link.close()
-        finally:
-            server.leave_nothing()
+        server = Server(folder, data="memory:")
+        server.create()
+        links = [begin(subscribe(server.port)) for _ in range(streams)]
+        reader = Reader(links)
+        queue = multiprocessing.Queue()
+        stepper = multiprocessing.Process(target=step_on,
+                                          args=(server.port, rate, seconds, queue))
+        used, begun = server.processor_s(), time.monotonic()
+        stepper.start()
+        size = 0
+        room = bytearray(1 << 20)
+        while stepper.is_alive() and queue.empty():
+            for key, _ in reader.selector.select(0.1):
+                size += key.fileobj.recv_into(room)
+        used = (server.processor_s() - used) / (time.monotonic() - begun)
+        reached, took = queue.get()
+        stepper.join()
+        events = size / 460 / seconds
+        print(f"{streams:7d} {reached:9.0f} {took[len(took) // 2]:9.2f} "
+              f"{took[len(took) * 99 // 100]:9.2f} {used:15.2f} {events:15.0f}", flush=True)
+        assert server.stop() == 0, "the stop"
+        for link in links:
+            link.close()
 
 
 def main():
@@ -334,14 +293,11 @@ def main():
         return 77
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2 * STREAMS + 100), hard))
     if arguments.measure:
-        measure(arguments.rate, arguments.seconds)
-        return 0
-    check_streams()
-    folder = tempfile.mkdtemp(prefix="descent-events-")
-    try:
-        check_tokens(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        def figures(folder):
+            measure(folder, arguments.rate, arguments.seconds)
+        running.main(figures)
+    else:
+        running.main(streams, tokens)
     return 0
 
 

@@ -4,7 +4,6 @@ sides. The text is read by a strict reader and by promtool; counters only rise w
 add up; a restart begins anew; ten thousand sessions cost a scrape nothing; a log that nobody reads holds up nobody.
 """
 import collections
-import http.client
 import json
 import math
 import os
@@ -13,23 +12,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from running import CLEAN  # noqa: E402
+import running  # noqa: E402
+from running import BINARY, ROOT, check, main, within  # noqa: E402
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.path.dirname(os.path.dirname(HERE))
-BINARY = os.environ.get("DESCENT_BINARY", os.path.join(ROOT, "build/descent"))
 THREADS, EACH, MANY = 8, 60, 10_000
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-
-
-def check(condition, words):
-    if not condition:
-        raise AssertionError(words)
 
 
 def same(got, expected, what):
@@ -91,23 +82,13 @@ class Figures:
         return {key: value for key, value in self.values.items() if key[0] in names}
 
 
-class Server:
-    all = []
-
-    def __init__(self, folder, *options, stderr=None):
+class Server(running.Server):
+    def __init__(self, folder, *options, **more):
         self.started = time.time()
-        self.all.append(self)
-        self.process = subprocess.Popen([BINARY, "serve", "--listen", "127.0.0.1:0", "--data", folder, *options],
-                                        stdout=subprocess.PIPE, stderr=stderr, env=CLEAN)
-        line = self.process.stdout.readline().decode()
-        check(line.startswith("descent listening on "), f"it does not start: {line!r}")
-        self.port = int(line.rsplit(":", 1)[1])
+        super().__init__(folder, *options, **more)
         self.local = threading.local()
         self.lock = threading.Lock()
         self.requests, self.received, self.sent = collections.Counter(), collections.Counter(), collections.Counter()
-
-    def connect(self):
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
     def ask(self, operation, method, path, body=None, expect=200, **headers):
         """Sends a request, and counts it as the server should."""
@@ -142,17 +123,13 @@ class Server:
         return self.ask("metrics", "GET", "/metrics").decode()
 
     def wait_for(self, what, condition):
-        for _ in range(200):
+        def look():
             figures = self.figures()
-            if condition(figures):
-                return figures
-            time.sleep(0.02)
-        raise AssertionError(f"waited in vain for {what}")
+            return condition(figures) and figures
+        return within(running.WAIT_S, look, f"waited in vain for {what}")
 
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        same(self.process.wait(60), 0, "exit status")
-        self.process.stdout.close()
+    def end(self):
+        same(self.stop(), 0, "exit status")
 
 
 def lint(text):
@@ -238,7 +215,7 @@ def check_truth(server, folder):
     check(figures("descent_commit_group_size_sum") >= 3 + figures("descent_journal_events_total"), "writes")
     check(figures("descent_state_bytes") + figures("descent_buffer_bytes") > 0, "memory")
     server.wait_for("the file's size", lambda f: f("descent_database_bytes") ==
-                    os.path.getsize(os.path.join(folder, "descent.db")))
+                    os.path.getsize(os.path.join(folder, "data", "descent.db")))
 
 
 def check_process(server):
@@ -312,7 +289,7 @@ def check_load(server):
 
 def check_restart(server, folder):
     old = server.figures()
-    server.stop()
+    server.end()
     server = Server(folder, "--log", "warning")
     new = server.figures()
     same([new("descent_sessions"), new("descent_parameters"), new("descent_sessions_resident")], [3, 10, 0],
@@ -323,10 +300,10 @@ def check_restart(server, folder):
     server.step("one", [1] * 5)
     new = check_requests(server)
     same([new("descent_sessions_resident"), new("descent_steps_total", result="applied")], [1, 1], "a step later")
-    server.stop()
+    server.end()
 
 
-def check_many():
+def check_many(folder):
     """A scrape beside ten thousand sessions takes as long as beside none."""
     def create(first):
         for i in range(first, MANY, THREADS):
@@ -340,7 +317,7 @@ def check_many():
             times.append(time.perf_counter() - begun)
         return sorted(times)[10] * 1e3
 
-    server = Server("memory:", "--log", "warning")
+    server = Server(folder, "--log", "warning", data="memory:")
     few = median()
     threads = [threading.Thread(target=create, args=(i,)) for i in range(THREADS)]
     for thread in threads:
@@ -351,26 +328,31 @@ def check_many():
     many = median()
     print(f"a scrape takes {few:.2f} ms beside no session, {many:.2f} ms beside {MANY}")
     check(many < 10 * few + 5, "a scrape looks at the sessions")
-    server.stop()
+    server.end()
 
 
 def check_log(folder):
-    path = os.path.join(folder, "log")
-    server = Server("memory:", "--log-format", "json", "--log-file", path, "--log-requests")
+    path = os.path.join(folder, "requests.log")
+    server = Server(folder, "--log-format", "json", "--log-file", path, "--log-requests", data="memory:")
     server.create("one")
     ids = [f"id-{i}" for i in range(20)]
     for name in ids:
         server.ask("gradients_submit", "POST", "/v1/sessions/one/gradients?lr=0.125", bytes(12),
                    Content_Type="application/octet-stream", Authorization="Bearer dsc_no", X_Request_Id=name,
                    traceparent=f"00-{TRACE}-b7ad6b7169203331-01")
+
+    def told(words):
+        if not os.path.exists(path):
+            return False
+        with open(path, encoding="utf-8") as lines:
+            return words in lines.read()
+
+    within(4, lambda: told("id-19"), "a line is missing")  # it is written after the answer
     os.rename(path, path + ".1")  # as logrotate does
-    server.process.send_signal(signal.SIGHUP)
-    for _ in range(200):
-        if os.path.exists(path) and "reloaded" in open(path, encoding="utf-8").read():
-            break
-        time.sleep(0.02)
+    server.tell(signal.SIGHUP)
+    within(4, lambda: told("reloaded"), "SIGHUP is not heard")
     server.ask("none", "GET", "/a%0Ab%22%1b?secret=1", expect=404, X_Request_Id="odd", traceparent="00-1-2-3")
-    server.stop()
+    server.end()
     old, new = (open(name, encoding="utf-8").read() for name in (path + ".1", path))
     check("id-19" in old and "odd" in new and "odd" not in old, "SIGHUP does not open the log anew")
     text = old + new
@@ -391,10 +373,10 @@ def check_log(folder):
          ["serving", "reloaded", "SIGTERM: finishing what runs", "stopped"], "other lines")
 
 
-def check_flood():
+def check_flood(folder):
     """Refusals are told of up to a number in a second; a log that nobody reads holds up nobody."""
     read, write = os.pipe()
-    server = Server("memory:", "--log-problems-max", "5", stderr=write)
+    server = Server(folder, "--log-problems-max", "5", data="memory:", stderr=write)
     begun = time.time()
     for _ in range(300):
         server.ask("none", "GET", "/nothing", expect=404)
@@ -403,43 +385,33 @@ def check_flood():
                               f("descent_log_suppressed_lines_total") >= 301)
     told = figures("descent_log_lines_total", level="info")
     check(1 + 5 <= told <= 1 + 5 * seconds, f"{told} lines in {seconds} s")
-    server.stop()
+    server.end()
     os.close(write)
     os.close(read)
     read, write = os.pipe()
-    server = Server("memory:", "--log-requests", stderr=write)
+    server = Server(folder, "--log-requests", data="memory:", stderr=write)
     for _ in range(2000):
         server.ask("livez", "GET", "/livez")
     server.wait_for("lines to be dropped", lambda f: f("descent_log_dropped_lines_total") > 100)
-    server.stop()
+    server.end()
     os.close(write)
     os.close(read)
 
 
-def main():
-    folder = tempfile.mkdtemp(prefix="descent-metrics-")
-    try:
-        data = os.path.join(folder, "data")
-        server = Server(data, "--log", "warning")
-        lint(server.text())  # before anything happened
-        check_truth(server, data)
-        lint(server.text())
-        check_process(server)
-        check_waiting(server)
-        scrapes = check_load(server)
-        lint(server.text())
-        check_restart(server, data)
-        check_many()
-        check_log(folder)
-        check_flood()
-        print(f"every request, byte and step is counted; {scrapes} scrapes under load never went back")
-    finally:
-        for server in Server.all:
-            if server.process.poll() is None:
-                server.process.kill()
-                server.process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+def metrics(folder):
+    server = Server(folder, "--log", "warning")
+    lint(server.text())  # before anything happened
+    check_truth(server, folder)
+    lint(server.text())
+    check_process(server)
+    check_waiting(server)
+    scrapes = check_load(server)
+    lint(server.text())
+    check_restart(server, folder)
+    check_many(folder)
+    check_log(folder)
+    check_flood(folder)
+    print(f"every request, byte and step is counted; {scrapes} scrapes under load never went back")
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main(metrics)

@@ -18,11 +18,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
 import numpy as np
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import running  # noqa: E402
+from running import BINARY, CLEAN, Failed, check, run  # noqa: E402
 
 COUNTS = {"tiny": 7, "small": 1031, "middle": 70_003, "large": 250_007}
 BULK = 400_009  # a session whose steps fill the file and which then goes
@@ -31,28 +34,10 @@ READER_S = 11  # a commit that fails is tried once more: SQLite's usual 5 s woul
 PAUSE_S = 0.01  # of a client between two steps: else the file grows too large for quick copies
 
 
-class Failed(Exception):
-    pass
-
-
-def check(condition, words):
-    if not condition:
-        raise Failed(words)
-
-
-class Server:
+class Server(running.Server):
     def __init__(self, world, folder):
-        self.process = subprocess.Popen(
-            [world.binary, "serve", "--listen", "127.0.0.1:0", "--log", "warning", "--data", folder],
-            stdout=subprocess.PIPE, stderr=world.log)
-        world.processes.append(self.process)
-        line = self.process.stdout.readline().decode()
-        check(line.startswith("descent listening on "), f"it does not start on {folder}: {line!r}")
-        self.port = int(line.rsplit(":", 1)[1])
-        self.connection = self.connect()
-
-    def connect(self):
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        super().__init__(world.folder, "--log", "warning", data=folder)
+        self.connection = self.connect(timeout=120)
 
     def ask(self, method, path, body=None, connection=None, **headers):
         connection = connection or self.connection
@@ -76,10 +61,8 @@ class Server:
         return json.loads(self.ask("POST", f"/v1/sessions/{name}/gradients", gradient.tobytes(),
                                    connection, Content_Type="application/octet-stream")[0])["step"]
 
-    def stop(self, number=signal.SIGTERM):
-        self.process.send_signal(number)
-        code = self.process.wait(60)
-        self.process.stdout.close()
+    def end(self, number=signal.SIGTERM):
+        code = self.stop(number, seconds=60)
         check(code == (0 if number == signal.SIGTERM else -number), f"the server exited with {code}")
 
 
@@ -99,7 +82,7 @@ class Client(threading.Thread):
         self.acknowledged = 0
 
     def run(self):
-        connection = self.server.connect()
+        connection = self.server.connect(timeout=120)
         try:
             while not self.stopping.is_set():
                 step = len(self.digests)
@@ -120,29 +103,27 @@ def digest(weights):
 
 
 class World:
-    def __init__(self, binary, folder, seed):
-        self.binary, self.folder, self.processes = binary, folder, []
-        self.random = random.Random(seed)
-        self.log = open(os.path.join(folder, "log"), "wb")
+    def __init__(self, folder, seed):
+        self.folder, self.random = folder, random.Random(seed)
 
     def path(self, *names):
         return os.path.join(self.folder, *names)
 
     def command(self, *words):
-        return subprocess.run([self.binary, *words], capture_output=True, text=True, timeout=120,
-                              env={**os.environ, "DESCENT_DATA": ""})
+        """Exit status, stdout and stderr."""
+        return run(*words, timeout=120)
 
     def good(self, *words):
-        done = self.command(*words)
-        check(done.returncode == 0, f"{words} exited with {done.returncode}: {done.stderr}")
-        return done.stdout
+        code, out, errors = self.command(*words)
+        check(code == 0, f"{words} exited with {code}: {errors}")
+        return out
 
     def refused(self, words, expected, code=1):
         """Exit status, and one line on stderr that says what is wrong."""
-        done = self.command(*words)
-        check(done.returncode == code and expected in done.stderr and done.stderr.count("\n") == 1,
-              f"{words} should be refused with {expected!r}: {done.returncode}, {done.stderr!r}")
-        check(done.stdout == "", f"{words} was refused, but printed {done.stdout!r}")
+        exited, out, errors = self.command(*words)
+        check(exited == code and expected in errors and errors.count("\n") == 1,
+              f"{words} should be refused with {expected!r}: {exited}, {errors!r}")
+        check(out == "", f"{words} was refused, but printed {out!r}")
 
     def report(self, folder):
         lines = self.good("verify", "--data", folder).splitlines()
@@ -193,13 +174,13 @@ def backup_under_load(world):
           f"{took:.2f} s beside the server; its longest step then {max(c.longest_s for c in clients):.2f}"
           f" s, before {quiet:.2f} s")
     in_use(world, server, data, backup)
-    server.stop(signal.SIGKILL)
+    server.end(signal.SIGKILL)
 
     clean = world.report(data)
     check(clean["sessions"] == len(COUNTS) and clean["findings"] == 0, f"verify says {clean}")
     server = Server(world, data)
     same_as_clients(server, clients, {c.name: c.acknowledged for c in clients})
-    server.stop()
+    server.end()
 
     restored = world.path("restored")
     said = world.good("restore", "--data", restored, "--from", backup)
@@ -210,12 +191,12 @@ def backup_under_load(world):
     same_as_clients(server, clients, before)
     for client in clients:  # it can be trained on
         server.step(client.name, gradient(client.count, "again", 1))
-    slow_reader(world, server, restored)
-    server.stop()
+    slow_reader(server, restored)
+    server.end()
     check(world.report(restored)["findings"] == 0, "the restored one, trained on, has findings")
 
 
-def slow_reader(world, server, data):
+def slow_reader(server, data):
     """Another program reads the file for longer than SQLite's usual patience: a step waits, and is
     taken."""
     reader = sqlite3.connect(os.path.join(data, "descent.db"), isolation_level=None)
@@ -235,8 +216,7 @@ def slow_reader(world, server, data):
     stepper.join(60)
     check(stepper.failure is None and stepper.acknowledged > 0,
           f"a step that waited for a reader failed: {stepper.failure}")
-    with open(world.log.name, encoding="utf-8") as log:
-        check("in use by another program" in log.read(), "the wait is not in the log")
+    check("in use by another program" in server.said(), "the wait is not in the log")
 
 
 def in_use(world, server, data, backup):
@@ -293,6 +273,29 @@ def refusals(world):
 # --- damage ---------------------------------------------------------------------------------------
 
 
+def another_owner(world):
+    """What root restores into the folder of a service's user is that user's."""
+    if os.geteuid() != 0:
+        print("  not root: whose restored files are was not tested")
+        return
+    folder = world.path("another")
+    os.mkdir(folder)
+    os.chown(folder, 12345, 54321)
+    world.good("restore", "--data", folder, "--from", world.path("backup"))
+    for name in ("descent.db", "descent.lock"):
+        about = os.stat(os.path.join(folder, name))
+        check((about.st_uid, about.st_gid) == (12345, 54321), f"{name} is {about.st_uid}'s")
+    # Nor may that user have root write elsewhere, or give it away.
+    lock, elsewhere = os.path.join(folder, "descent.lock"), world.path("elsewhere")
+    with open(elsewhere, "w") as file:
+        file.write("root's")
+    os.unlink(lock)
+    os.symlink(elsewhere, lock)
+    world.refused(["verify", "--data", folder], "symbolic links")
+    with open(elsewhere) as file:
+        check(file.read() == "root's" and os.stat(elsewhere).st_uid == 0, "root's file was touched")
+
+
 def places_of(content, run):
     """The middle of every copy of a run of bytes: pages that are free now may hold old ones."""
     places, at = [], content.find(run)
@@ -337,20 +340,20 @@ def damage(world):
             del changed[-PAGE * 2:]
         with open(os.path.join(folder, "descent.db"), "wb") as file:
             file.write(changed)
-        done = world.command("verify", "--data", folder)
-        check(done.returncode == 1 and words in done.stdout + done.stderr,
-              f"{what}: verify exited with {done.returncode}: {done.stdout} {done.stderr}")
-        check("findings 0" not in done.stdout, f"{what}: {done.stdout}")
+        code, out, errors = world.command("verify", "--data", folder)
+        check(code == 1 and words in out + errors,
+              f"{what}: verify exited with {code}: {out} {errors}")
+        check("findings 0" not in out, f"{what}: {out}")
         target = world.path("from-damaged")
-        done = world.command("restore", "--data", target, "--from", folder)
-        check(done.returncode == 1 and os.listdir(target) in ([], ["descent.lock"]),
-              f"{what}: restore exited with {done.returncode} and left {os.listdir(target)}")
+        code = world.command("restore", "--data", target, "--from", folder)[0]
+        check(code == 1 and os.listdir(target) in ([], ["descent.lock"]),
+              f"{what}: restore exited with {code} and left {os.listdir(target)}")
         shutil.rmtree(target)
         if places and words != "is not a database":
-            done = world.command("compact", "--data", folder)
+            code, out, errors = world.command("compact", "--data", folder)
             with open(os.path.join(folder, "descent.db"), "rb") as file:
-                check(done.returncode == 1 and file.read() == changed,
-                      f"{what}: compact exited with {done.returncode}: {done.stdout} {done.stderr}")
+                check(code == 1 and file.read() == changed,
+                      f"{what}: compact exited with {code}: {out} {errors}")
         shutil.rmtree(folder)
     print(f"  {len(cases)} kinds of damage found, refused by restore")
 
@@ -368,15 +371,14 @@ def folder_with_gaps(world):
         server.step("bulk", gradient(BULK, "bulk", step))
     server.ask("DELETE", "/v1/sessions/bulk")
     weights = {name: server.weights(name) for name in COUNTS}
-    server.stop(signal.SIGKILL)  # before housekeeping gives the space back
+    server.end(signal.SIGKILL)  # before housekeeping gives the space back
     return folder, {name: (digest(w), step) for name, (w, step) in weights.items()}
 
 
 def kill_at_random(world, words, took):
     """True when it was killed, False when it had come to its end."""
-    process = subprocess.Popen([world.binary, *words], stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
-    world.processes.append(process)
+    process = subprocess.Popen([BINARY, *words], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL, env=CLEAN)
     # At any time, or about when the new file takes the old one's place.
     time.sleep(took * world.random.uniform(*world.random.choice([(0, 1), (0.8, 1.2)])))
     process.kill()
@@ -415,7 +417,7 @@ def compact_under_kill(world, kills):
     for name, (expected, step) in weights.items():
         w, found = server.weights(name)
         check(found == step and digest(w) == expected, f"{name}: other bits after compact")
-    server.stop()
+    server.end()
     print(f"  compact from {before / 1e6:.0f} to {after / 1e6:.0f} MB; {hits} of {tries} kills hit "
           f"it, {olds} left the old file, {tries - olds} the new")
 
@@ -446,32 +448,20 @@ def copies_under_kill(world, kills):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--binary", default=os.environ.get("DESCENT_BINARY", "build/descent"))
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
     options = parser.parse_args()
-    folder = tempfile.mkdtemp(prefix="descent-offline-")
-    begun, failure = time.monotonic(), None
     print(f"offline: --kills {options.kills} --seed {options.seed}", flush=True)
-    world = World(options.binary, folder, options.seed)
-    try:
+
+    def offline(folder):
+        world = World(folder, options.seed)
         backup_under_load(world)
         refusals(world)
+        another_owner(world)
         damage(world)
         compact_under_kill(world, options.kills)
         copies_under_kill(world, max(options.kills // 4, 1))
-    except (Failed, OSError, subprocess.TimeoutExpired, http.client.HTTPException) as error:
-        failure = error
-    finally:
-        for process in world.processes:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-    print(f"offline: {f'FAILED: {failure}' if failure else 'passed'} "
-          f"in {time.monotonic() - begun:.0f} s")
-    sys.stdout.flush()
-    os._exit(1 if failure else 0)
+    running.main(offline)
 
 
 if __name__ == "__main__":

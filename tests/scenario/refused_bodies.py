@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from running import CLEAN  # noqa: E402
+from running import Server, main  # noqa: E402
 
 LIMIT, ROUNDS = 4 << 20, 8
 BODY = 2 * LIMIT
@@ -122,30 +122,15 @@ def node_sees(port):
     return True
 
 
-def main():
-    binary = os.environ.get("DESCENT_BINARY", "build/descent")
-    server = subprocess.Popen([binary, "serve", "--listen", "127.0.0.1:0", "--data", "memory:",
-                               "--log", "warning", "--body-bytes-max", str(LIMIT)],
-                              stdout=subprocess.PIPE, env=CLEAN)
-    try:
-        line = server.stdout.readline().decode()
-        assert line.startswith("descent listening on "), line
-        port = int(line.rsplit(":", 1)[1])
-        python_sees(port)
-        curl_sees(port, b" " * BODY)
-        if not node_sees(port):
-            print("node is not there")
-            return 77
-        server.terminate()
-        assert server.wait(30) == 0, server.returncode
-    finally:
-        if server.poll() is None:
-            server.kill()
-            server.wait()
-        server.stdout.close()
+def refused_bodies(folder):
+    server = Server(folder, "--log", "warning", "--body-bytes-max", str(LIMIT), data="memory:")
+    python_sees(server.port)
+    curl_sees(server.port, b" " * BODY)
+    if not node_sees(server.port):
+        print("node is not there")
+        sys.exit(77)
+    assert server.stop() == 0, server.process.returncode
     print(f"413 reached Python, curl and node, {ROUNDS} times each way")
-    return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main(refused_bodies)

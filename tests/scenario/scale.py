@@ -2,34 +2,27 @@
 """A thousand small models and one of fifty million parameters in one server: idle ones leave memory
 and come back with the same bits, a restart is quick. Needs 2 GB of disk in TMPDIR."""
 import hashlib
-import http.client
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from running import Server, check, main  # noqa: E402
 
 SMALL, SMALL_COUNT, LARGE_COUNT = 1000, 1000, 50_000_000
 
 
-def start(binary, folder):
+def start(folder):
     begun = time.monotonic()
-    server = subprocess.Popen([binary, "serve", "--listen", "127.0.0.1:0", "--idle-s", "2",
-                               "--log", "warning", "--data", folder], stdout=subprocess.PIPE)
-    line = server.stdout.readline().decode()
-    assert line.startswith("descent listening on "), line
-    connection = http.client.HTTPConnection("127.0.0.1", int(line.rsplit(":", 1)[1]), timeout=120)
-    return server, connection, time.monotonic() - begun
+    server = Server(folder, "--idle-s", "2", "--log", "warning")
+    return server, server.connect(timeout=120), time.monotonic() - begun
 
 
 def stop(server):
     begun = time.monotonic()
-    server.send_signal(signal.SIGTERM)
-    assert server.wait(60) == 0, server.returncode
-    server.stdout.close()
+    assert server.stop(seconds=60) == 0, server.process.returncode
     return time.monotonic() - begun
 
 
@@ -39,12 +32,6 @@ def ask(connection, method, path, body=None, **headers):
     data = response.read()
     assert response.status < 300, (method, path, response.status, data[:300])
     return data
-
-
-def memory_mb(server, which):
-    """VmRSS: now; VmHWM: the most there ever was."""
-    with open(f"/proc/{server.pid}/status") as lines:
-        return next(int(line.split()[1]) // 1024 for line in lines if line.startswith(which))
 
 
 def create(connection, name, count):
@@ -63,11 +50,11 @@ def digest(connection, name):
                               Accept="application/octet-stream")).hexdigest()
 
 
-def run(server_box, binary, folder):
+def scale(folder):
     import numpy as np
 
-    server, connection, _ = start(binary, folder)
-    server_box.append(server)
+    check(shutil.disk_usage(folder).free >= 3 << 30, f"less than 3 GB free in {folder}: set TMPDIR")
+    server, connection, _ = start(folder)
     rng = np.random.default_rng(1)
     small = rng.standard_normal(SMALL_COUNT, dtype=np.float32).tobytes()
     large = rng.standard_normal(LARGE_COUNT, dtype=np.float32).tobytes()
@@ -97,12 +84,12 @@ def run(server_box, binary, folder):
     print(f"  a step of each in {time.monotonic() - begun:.1f} s")
     digests = {name: digest(connection, name) for name in names[::37]}
     # The peak, not what is there now: on a slow machine the large one may have left already.
-    busy = memory_mb(server, "VmHWM")
+    busy = server.memory_mb("VmHWM")
 
     begun = time.monotonic()
-    while memory_mb(server, "VmRSS") > busy / 3 and time.monotonic() - begun < 30:
+    while server.memory_mb("VmRSS") > busy / 3 and time.monotonic() - begun < 30:
         time.sleep(0.25)
-    idle = memory_mb(server, "VmRSS")
+    idle = server.memory_mb("VmRSS")
     print(f"  memory {busy} MB at its most, {idle} MB idle after {time.monotonic() - begun:.1f} s")
     assert idle <= busy / 3, "idle sessions stay in memory"
     begun = time.monotonic()
@@ -112,8 +99,7 @@ def run(server_box, binary, folder):
         assert digest(connection, name) == value, f"{name} came back with other bits"
 
     stopped = stop(server)
-    server, connection, started = start(binary, folder)
-    server_box.append(server)
+    server, connection, started = start(folder)
     print(f"  stopped in {stopped:.2f} s, listening again after {started:.2f} s")
     assert started < 5, "a restart takes too long"
     pages, token, listed = 0, "", []
@@ -135,30 +121,6 @@ def run(server_box, binary, folder):
     ask(connection, "DELETE", "/v1/sessions/large")
     print(f"  the large one deleted in {time.monotonic() - begun:.1f} s")
     server.kill()  # the folder goes anyway
-    server.wait()
 
 
-def main():
-    binary = os.environ.get("DESCENT_BINARY", "build/descent")
-    folder = tempfile.mkdtemp(prefix="descent-scale-")
-    servers, begun, failure = [], time.monotonic(), None
-    if shutil.disk_usage(folder).free < 3 << 30:
-        failure = f"less than 3 GB free in {folder}: set TMPDIR"
-    try:
-        if failure is None:
-            run(servers, binary, folder)
-    except AssertionError as error:
-        failure = error or "assertion"
-    finally:
-        for server in servers:
-            if server.poll() is None:
-                server.kill()
-                server.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-    print(f"scale: {'FAILED: ' + str(failure) if failure else 'passed'} "
-          f"in {time.monotonic() - begun:.0f} s")
-    return 1 if failure else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+main(scale)

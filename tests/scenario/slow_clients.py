@@ -8,9 +8,11 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from running import Server, main  # noqa: E402
 
 COUNT = 150_000  # 3 MB of JSON, far more than the sockets' buffers hold
 SECONDS = 12  # it would go on for so long
@@ -29,11 +31,6 @@ ATTACKS = (
     ("slow reading", 150, ["-X", "-w", "256", "-y", "512", "-n", "1", "-z", "64", "-u",
                            "{url}/v1/sessions/large/parameters"]),
 )
-
-
-def skip(words):
-    print(words)
-    sys.exit(77)
 
 
 def ask(link, method, path, body=None, headers=None):
@@ -73,23 +70,19 @@ class Normal(threading.Thread):
         kept.close()
 
 
-def threads(pid):
-    return len(os.listdir(f"/proc/{pid}/task"))
-
-
-def attack(name, slow, arguments, url, server, port):
-    alone = threads(server.pid)
-    normal = Normal(port)
+def attack(name, slow, arguments, server):
+    alone = server.threads()
+    normal = Normal(server.port)
     normal.start()
     begin, most, quiet = time.monotonic(), 0, None
     program = subprocess.Popen(
         ["slowhttptest", "-c", str(slow), "-r", "200", "-i", "1", "-l", str(SECONDS), "-p", "5", "-v", "2",
-         *[argument.format(url=url) for argument in arguments]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+         *[argument.format(url=server.url) for argument in arguments]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     output = []
     reader = threading.Thread(target=lambda: output.append(program.stdout.read().decode(errors="replace")))
     reader.start()
     while (program.poll() is None or quiet is None) and time.monotonic() - begin < SECONDS + 10:
-        now = threads(server.pid)
+        now = server.threads()
         most = max(most, now)
         # the normal one has two connections, slowhttptest's own look at the server one
         if most > alone + slow // 2 and now <= alone + 4 and quiet is None:
@@ -114,35 +107,22 @@ def attack(name, slow, arguments, url, server, port):
     assert "NO" not in available, available
 
 
-def main():
-    if shutil.which("slowhttptest") is None:
-        skip("there is no slowhttptest")
-    folder = tempfile.mkdtemp(prefix="descent-slow-")
-    binary = os.environ.get("DESCENT_BINARY", "build/descent")
-    server = subprocess.Popen(
-        [binary, "serve", "--listen", "127.0.0.1:0", "--log", "warning", "--data", folder,
-         "--header-timeout-s", str(DEADLINE_S), "--body-timeout-s", str(DEADLINE_S),
-         "--transfer-bytes-per-s", "100000000"], stdout=subprocess.PIPE)
-    try:
-        port = int(server.stdout.readline().decode().rsplit(":", 1)[1])
-        link = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        for name, count, init in (("small", 2, "zeros"), ("large", COUNT, {"normal": {"mean": 0, "std": 1}})):
-            body = {"optimizer": {"name": "sgd", "lr": 0.001}, "parameters": {"w": {"shape": [count], "init": init}}}
-            status, data = ask(link, "PUT", f"/v1/sessions/{name}", json.dumps(body), JSON)
-            assert status == 201, data
-        link.close()
-        for attacked in ATTACKS:
-            attack(*attacked, f"http://127.0.0.1:{port}", server, port)
-            time.sleep(0.5)
-        server.terminate()
-        assert server.wait(30) == 0
-    finally:
-        if server.poll() is None:
-            server.kill()
-            server.wait()
-        server.stdout.close()
-        shutil.rmtree(folder, ignore_errors=True)
+def slow_clients(folder):
+    server = Server(folder, "--log", "warning", "--header-timeout-s", str(DEADLINE_S), "--body-timeout-s", str(DEADLINE_S),
+                    "--transfer-bytes-per-s", "100000000")
+    link = server.connect()
+    for name, count, init in (("small", 2, "zeros"), ("large", COUNT, {"normal": {"mean": 0, "std": 1}})):
+        body = {"optimizer": {"name": "sgd", "lr": 0.001}, "parameters": {"w": {"shape": [count], "init": init}}}
+        status, data = ask(link, "PUT", f"/v1/sessions/{name}", json.dumps(body), JSON)
+        assert status == 201, data
+    link.close()
+    for attacked in ATTACKS:
+        attack(*attacked, server)
+        time.sleep(0.5)
+    assert server.stop() == 0
 
 
-if __name__ == "__main__":
-    main()
+if shutil.which("slowhttptest") is None:
+    print("there is no slowhttptest")
+    sys.exit(77)
+main(slow_clients)

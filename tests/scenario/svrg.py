@@ -10,52 +10,27 @@ import itertools
 import json
 import os
 import random
-import shutil
-import signal
 import struct
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 
 import numpy
 
-BINARY = os.environ.get("DESCENT_BINARY", "build/descent")
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import running  # noqa: E402
+from running import check, main  # noqa: E402
+
 SEED = int(os.environ.get("DESCENT_TEST_SEED", time.time_ns() % 2**31))
 JSON, RAW, SAFETENSORS = "application/json", "application/octet-stream", "application/vnd.safetensors"
-failures = []
 
-
-def check(condition, words):
-    if not condition:
-        failures.append(words)
-        print("FAILED:", words, flush=True)
-
-
-class Server:
+class Server(running.Server):
     def __init__(self, folder):
-        self.folder, self.local = folder, threading.local()
-        self.listen = "127.0.0.1:0"
+        self.folder, self.local, self.port = folder, threading.local(), 0
         self.start()
 
     def start(self):
-        self.process = subprocess.Popen(
-            [BINARY, "serve", "--listen", self.listen, "--data", self.folder, "--log", "error"],
-            stdout=subprocess.PIPE, text=True)
-        line = self.process.stdout.readline()
-        assert line.startswith("descent listening on "), line
-        self.listen = line.split("//")[1].strip()
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        self.process.stdout.close()
-
-    def stop(self):
-        self.process.terminate()
-        check(self.process.wait() == 0, "the server ended in disorder")
-        self.process.stdout.close()
+        super().__init__(self.folder, "--log", "error", listen=f"127.0.0.1:{self.port}")
 
     def restart(self):
         self.kill()
@@ -63,9 +38,8 @@ class Server:
 
     def once(self, method, path, body=None, headers=None):
         """(status, body, headers); OSError or HTTPException when there is no answer."""
-        if getattr(self.local, "listen", None) != self.listen:
-            self.local.listen = self.listen
-            self.local.connection = http.client.HTTPConnection(self.listen, timeout=30)
+        if not hasattr(self.local, "connection"):
+            self.local.connection = self.connect(timeout=30)
         try:
             self.local.connection.request(method, path, body, headers or {})
             answer = self.local.connection.getresponse()
@@ -446,27 +420,18 @@ def killed(server):
     print("  killed %d times" % kills)
 
 
-def main():
-    folder = tempfile.mkdtemp(prefix="descent-svrg-")
+def svrg(folder):
     print("seed: DESCENT_TEST_SEED=%d" % SEED)
-    server = Server(os.path.join(folder, "data"))
-    try:
-        for test in (adds_up_over_snapshots, as_many_times_as_workers, last_writer_wins,
-                     routed_by_name, neither_versioned_nor_saved, update_full_grad, accumulate,
-                     optimizer_of_module, svrg_beside_sgd, fit, killed):
-            begun = time.monotonic()
-            test(server)
-            print("  %s: %.1f s" % (test.__name__, time.monotonic() - begun), flush=True)
-        server.stop()
-        report = subprocess.run([BINARY, "verify", "--data", os.path.join(folder, "data")],
-                                capture_output=True, text=True)
-        check(report.returncode == 0, "verify: %s" % (report.stdout + report.stderr))
-    finally:
-        if server.process.poll() is None:
-            server.kill()
-        shutil.rmtree(folder, ignore_errors=True)
-    return 1 if failures else 0
+    server = Server(folder)
+    for test in (adds_up_over_snapshots, as_many_times_as_workers, last_writer_wins,
+                 routed_by_name, neither_versioned_nor_saved, update_full_grad, accumulate,
+                 optimizer_of_module, svrg_beside_sgd, fit, killed):
+        begun = time.monotonic()
+        test(server)
+        print("  %s: %.1f s" % (test.__name__, time.monotonic() - begun), flush=True)
+    check(server.stop() == 0, "the server ended in disorder")
+    code, said, errors = running.run("verify", "--data", os.path.join(folder, "data"))
+    check(code == 0, "verify: %s" % (said + errors))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+main(svrg)

@@ -7,13 +7,12 @@ import re
 import resource
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from running import BINARY, CLEAN, RUNNING, WAIT_S, Failed, Server, Wire, check, main, run, within
+from running import BINARY, CLEAN, RUNNING, Failed, Server, Wire, check, main, run, within
 
 
 class Manager:
@@ -82,7 +81,7 @@ class Activated(Server):
     def tell(self, number):
         os.kill(self.pid, number)
 
-    def wait(self):
+    def wait(self, _=None):
         if self.code is None:
             self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self.code
@@ -201,10 +200,9 @@ def few_descriptors(folder):
     def limit(count):
         return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
 
-    code = subprocess.run([BINARY, "serve", "--listen", "127.0.0.1:0", "--data", folder + "/none"],
-                          env=CLEAN, capture_output=True, text=True, timeout=WAIT_S,
+    code, _, errors = run("serve", "--listen", "127.0.0.1:0", "--data", folder + "/none",
                           preexec_fn=limit(200))
-    check(code.returncode == 1 and "ulimit -n" in code.stderr, code.stderr)
+    check(code == 1 and "ulimit -n" in errors, errors)
     manager = Manager(folder)
     server = Server(folder, preexec_fn=limit(300),
                     env={**CLEAN, **manager.environment, "WATCHDOG_USEC": "600000"})

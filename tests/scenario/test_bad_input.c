@@ -349,8 +349,9 @@ END_TEST
 
 START_TEST(step_conflict_says_where_the_session_stands)
 {
-    static const char *const tags[] = {"\"0-0\"", "\"0-2\"",          "\"1-1\"",   "\"garbage\"",
-                                       "0-1",     "\"0-2\", \"1-1\"", "W/\"0-1\"", "\"-1--1\""};
+    static const char *const tags[] = {"\"0-0\"",   "\"0-2\"",          "\"1-1\"",   "\"garbage\"",
+                                       "0-1",       "\"0-2\", \"1-1\"", "W/\"0-1\"", "\"-1--1\"",
+                                       "\"00-01\"", "\"+0-+1\"",        "\" 0- 1\""};
     static const char weights[] = "{\"parameters\": " REFUSAL_TENSORS "}";
     char headers[128];
 

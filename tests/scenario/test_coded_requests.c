@@ -192,6 +192,28 @@ START_TEST(where_no_session_is_the_limit_of_bodies_holds)
 }
 END_TEST
 
+/* However large it would be, or if it is broken: that is all there is to say. */
+START_TEST(what_is_coded_for_no_session_is_not_decoded)
+{
+    struct buffer *zeros = buffer_new_zeroed(3 << 20);
+
+    ck_assert_ptr_nonnull(zeros);
+    coded_start(NULL);
+    make_session(COUNT);
+    for (size_t i = 0; i < 8; i++) {
+        struct travel travel = {i % 2 == 0 ? "zstd" : "gzip", i % 4 < 2 ? LENGTH : CHUNKED};
+        check_refused(coded_send("POST", "/v1/sessions/absent/gradients", RAW, "",
+                                 span_of(zeros->data, i < 4 ? zeros->size : 100), travel),
+                      404, "session_not_found");
+        check_refused(coded_send_bytes("PATCH", "/v1/sessions/absent", JSON, "",
+                                       span_of(zeros->data, 100), travel),
+                      404, "session_not_found");
+    }
+    buffer_release(zeros);
+    coded_stop();
+}
+END_TEST
+
 /* 40 MiB of nothing in some kilobytes; and 20 MiB of numbers, which earn what they become. */
 START_TEST(what_makes_a_session_earns_its_bytes)
 {
@@ -313,6 +335,7 @@ Suite *suite_coded_requests(void)
     tcase_add_test(tests, an_unknown_coding_is_refused_with_those_there_are);
     tcase_add_test(tests, a_bomb_costs_what_the_session_is_worth);
     tcase_add_test(tests, where_no_session_is_the_limit_of_bodies_holds);
+    tcase_add_test(tests, what_is_coded_for_no_session_is_not_decoded);
     tcase_add_test(tests, what_makes_a_session_earns_its_bytes);
     tcase_add_test(tests, memory_of_all_bodies_is_bounded);
     tcase_add_test(tests, a_retry_in_another_coding_is_the_same_request);

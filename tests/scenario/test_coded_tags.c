@@ -122,6 +122,40 @@ START_TEST(if_range_knows_the_forms_apart)
 }
 END_TEST
 
+/* Parts that are fetched one after the other are of one revision, or 412 says so. */
+START_TEST(a_fetch_may_ask_for_one_revision_alone)
+{
+    static const struct {
+        const char *headers;
+        unsigned status;
+        const char *coding;
+    } cases[] = {
+        {RAW "If-Match: \"0-1\"\r\n", 200, ""},
+        {RAW "If-Match: *\r\n", 200, ""},
+        {RAW "If-Match: \"0-7\", \"0-1\"\r\n", 200, ""},
+        {RAW "If-Match: \"0-1\"\r\nRange: bytes=4-7\r\n", 206, ""},
+        {RAW "If-Match: \"0-0\"\r\nRange: bytes=4-7\r\n", 412, ""},
+        {RAW "If-Match: \"0-0\"\r\n", 412, ""},
+        {RAW "If-Match: W/\"0-1\"\r\n", 412, ""},
+        {RAW "If-Match: \"0-1-ema\"\r\n", 412, ""},
+        {RAW "If-Match: \"0-0\"\r\nIf-None-Match: \"0-1\"\r\n", 412, ""},
+        {RAW "If-Match: \"0-1\"\r\nIf-None-Match: \"0-1\"\r\n", 304, ""},
+        {RAW ZSTD "If-Match: \"0-1-zstd\"\r\n", 200, "zstd"},
+        {RAW ZSTD "If-Match: \"0-1-gzip\"\r\n", 412, ""},
+        {RAW "If-Match: \"0-1-zstd\"\r\n", 412, ""},
+        {RAW ZSTD "If-Match: \"0-1-zstd\"\r\nRange: bytes=4-7\r\n", 412, ""},
+    };
+
+    start();
+    check_condition("PUT", WEIGHTS, "*", 200);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        check_get(WEIGHTS, cases[i].headers, cases[i].status, cases[i].coding);
+    check_get(WEIGHTS "?step=0", RAW "If-Match: \"0-0\"\r\nRange: bytes=4-7\r\n", 206, "");
+    check_get(WEIGHTS "?step=0", RAW "If-Match: \"0-1\"\r\nRange: bytes=4-7\r\n", 412, "");
+    coded_stop();
+}
+END_TEST
+
 START_TEST(head_tells_what_get_does)
 {
     static const char *const headers[] = {"", ZSTD, GZIP, RAW, ZSTD RAW};
@@ -176,6 +210,7 @@ Suite *suite_coded_tags(void)
     tcase_add_test(tests, a_304_has_the_tag_of_what_the_client_has);
     tcase_add_test(tests, a_coded_answers_tag_is_a_condition_on_its_revision);
     tcase_add_test(tests, if_range_knows_the_forms_apart);
+    tcase_add_test(tests, a_fetch_may_ask_for_one_revision_alone);
     tcase_add_test(tests, head_tells_what_get_does);
     tcase_add_test(tests, weights_that_come_with_a_step_are_coded_and_tagged);
     suite_add_tcase(suite, tests);

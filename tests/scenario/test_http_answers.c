@@ -1,6 +1,7 @@
 /* What every answer has, over a live server: order, HEAD, ids, Allow, ranges. */
 #include <check.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tests/lib/http_checks.h"
@@ -166,6 +167,79 @@ START_TEST(ranges_of_parameters_are_served)
 }
 END_TEST
 
+/* --- answers that nobody reads --- */
+
+enum { LARGE_COUNT = 4000000, LARGE_BYTES = 4 * LARGE_COUNT };
+
+#define STATE "/v1/sessions/l/state"
+#define WEIGHTS "/v1/sessions/l/parameters"
+#define AS_JSON "Accept: application/json\r\n"
+
+/* The status, within five seconds when another is wanted at first. */
+static void becomes(struct http_client *client, const char *path, const char *headers,
+                    unsigned wanted)
+{
+    struct http_response response;
+    unsigned status = 0;
+    char value[32];
+
+    for (double begin = now_s(); status != wanted && now_s() - begin < 5; sleep_ms(20)) {
+        ck_assert(http_client_request(client, "GET", path, headers, NULL, 0, &response));
+        if (response.status == 503) {
+            check_problem(&response, "overloaded");
+            ck_assert_ptr_nonnull(
+                http_response_header(&response, "Retry-After", value, sizeof value));
+        }
+        status = response.status;
+        http_response_free(&response);
+    }
+    ck_assert_uint_eq(status, wanted);
+}
+
+/* What is made for a client alone is bounded, whoever asks; the weights of now are there anyway,
+ * and who has taken a step hears of it. */
+START_TEST(answers_that_nobody_reads_have_a_budget)
+{
+    static const char *const options[] = {"--inflight-bytes-max", "20000000", NULL};
+    static const char create[] = "{\"optimizer\": \"sgd\", \"parameters\": {\"w\": {\"shape\": "
+                                 "[4000000], \"init\": \"zeros\"}}}";
+    float *gradient = calloc(LARGE_COUNT, sizeof *gradient);
+    struct http_response response;
+
+    ck_assert_ptr_nonnull(gradient);
+    http_start(options);
+    struct http_client *client = http_dial(), *idle = http_dial();
+    ck_assert(http_client_request(client, "PUT", "/v1/sessions/l",
+                                  "Content-Type: application/json\r\n", create, sizeof create - 1,
+                                  &response));
+    ck_assert_uint_eq(response.status, 201);
+    http_response_free(&response);
+    http_client_take_little(idle, 4096);
+    ck_assert(http_client_send_text(idle, "GET " STATE " HTTP/1.1\r\nHost: test\r\n\r\n"));
+    free(http_client_take_until(idle, "200 OK\r\n"));
+    becomes(client, STATE, "", 503);
+    becomes(client, WEIGHTS, AS_JSON, 503);
+    ck_assert(http_client_request(client, "GET", WEIGHTS, "Accept: application/octet-stream\r\n",
+                                  NULL, 0, &response));
+    ck_assert_uint_eq(response.status, 200);
+    ck_assert_uint_eq(response.body_size, LARGE_BYTES);
+    http_response_free(&response);
+    ck_assert(http_client_request(client, "POST", "/v1/sessions/l/gradients",
+                                  "Content-Type: application/octet-stream\r\n"
+                                  "Prefer: return=representation\r\n" AS_JSON,
+                                  gradient, LARGE_BYTES, &response));
+    ck_assert_uint_eq(response.status, 200);
+    ck_assert_uint_gt(response.body_size, LARGE_COUNT);
+    http_response_free(&response);
+    http_client_close(idle);
+    becomes(client, STATE, "", 200);
+    becomes(client, WEIGHTS, AS_JSON, 200);
+    http_client_close(client);
+    free(gradient);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
+}
+END_TEST
+
 Suite *suite_http_answers(void);
 Suite *suite_http_answers(void)
 {
@@ -178,6 +252,7 @@ Suite *suite_http_answers(void)
     tcase_add_test(tests, every_reply_has_id_date_and_no_store);
     tcase_add_test(tests, wrong_method_says_which_are_right);
     tcase_add_test(tests, ranges_of_parameters_are_served);
+    tcase_add_test(tests, answers_that_nobody_reads_have_a_budget);
     suite_add_tcase(suite, tests);
     return suite;
 }

@@ -248,18 +248,52 @@ START_TEST(connections_beyond_the_limit_get_503)
 
     http_start(options);
     struct http_client *first = http_dial(), *second = http_dial();
-    ck_assert_uint_eq(get_status(first, "/livez"), 200);
-    ck_assert_uint_eq(get_status(second, "/livez"), 200);
+    ck_assert(http_client_send_text(first, "GET /livez HTTP/1.1\r\n"));
+    ck_assert(http_client_send_text(second, "GET /livez HTTP/1.1\r\n"));
+    sleep_ms(100);
     struct http_client *third = http_dial();
-    ck_assert(http_client_request(third, "GET", "/livez", "", NULL, 0, &response));
+    ck_assert(http_client_request(third, "GET", "/v1/optimizers", "", NULL, 0, &response));
     ck_assert_uint_eq(response.status, 503);
     check_problem(&response, "overloaded");
     http_response_free(&response);
     ck_assert(http_client_at_end(third));
     http_client_close(third);
-    ck_assert_uint_eq(get_status(first, "/livez"), 200);
+    /* Full is not dead: who restarts what does not live must not restart it. */
+    third = http_dial();
+    ck_assert_uint_eq(get_status(third, "/livez"), 200);
+    ck_assert(http_client_at_end(third));
+    http_client_close(third);
+    ck_assert(http_client_send_text(first, "Host: test\r\n\r\n"));
+    ck_assert(http_client_receive(first, false, &response));
+    ck_assert_uint_eq(response.status, 200);
+    http_response_free(&response);
     http_client_close(first);
     http_client_close(second);
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
+}
+END_TEST
+
+/* Else who opens all of them and sends a request on each would keep others out for the ten minutes
+ * that a connection may be idle. */
+START_TEST(the_connection_that_is_idle_the_longest_makes_room)
+{
+    static const char *const options[] = {"--connections-max", "2", NULL};
+
+    http_start(options);
+    struct http_client *first = http_dial(), *second = http_dial();
+    ck_assert_uint_eq(get_status(second, "/livez"), 200);
+    ck_assert_uint_eq(get_status(first, "/livez"), 200);
+    sleep_ms(20);
+    ck_assert_uint_eq(get_status(second, "/livez"), 200);
+    sleep_ms(20);
+    struct http_client *third = http_dial();
+    ck_assert_uint_eq(get_status(third, "/v1/optimizers"), 200);
+    ck_assert(http_client_at_end(first));
+    ck_assert_uint_eq(get_status(second, "/v1/optimizers"), 200);
+    ck_assert_uint_eq(get_status(third, "/v1/optimizers"), 200);
+    http_client_close(first);
+    http_client_close(second);
+    http_client_close(third);
     ck_assert_int_eq(live_server_stop(&http_server), 0);
 }
 END_TEST
@@ -368,6 +402,7 @@ Suite *suite_http_bodies(void)
     tcase_add_test(tests, python_and_curl_see_413);
     tcase_add_test(tests, bodies_under_way_have_a_common_limit);
     tcase_add_test(tests, connections_beyond_the_limit_get_503);
+    tcase_add_test(tests, the_connection_that_is_idle_the_longest_makes_room);
     tcase_add_test(tests, budget_is_given_back_after_every_kind_of_end);
     tcase_add_test(tests, body_that_grows_beyond_the_budget_gets_503);
     suite_add_tcase(suite, tests);

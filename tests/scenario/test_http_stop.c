@@ -71,6 +71,21 @@ START_TEST(idle_connections_do_not_hold_up_the_stop)
 }
 END_TEST
 
+/* Whoever is refused, for want of a token or of an address, may take his time for the body. */
+START_TEST(refused_requests_do_not_hold_up_the_stop)
+{
+    http_start(NULL);
+    struct http_client *client = http_dial();
+    ck_assert(http_client_send_text(client, "POST /nowhere HTTP/1.1\r\nHost: test\r\n"
+                                            "Content-Length: 3\r\n\r\n{"));
+    sleep_ms(100);
+    double begin = now_s();
+    ck_assert_int_eq(live_server_stop(&http_server), 0);
+    ck_assert(now_s() - begin < 5);
+    http_client_close(client);
+}
+END_TEST
+
 START_TEST(second_server_on_the_folder_is_refused)
 {
     char out[2048];
@@ -162,6 +177,7 @@ Suite *suite_http_stop(void)
     tcase_add_test(tests, stop_lets_running_requests_finish);
     tcase_add_test(tests, stop_does_not_wait_for_ever);
     tcase_add_test(tests, idle_connections_do_not_hold_up_the_stop);
+    tcase_add_test(tests, refused_requests_do_not_hold_up_the_stop);
     tcase_add_test(tests, second_server_on_the_folder_is_refused);
     tcase_add_test(tests, port_in_use_is_said_in_one_line);
     tcase_add_loop_test(tests, command_line_answers_clearly, 0, sizeof commands / sizeof *commands);

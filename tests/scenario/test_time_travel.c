@@ -153,24 +153,51 @@ START_TEST(a_past_revision_has_its_own_tag_and_forms)
 }
 END_TEST
 
-/* What neither heeds is refused, and nothing was done. */
+#define ONCE "/v1/sessions/once"
+#define ANOTHER "{\"optimizer\": \"sgd\", \"parameters\": {\"w\": [1, 2]}}"
+
+/* All that changes something, but not only at a revision, and not once for a key. */
+static const struct {
+    const char *method, *path, *body;
+    bool same_twice; /* so that a key is welcome */
+} changes[] = {
+    {"POST", ONCE "/rewind", "{\"step\": 1}", false},
+    {"POST", ONCE "/forks", "{\"step\": 1}", false},
+    {"POST", "/v1/sessions", ANOTHER, false},
+    {"PUT", "/v1/sessions/another", ANOTHER, true},
+    {"PATCH", ONCE, "{\"optimizer\": {\"lr\": 0.5}}", true},
+    {"DELETE", ONCE, "", true},
+    {"DELETE", ONCE "/workers/w", "", true},
+    {"POST", ONCE "/checkpoints", "", true},
+    {"POST", ONCE "/snapshots", "{}", false},
+    {"POST", ONCE "/snapshots/1/close", "", true},
+};
+
+static void check_not_heeded(const char *method, const char *path, const char *headers,
+                             const char *body)
+{
+    struct answer answer = api_send(server.port, method, path, headers, body, strlen(body));
+
+    answer_check_problem(&answer, 400, "invalid_request", path);
+    ck_assert_msg(strstr(answer_detail(&answer), "leave it out") != NULL, "%s %s: %s", method, path,
+                  answer_detail(&answer));
+    answer_close(&answer);
+}
+
+/* What is not heeded is refused, and nothing was done. */
 START_TEST(conditions_and_keys_are_refused)
 {
     static const char *const headers[] = {"If-Match: \"0-3\"\r\n", "If-Match: *\r\n",
                                           "Idempotency-Key: once\r\n"};
-    static const char *const verbs[] = {"rewind", "forks"};
+    static const char weights[] = "{\"parameters\": {}}";
     struct remote remote = remote_create(server.port, "once", "\"optimizer\": \"adam\"");
-    char path[128];
 
     remote_steps(&remote, 1, 3);
-    for (size_t i = 0; i < 6; i++) {
-        snprintf(path, sizeof path, "%s/%s", remote.path, verbs[i / 3]);
-        struct answer answer =
-            api_send(server.port, "POST", path, headers[i % 3], "{\"step\": 1}", 11);
-        answer_check_problem(&answer, 400, "invalid_request", path);
-        ck_assert_ptr_nonnull(strstr(answer_detail(&answer), "leave it out"));
-        answer_close(&answer);
-    }
+    for (size_t i = 0; i < 3 * (sizeof changes / sizeof *changes); i++)
+        if (i % 3 < 2 || !changes[i / 3].same_twice)
+            check_not_heeded(changes[i / 3].method, changes[i / 3].path, headers[i % 3],
+                             changes[i / 3].body);
+    check_not_heeded("PUT", ONCE "/parameters", headers[2], weights); /* If-Match is heeded there */
     struct answer answer = remote_send(&remote, "GET", "", NULL, 200);
     ck_assert_int_eq(answer_number(&answer, "step"), 3);
     ck_assert_int_eq(answer_number(&answer, "lineage"), 0);

@@ -38,21 +38,6 @@ static double now_s(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-/* One weight, 0, under plain sgd with lr 1. */
-static struct remote one_weight(const char *aggregation)
-{
-    struct remote remote = {.port = server.port, .path = "/v1/sessions/one"};
-    char text[TEXT_BYTES];
-
-    snprintf(text, sizeof text,
-             "{\"optimizer\": {\"name\": \"sgd\", \"lr\": 1}, \"parameters\": {\"w\": [0]}, "
-             "\"aggregation\": {%s}}",
-             aggregation);
-    struct answer answer = remote_send(&remote, "PUT", "", text, 201);
-    answer_close(&answer);
-    return remote;
-}
-
 /* --- requests whose answers come later --- */
 
 static struct http_client *ask(const struct remote *remote, const char *method, const char *under,
@@ -167,7 +152,7 @@ static void patch(const struct remote *remote, const char *aggregation)
 START_TEST(who_waits_gets_the_receipt_of_the_round)
 {
     static const char *const names[] = {"c", "a", "d"};
-    struct remote one = one_weight("\"mode\": \"sync\", \"workers\": 4");
+    struct remote one = remote_one_weight(server.port, "\"mode\": \"sync\", \"workers\": 4");
     struct http_client *clients[3];
 
     for (json_int_t step = 1; step <= 3; step++) {
@@ -190,7 +175,7 @@ START_TEST(preferences_may_stand_together_or_apart)
         "Prefer: handling=strict\r\nPrefer: return=representation\r\nPrefer: wait=30\r\n",
         "prefer: WAIT = \"30\" ; x=y, return=\"representation\"\r\n",
     };
-    struct remote one = one_weight("\"mode\": \"sync\", \"workers\": 2");
+    struct remote one = remote_one_weight(server.port, "\"mode\": \"sync\", \"workers\": 2");
 
     for (int i = 0; i < 4; i++) {
         struct http_client *first = contribute(&one, "a", headers[i]);
@@ -217,7 +202,7 @@ START_TEST(a_wait_is_no_longer_than_the_server_allows)
     char name[16];
 
     start_with(options);
-    struct remote one = one_weight("\"mode\": \"sync\", \"workers\": 100");
+    struct remote one = remote_one_weight(server.port, "\"mode\": \"sync\", \"workers\": 100");
     double begin = now_s();
     for (int i = 0; i < 6; i++) { /* a preference that says nothing is passed over */
         snprintf(name, sizeof name, "w%d", i);
@@ -245,8 +230,8 @@ END_TEST
 
 START_TEST(a_vanished_worker_holds_up_nobody_after_the_timeout)
 {
-    struct remote one =
-        one_weight("\"mode\": \"sync\", \"workers\": 3, \"quorum\": 2, \"timeout_s\": 0.2");
+    struct remote one = remote_one_weight(
+        server.port, "\"mode\": \"sync\", \"workers\": 3, \"quorum\": 2, \"timeout_s\": 0.2");
     double begin = now_s();
     struct http_client *first = contribute(&one, "a", WAIT), *second = contribute(&one, "b", WAIT);
 
@@ -276,7 +261,7 @@ END_TEST
 
 START_TEST(a_patch_lets_a_stuck_round_go)
 {
-    struct remote one = one_weight("\"mode\": \"sync\", \"workers\": 3");
+    struct remote one = remote_one_weight(server.port, "\"mode\": \"sync\", \"workers\": 3");
     struct http_client *first = contribute(&one, "a", WAIT), *second = contribute(&one, "b", WAIT);
 
     await_received(&one, 2);
@@ -297,7 +282,7 @@ END_TEST
 /* Its client may go: the contribution stays. */
 START_TEST(a_client_that_hangs_up_has_contributed)
 {
-    struct remote one = one_weight("\"mode\": \"sync\", \"workers\": 2");
+    struct remote one = remote_one_weight(server.port, "\"mode\": \"sync\", \"workers\": 2");
     struct http_client *client = contribute(&one, "a", WAIT);
 
     await_received(&one, 1);
@@ -312,7 +297,7 @@ END_TEST
 
 START_TEST(a_rewind_and_a_removal_end_the_wait)
 {
-    struct remote one = one_weight("\"mode\": \"sync\", \"workers\": 2");
+    struct remote one = remote_one_weight(server.port, "\"mode\": \"sync\", \"workers\": 2");
     struct http_client *client = contribute(&one, "a", WAIT);
 
     await_received(&one, 1);
@@ -351,7 +336,7 @@ END_TEST
 
 START_TEST(newer_parameters_are_waited_for)
 {
-    struct remote one = one_weight("\"mode\": \"sync\", \"workers\": 2");
+    struct remote one = remote_one_weight(server.port, "\"mode\": \"sync\", \"workers\": 2");
     double begin = now_s();
     struct answer answer = remote_send(&one, "GET", "/parameters?after=0", NULL, 304);
 
@@ -394,7 +379,7 @@ END_TEST
 
 START_TEST(a_stop_ends_every_wait_and_loses_nothing)
 {
-    struct remote one = one_weight("\"mode\": \"sync\", \"workers\": 3");
+    struct remote one = remote_one_weight(server.port, "\"mode\": \"sync\", \"workers\": 3");
     struct http_client *first =
         contribute(&one, "a", "Prefer: wait=60\r\nIdempotency-Key: once\r\n");
     struct http_client *second = contribute(&one, "b", "Prefer: wait=60\r\n");
@@ -431,8 +416,8 @@ END_TEST
 
 START_TEST(a_round_survives_a_kill_with_its_timeout)
 {
-    struct remote one =
-        one_weight("\"mode\": \"sync\", \"workers\": 3, \"quorum\": 1, \"timeout_s\": 0.3");
+    struct remote one = remote_one_weight(
+        server.port, "\"mode\": \"sync\", \"workers\": 3, \"quorum\": 1, \"timeout_s\": 0.3");
     struct answer answer = hear(contribute(&one, "a", ""), 202);
 
     answer_close(&answer);

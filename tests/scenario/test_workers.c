@@ -23,21 +23,6 @@ static void stop(void)
     ck_assert_int_eq(live_server_stop(&server), 0);
 }
 
-/* One weight, 0, under plain sgd with lr 1: it moves by minus the gradient. */
-static struct remote one_weight(const char *aggregation)
-{
-    struct remote remote = {.port = server.port, .path = "/v1/sessions/one"};
-    char text[TEXT_BYTES];
-
-    snprintf(text, sizeof text,
-             "{\"optimizer\": {\"name\": \"sgd\", \"lr\": 1}, \"parameters\": {\"w\": [0]}, "
-             "\"aggregation\": {%s}}",
-             aggregation);
-    struct answer answer = remote_send(&remote, "PUT", "", text, 201);
-    answer_close(&answer);
-    return remote;
-}
-
 /* A gradient, with more members ("\"worker\": \"a\""). status 0: any. */
 static struct answer submit(const struct remote *remote, double gradient, const char *more,
                             unsigned status)
@@ -143,7 +128,7 @@ static void check_round(const struct remote *remote, const char *expected)
 
 START_TEST(async_refuses_what_is_staler_than_allowed)
 {
-    struct remote one = one_weight("\"max_staleness\": 1");
+    struct remote one = remote_one_weight(server.port, "\"max_staleness\": 1");
 
     check_step(&one, 1, "\"base_step\": 0", 1);
     check_step(&one, 1, "\"base_step\": 0", 2); /* one step late */
@@ -157,7 +142,8 @@ END_TEST
 
 START_TEST(async_scales_what_is_staler_than_allowed)
 {
-    struct remote one = one_weight("\"max_staleness\": 1, \"stale\": \"scale\"");
+    struct remote one =
+        remote_one_weight(server.port, "\"max_staleness\": 1, \"stale\": \"scale\"");
 
     for (json_int_t step = 1; step <= 3; step++)
         check_step(&one, 1, "", step);
@@ -173,7 +159,7 @@ END_TEST
 
 START_TEST(accumulate_takes_the_mean_of_every_so_many)
 {
-    struct remote one = one_weight("\"accumulate\": 3");
+    struct remote one = remote_one_weight(server.port, "\"accumulate\": 3");
 
     check_round(&one, "{\"round\": 1, \"received\": 0, \"expected\": 3}");
     check_waiting(&one, 1, "",
@@ -194,7 +180,7 @@ END_TEST
 
 START_TEST(sync_collects_one_of_each_worker)
 {
-    struct remote one = one_weight("\"mode\": \"sync\", \"workers\": 2");
+    struct remote one = remote_one_weight(server.port, "\"mode\": \"sync\", \"workers\": 2");
 
     remote_refused(&one, "POST", "/gradients", "{\"gradients\": {\"w\": [1]}}", 422,
                    "invalid_field"); /* of whom? */
@@ -224,7 +210,7 @@ END_TEST
 
 START_TEST(the_ledger_names_the_members_in_the_order_of_the_mean)
 {
-    struct remote one = one_weight("\"mode\": \"sync\", \"workers\": 3");
+    struct remote one = remote_one_weight(server.port, "\"mode\": \"sync\", \"workers\": 3");
 
     struct answer answer = submit(&one, 3, "\"worker\": \"z\", \"seq\": 1, \"loss\": 0.5", 202);
     answer_close(&answer);
@@ -258,7 +244,8 @@ END_TEST
 
 START_TEST(reductions_and_votes_have_their_meaning)
 {
-    struct remote one = one_weight("\"mode\": \"sync\", \"workers\": 3, \"reduction\": \"sum\"");
+    struct remote one = remote_one_weight(
+        server.port, "\"mode\": \"sync\", \"workers\": 3, \"reduction\": \"sum\"");
     struct answer answer = submit(&one, 1, "\"worker\": \"a\", \"examples\": 2", 202);
 
     answer_close(&answer);
@@ -280,7 +267,7 @@ END_TEST
 
 START_TEST(a_delta_is_a_gradient_times_minus_one)
 {
-    struct remote one = one_weight("\"mode\": \"sync\", \"workers\": 2");
+    struct remote one = remote_one_weight(server.port, "\"mode\": \"sync\", \"workers\": 2");
     struct answer answer = submit(&one, 4, "\"worker\": \"a\", \"kind\": \"delta\"", 202);
 
     answer_close(&answer);
@@ -309,7 +296,7 @@ static void run_ahead(const struct remote *remote, const char *worker, json_int_
 
 START_TEST(ssp_lets_nobody_get_far_ahead)
 {
-    struct remote one = one_weight("\"mode\": \"ssp\", \"staleness\": 2");
+    struct remote one = remote_one_weight(server.port, "\"mode\": \"ssp\", \"staleness\": 2");
     json_int_t step = 0;
 
     check_step(&one, 1, "\"worker\": \"slow\"", ++step);
@@ -340,7 +327,7 @@ static void check_live(const struct remote *remote, size_t index, bool live)
 
 START_TEST(ssp_does_not_wait_for_who_is_gone)
 {
-    struct remote one = one_weight("\"mode\": \"ssp\", \"staleness\": 1");
+    struct remote one = remote_one_weight(server.port, "\"mode\": \"ssp\", \"staleness\": 1");
     const struct timespec pause = {.tv_nsec = 30000000};
     json_int_t step = 0;
 
@@ -363,7 +350,7 @@ END_TEST
 
 START_TEST(a_repeated_contribution_counts_once)
 {
-    struct remote one = one_weight("\"mode\": \"sync\", \"workers\": 2");
+    struct remote one = remote_one_weight(server.port, "\"mode\": \"sync\", \"workers\": 2");
     static const char json[] = "{\"gradients\": {\"w\": [1]}, \"worker\": \"a\"}";
     static const char headers[] = "Content-Type: application/json\r\nIdempotency-Key: k\r\n";
     char path[128], value[64];
@@ -400,7 +387,7 @@ END_TEST
 
 START_TEST(a_dry_run_of_a_contribution_keeps_nothing)
 {
-    struct remote one = one_weight("\"mode\": \"sync\", \"workers\": 2");
+    struct remote one = remote_one_weight(server.port, "\"mode\": \"sync\", \"workers\": 2");
     struct answer answer = remote_send(&one, "POST", "/gradients?dry_run=true",
                                        "{\"gradients\": {\"w\": [1]}, \"worker\": \"a\"}", 200);
 
@@ -418,7 +405,8 @@ END_TEST
 
 START_TEST(workers_are_listed_by_name_and_removed)
 {
-    struct remote one = one_weight("\"mode\": \"sync\", \"workers\": 2, \"lease_s\": 1000");
+    struct remote one =
+        remote_one_weight(server.port, "\"mode\": \"sync\", \"workers\": 2, \"lease_s\": 1000");
     struct answer answer = submit(&one, 1, "\"worker\": \"b/\xc3\xa9 1\", \"seq\": 1", 202);
 
     answer_close(&answer);

@@ -100,7 +100,7 @@ def refused(folder):
     server = Server(folder, "--log-format", "json", "--connections-max", "1", "--log-requests")
     kept = Wire(server.port)
     wire = Wire(server.port)
-    check(wire.ask("GET", "/livez", X_Request_Id="surplus").code() == "overloaded", "it is not refused")
+    check(wire.ask("GET", "/v1/optimizers", X_Request_Id="surplus").code() == "overloaded", "it is not refused")
     check(line_of(server, request_id="surplus")["level"] == "warning", "503 is an error")
     kept.close()
     for i, fields in enumerate(("Host: a/b\r\n", "Host: a\r\nExpect: x\r\n", "Host: a\r\nBad Name: x\r\n", "")):

@@ -16,6 +16,7 @@ import time
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden", "upgrade")
 sys.path.insert(0, GOLDEN)
 from generate import Server, describe  # noqa: E402  (the same words on the wire as then)
+from running import BINARY, Failed, run  # noqa: E402
 
 EARLIER = ("first", "third")  # by generate.py: records of format 2 and 3
 
@@ -50,8 +51,8 @@ def lay_out(folder, image):
     return folder
 
 
-def opens(binary, folder, golden):
-    server = Server(binary, folder)
+def opens(folder, golden):
+    server = Server(BINARY, folder)
     try:
         listed = [s["id"] for s in server.json("GET", "/v1/sessions")["sessions"]]
         check(listed == sorted(golden["stands"]), f"there are {listed}")
@@ -78,8 +79,8 @@ def opens(binary, folder, golden):
             answer = json.loads(data)
             hold(answer, {k: v for k, v in step["answer"].items() if k != "durable_step"}, name)
     finally:
-        check(server.end(signal.SIGTERM) == 0, "SIGTERM did not end it with 0")
-    server = Server(binary, folder)  # what it has written since, it reads again
+        check(server.stop(signal.SIGTERM) == 0, "SIGTERM did not end it with 0")
+    server = Server(BINARY, folder)  # what it has written since, it reads again
     try:
         for name, step in golden["goes_on"].items():
             now = describe(server, name)
@@ -87,7 +88,7 @@ def opens(binary, folder, golden):
             check(now["weights"] == step["weights"] and now["average"] == step["average"],
                   f"{name}: other bits after the next step")
     finally:
-        server.end(signal.SIGKILL)
+        server.stop(signal.SIGKILL)
 
 
 def fingerprint(folder):
@@ -95,7 +96,7 @@ def fingerprint(folder):
             for name in sorted(os.listdir(folder)) if name.startswith("descent.db")}
 
 
-def refuses_newer(binary, folder):
+def refuses_newer(folder):
     path = os.path.join(folder, "descent.db")
     with open(path, "r+b") as file:
         file.seek(60)  # user_version, in the header of the file
@@ -103,18 +104,14 @@ def refuses_newer(binary, folder):
         file.seek(60)
         file.write((version + 1000).to_bytes(4, "big"))
     before = fingerprint(folder)
-    done = subprocess.run([binary, "serve", "--listen", "127.0.0.1:0", "--data", folder],
-                          capture_output=True, text=True, timeout=60)
-    check(done.returncode not in (0, -6, -11) and done.stdout == "",
-          f"a newer database: exit {done.returncode}, {done.stdout!r}")
-    check("was made by a newer descent" in done.stderr and
-          f"schema {version + 1000}" in done.stderr,
-          f"a newer database: {done.stderr!r}")
+    code, out, errors = run("serve", "--listen", "127.0.0.1:0", "--data", folder)
+    check(code not in (0, -6, -11) and out == "", f"a newer database: exit {code}, {out!r}")
+    check("was made by a newer descent" in errors and f"schema {version + 1000}" in errors,
+          f"a newer database: {errors!r}")
     check(fingerprint(folder) == before, "a newer database was changed")
 
 
 def main():
-    binary = os.path.abspath(os.environ.get("DESCENT_BINARY", "build/descent"))
     base, begun = tempfile.mkdtemp(prefix="descent-upgrade-"), time.monotonic()
     sessions = 0
     try:
@@ -123,15 +120,15 @@ def main():
                 golden = json.load(file)
             with gzip.open(os.path.join(GOLDEN, name + ".db.gz")) as file:
                 image = file.read()
-            opens(binary, lay_out(os.path.join(base, name), image), golden)
+            opens(lay_out(os.path.join(base, name), image), golden)
             sessions += len(golden["stands"])
-        refuses_newer(binary, lay_out(os.path.join(base, "newer"), image))
-    except (RuntimeError, OSError, subprocess.TimeoutExpired) as error:
+        refuses_newer(lay_out(os.path.join(base, "newer"), image))
+    except (Failed, RuntimeError, OSError, subprocess.TimeoutExpired) as error:
         check(False, str(error))
     finally:
         shutil.rmtree(base, ignore_errors=True)
-    print(f"upgrade: {'FAILED' if failures else 'passed'}: {sessions} sessions of "
-          f"{len(EARLIER)} earlier programs, in {time.monotonic() - begun:.1f} s")
+    print(f"upgrade: counted {sessions} sessions, {len(EARLIER)} earlier programs")
+    print(f"upgrade: {'FAILED' if failures else 'passed'} in {time.monotonic() - begun:.1f} s")
     return 1 if failures else 0
 
 

@@ -5,17 +5,16 @@ slow or vanishes holds up nothing but what must wait for it. `--seconds 60` (mak
 form. Needs 4 GB of disk in TMPDIR."""
 import argparse
 import collections
-import http.client
 import json
 import os
 import shutil
-import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import threading
 import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import running  # noqa: E402
 
 WORKERS, COUNT, LR = 64, 1_000_000, 2.0 ** -12
 BYTES = 4 * COUNT
@@ -24,32 +23,16 @@ OWN_MB = 96  # the program, its libraries, stacks, SQLite's cache, the ledger
 OCTETS = {"Content-Type": "application/octet-stream"}
 
 
-class Server:
+class Server(running.Server):
     def __init__(self, folder):
-        binary = os.environ.get("DESCENT_BINARY", "build/descent")
-        self.process = subprocess.Popen(
-            [binary, "serve", "--listen", "127.0.0.1:0", "--log", "warning", "--data", folder,
-             "--history-bytes-max", str(HISTORY)], stdout=subprocess.PIPE)
-        line = self.process.stdout.readline().decode()
-        assert line.startswith("descent listening on "), line
-        self.port = int(line.rsplit(":", 1)[1])
+        super().__init__(folder, "--log", "warning", "--history-bytes-max", str(HISTORY))
 
     def link(self):
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
-
-    def peak_mb(self):
-        with open(f"/proc/{self.process.pid}/status", encoding="ascii") as lines:
-            return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM"))
+        return self.connect(timeout=120)
 
     def reset_peak(self):
         with open(f"/proc/{self.process.pid}/clear_refs", "w", encoding="ascii") as file:
             file.write("5")
-
-    def leave_nothing(self):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        self.process.stdout.close()
 
 
 def ask(link, method, path, body=None, headers=None):
@@ -247,7 +230,7 @@ def crowd(server, mode, count, seconds):
     run_crowd(workers, seconds)
     end_crowd(workers, link, session, sync)
     spent = time.monotonic() - begun
-    peak, bound = server.peak_mb(), bound_mb(count, sync)
+    peak, bound = server.memory_mb("VmHWM"), bound_mb(count, sync)
     step = must(link, "GET", f"/v1/sessions/{session}")["step"]
     lines = ledger.end()
     taken = hold_ledger(lines, workers, step)
@@ -342,13 +325,17 @@ def laggards(server, mode, seconds):
     link.close()
 
 
-def run(server, options):
+def run(folder, options):
+    free = shutil.disk_usage(folder).free
+    assert free >= 4 << 30, f"less than 4 GB free in {folder}: set TMPDIR"
+    server = Server(folder)
     for mode in ("sync", "async"):
         crowd(server, mode, options.workers, options.seconds)
     for mode in ("sync", "async"):
         laggards(server, mode, max(2, options.seconds / 4))
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(120) == 0, "SIGTERM did not end it with 0"
+    assert server.stop(seconds=120) == 0, "SIGTERM did not end it with 0"
+    code, said, errors = running.run("verify", "--data", os.path.join(folder, "data"), timeout=None)
+    assert code == 0, said[-500:] + errors[-500:]
 
 
 def main():
@@ -356,28 +343,10 @@ def main():
     parser.add_argument("--seconds", type=float, default=1.5)
     parser.add_argument("--workers", type=int, default=WORKERS)
     options = parser.parse_args()
-    folder = tempfile.mkdtemp(prefix="descent-load-")
-    begun, failure, server = time.monotonic(), None, None
-    if shutil.disk_usage(folder).free < (4 << 30):
-        failure = f"less than 4 GB free in {folder}: set TMPDIR"
-    try:
-        if failure is None:
-            server = Server(os.path.join(folder, "data"))
-            run(server, options)
-            verified = subprocess.run(
-                [os.environ.get("DESCENT_BINARY", "build/descent"), "verify", "--data",
-                 os.path.join(folder, "data")], capture_output=True, text=True, check=False)
-            assert verified.returncode == 0, verified.stdout[-500:] + verified.stderr[-500:]
-    except AssertionError as error:
-        failure = error or "assertion"
-    finally:
-        if server is not None:
-            server.leave_nothing()
-        shutil.rmtree(folder, ignore_errors=True)
-    print(f"workers_load: {'FAILED: ' + str(failure) if failure else 'passed'} "
-          f"in {time.monotonic() - begun:.0f} s")
-    sys.stdout.flush()
-    os._exit(1 if failure else 0)
+
+    def workers_load(folder):
+        run(folder, options)
+    running.main(workers_load)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@ the weights it expects, computed by numpy: steps of SGD with lr 1 whose gradient
 every sum is exact, and a step that is lost, doubled or torn shows in the bits."""
 import http.client
 import json
-import socket
 import struct
 
 import numpy as np
@@ -249,19 +248,23 @@ class Aborter:
     def run(self, client, random):
         while True:
             name = self.names[random.integers(len(self.names))]
-            post = f"POST /v1/sessions/{name}/gradients HTTP/1.1\r\nHost: soak\r\nContent-Type: {OCTETS}\r\n".encode()
+            known = "".join(f"{name}: {value}\r\n" for name, value in client.server.headers.items())
+            post = (f"POST /v1/sessions/{name}/gradients HTTP/1.1\r\nHost: soak\r\n{known}"
+                    f"Content-Type: {OCTETS}\r\n").encode()
             odd = (post + b"Content-Length: 4000000\r\n\r\n" + bytes(300000),
                    post + b"Transfer-Encoding: chunked\r\n\r\n10000\r\n" + bytes(65536) + b"\r\n10",
                    post + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", post + b"Content-Length: 5, 5\r\n\r\n12345",
                    b"GET /v1/ses", b"\r\n", b"nonsense\r\n\r\n",
-                   f"GET /v1/sessions/{name}/parameters HTTP/1.1\r\nHost: soak\r\nAccept: {OCTETS}\r\n\r\n".encode())
+                   f"GET /v1/sessions/{name}/parameters HTTP/1.1\r\nHost: soak\r\n{known}Accept: {OCTETS}\r\n\r\n".encode())
             if client.server.ready.wait(0.2):
                 try:
-                    with socket.create_connection(("127.0.0.1", client.server.port), 5) as link:
-                        link.sendall(odd[random.integers(len(odd))])
+                    link = client.server.connect(5)
+                    link.connect()
+                    with link.sock as wire:
+                        wire.sendall(odd[random.integers(len(odd))])
                         if random.integers(2):
-                            link.settimeout(0.05)
-                            link.recv(100)
+                            wire.settimeout(0.05)
+                            wire.recv(100)
                 except OSError:
                     pass
             client.rest(0.02)
@@ -279,7 +282,8 @@ class Listener:
             if client.link is None:
                 client.connect()
             try:
-                client.link.request("GET", f"/v1/sessions/{name}/steps", None, {"Accept": "text/event-stream"})
+                client.link.request("GET", f"/v1/sessions/{name}/steps", None,
+                                    {**client.server.headers, "Accept": "text/event-stream"})
                 answer = client.link.getresponse()
                 if answer.status == 200:
                     for _ in range(20):

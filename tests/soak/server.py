@@ -3,46 +3,60 @@ import http.client
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from running import CLEAN  # noqa: E402
+import running  # noqa: E402
+from running import check  # noqa: E402
 
 
-class Server:
+class Plain:
+    """A server whoever reaches it may use."""
+    options, headers, context = [], {}, None
+
+
+class Secure:
+    """TLS by a certificate of our own, a token, and a line of log for every request."""
+
+    def __init__(self, folder):
+        from certificates import Pair  # needs openssl
+        pair = Pair(folder, "tls")
+        code, token, errors = running.run("token", "create", "--data", os.path.join(folder, "data"), "--name", "soak",
+                                          "--tenant", "soak", "--scopes", "admin")
+        check(code == 0, errors)
+        self.options = ["--auth", "on", "--log-requests", *pair.options()]
+        self.headers = {"Authorization": "Bearer " + token.strip()}
+        self.context = pair.context()
+
+
+class Server(running.Server):
     """`generation` counts the starts. `away` is set from before the end of one to after the begin of the next:
-    meanwhile lost connections, and 503 while it drains, are what clients expect."""
+    meanwhile lost connections, and 503 while it drains, are what clients expect. `guard`: Plain or Secure."""
 
-    def __init__(self, folder, options):
-        self.folder, self.options = folder, options
+    def __init__(self, folder, options, guard):
+        self.folder, self.guard = folder, guard
+        self.lines = os.path.join(folder, "lines")
+        self.options = [*options, *guard.options, "--log-file", self.lines]
+        self.headers = guard.headers
+        self.errors = []
         self.port = 0
         self.generation = 0
         self.away = threading.Event()
         self.ready = threading.Event()
-        self.log = open(os.path.join(folder, "..", "server.log"), "ab")
         self.start()
 
     def start(self):
-        binary = os.environ.get("DESCENT_BINARY", "build/descent")
-        self.process = subprocess.Popen(
-            [binary, "serve", "--listen", f"127.0.0.1:{self.port}", "--log", "warning", "--data", self.folder,
-             *self.options], stdout=subprocess.PIPE, stderr=self.log, env=CLEAN)
-        line = self.process.stdout.readline().decode()
-        if not line.startswith("descent listening on "):
-            raise RuntimeError(f"the server does not start: {line!r}")
-        self.port = int(line.rsplit(":", 1)[1])
+        super().__init__(self.folder, *self.options, listen=f"127.0.0.1:{self.port}")
         while True:
-            link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+            link = self.connect(timeout=10)
             try:
                 link.request("GET", "/readyz")
                 if link.getresponse().status == 200:
                     break
             except OSError:
-                if self.process.poll() is not None:
-                    raise RuntimeError("the server ended while it started") from None
+                check(self.process.poll() is None, "the server ended while it started")
             finally:
                 link.close()
             time.sleep(0.02)
@@ -50,19 +64,27 @@ class Server:
         self.ready.set()
         self.away.clear()
 
+    def connect(self, timeout=60):
+        if self.guard.context is None:
+            return super().connect(timeout)
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=self.guard.context)
+
+    def rotate(self):
+        """Moves the log away, as its users do; the one before is whole by now, and is looked through."""
+        self.look_for_errors(self.lines + ".old")
+        os.rename(self.lines, self.lines + ".old")
+        self.tell(signal.SIGHUP)
+
+    def look_for_errors(self, path):
+        if os.path.exists(path):
+            with open(path, encoding="utf-8", errors="replace") as log:  # 503: it drained
+                self.errors += [line for line in log if line[27:].startswith(" error ") and "status=503" not in line]
+
     def end(self, how):
         """Ends it; the exit status that it had."""
         self.away.set()
         self.ready.clear()
-        self.process.send_signal(how)
-        status = self.process.wait(60)
-        self.process.stdout.close()
-        return status
-
-    def verify(self):
-        binary = os.environ.get("DESCENT_BINARY", "build/descent")
-        return subprocess.run([binary, "verify", "--data", self.folder], stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, env=CLEAN, check=False, text=True)
+        return self.stop(how, seconds=60)
 
     def use(self):
         """What the process holds: resident bytes, threads, descriptors; bytes in the folder."""
@@ -72,19 +94,14 @@ class Server:
                 name, _, value = line.partition(":")
                 fields[name] = value.split()
         disk = 0
-        for name in os.listdir(self.folder):
+        data = os.path.join(self.folder, "data")
+        for name in os.listdir(data):
             try:
-                disk += os.stat(os.path.join(self.folder, name)).st_size
+                disk += os.stat(os.path.join(data, name)).st_size
             except FileNotFoundError:
                 pass
         return {"rss": int(fields["VmRSS"][0]) * 1024, "threads": int(fields["Threads"][0]),
                 "files": len(os.listdir(f"/proc/{pid}/fd")), "disk": disk}
-
-    def leave_nothing(self):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        self.log.close()
 
 
 class Stopped(Exception):
@@ -132,7 +149,7 @@ class Client:
             if self.tally.stopping.is_set():
                 raise Stopped
         self.generation = self.server.generation
-        self.link = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=90)
+        self.link = self.server.connect(90)
         self.link.connect()
         self.link.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -157,7 +174,7 @@ class Client:
             try:
                 if self.link is None:
                     self.connect()
-                self.link.request(method, path, body, headers or {})
+                self.link.request(method, path, body, {**self.server.headers, **(headers or {})})
                 answer = self.link.getresponse()
                 data = answer.read()
             except (OSError, http.client.HTTPException) as error:

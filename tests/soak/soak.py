@@ -4,6 +4,9 @@ killed and stopped in between; then half of the time without an end of it, in wh
 of what the process holds; the exit status is not 0 when something grows beyond its bound, an answer is unexpected, or
 a step that was acknowledged is lost.
 
+With --secure (SOAK_SECURE=1) all of it goes through TLS with a token, and every request into the log, which is moved
+away and opened anew all the time.
+
 The bounds, for the half without a restart:
   threads, files   one of each for a connection that we hold (64 + 200, and some whose end the server has yet to see),
                    beyond what the server has alone
@@ -22,7 +25,8 @@ import time
 import numpy as np
 
 from roles import (Aborter, Listener, Maker, Member, Poller, Reader, Snapshotter, Trainer, Traveller)
-from server import Client, Server, Stopped, Tally, Unexpected
+from server import Client, Plain, Secure, Server, Stopped, Tally, Unexpected
+from running import run
 
 IDLE, BUSY = 200, 64
 HISTORY = 32 << 20
@@ -131,8 +135,8 @@ def judge(samples, alone, tally):
             tally.complain(f"{what}: {first} bytes have become {last}")
 
 
-def soak(seconds, folder, tally, seed):
-    server = Server(folder, OPTIONS)
+def soak(seconds, folder, guard, tally, seed):
+    server = Server(folder, OPTIONS, guard)
     idle = Idle(server, tally)
     try:
         alone = server.use()
@@ -154,6 +158,7 @@ def soak(seconds, folder, tally, seed):
                 restart(server, how, tally)
             sleep_until(begin + moment, tally)
             idle.touch(IDLE)
+            server.rotate()
             use = server.use()
             table.row(server, use)
             if moment > calm:
@@ -168,15 +173,19 @@ def soak(seconds, folder, tally, seed):
         finish(server, roles, samples, alone, tally)
     finally:
         tally.stopping.set()
-        server.leave_nothing()
+        server.kill()
+        for path in (server.lines + ".old", server.lines):
+            server.look_for_errors(path)
+        for line in server.errors[:20]:
+            tally.complain(f"the server's log: {line.strip()}")
 
 
 def finish(server, roles, samples, alone, tally):
     if server.end(signal.SIGKILL) != -signal.SIGKILL:
         tally.complain("the server had ended before the end")
-    verified = server.verify()
-    if verified.returncode != 0:
-        tally.complain(f"descent verify: {verified.stdout[-2000:]}")
+    code, out, errors = run("verify", "--data", os.path.join(server.folder, "data"), timeout=None)
+    if code != 0:
+        tally.complain(f"descent verify: {(out + errors)[-2000:]}")
     server.start()
     tally.stopping = threading.Event()
     client = Client(server, tally)
@@ -197,16 +206,14 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=float(os.environ.get("SOAK_SECONDS", "600")))
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--secure", action="store_true", default=os.environ.get("SOAK_SECURE") == "1",
+                        help="with TLS, a token, and a log of every request")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}")
     root, tally = tempfile.mkdtemp(prefix="descent-soak-"), Tally()
     try:
         os.mkdir(os.path.join(root, "data"))
-        soak(arguments.seconds, os.path.join(root, "data"), tally, arguments.seed)
-        with open(os.path.join(root, "server.log"), encoding="utf-8", errors="replace") as log:
-            words = [line for line in log if " error " in line and "status=503" not in line]  # it drained
-        for line in words[:20]:
-            tally.complain(f"the server's log: {line.strip()}")
+        soak(arguments.seconds, root, Secure(root) if arguments.secure else Plain, tally, arguments.seed)
     finally:
         shutil.rmtree(root, ignore_errors=True)
     print("answers:", ", ".join(f"{code}: {count}" for code, count in sorted(tally.codes.items())))

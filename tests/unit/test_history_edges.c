@@ -38,25 +38,6 @@ static struct session *reopen(struct session *session, const char *id)
     return engines_find(engine, id);
 }
 
-static struct digest hash_now(struct session *session)
-{
-    struct moment moment;
-    struct digest hash;
-    struct fault fault;
-    enum status status = session_hash(session, NULL, &moment, &hash, &fault);
-
-    ck_assert_msg(status == STATUS_OK, "%s", fault.detail);
-    return hash;
-}
-
-static void rewind_to(struct session *session, uint64_t step)
-{
-    struct moment_query query = {false, 0, step};
-    struct fault fault;
-
-    ck_assert_msg(session_rewind(session, &query, &fault) == STATUS_OK, "%s", fault.detail);
-}
-
 /* --- numbers --- */
 
 /* A norm beyond the largest double is infinite; the session goes on, and comes back. */
@@ -76,7 +57,7 @@ START_TEST(an_infinite_norm_does_not_spoil_the_session)
         ck_assert_int_eq(engines_submit(session, &submission, NULL, NULL, &fault), STATUS_OK);
     ck_assert_int_eq(session_checkpoint_now(session, &moment, &fault), STATUS_OK);
     session = reopen(session, "s");
-    hash_now(session);
+    engines_hash(session);
     ck_assert_uint_eq(engines_view(session).step, 3);
     buffer_release(gradient);
     session_release(session);
@@ -185,7 +166,7 @@ START_TEST(the_oldest_line_may_be_in_any_block)
     struct fault fault;
 
     engines_steps(session, 9, &random);
-    rewind_to(session, 0);
+    engines_rewind(session, 0);
     for (int i = 0; i < 3; i++) {
         engines_steps(session, 2, &random);
         ck_assert_int_eq(session_checkpoint_now(session, &moment, &fault), STATUS_OK);
@@ -283,7 +264,7 @@ START_TEST(a_replay_has_what_is_not_on_disk_yet)
     engines_steps(session, 10, &random);
     ck_assert_int_eq(session_fork(session, &request, &fork, &outcome, &fault), STATUS_OK);
     ck_assert_uint_eq(outcome.replayed, 6);
-    ck_assert_digest_eq(hash_now(fork), hash_now(session));
+    ck_assert_digest_eq(engines_hash(fork), engines_hash(session));
     session_release(fork);
     session_release(session);
 }

@@ -11,17 +11,6 @@
 
 enum { COUNT = 37 };
 
-static struct digest hash_now(struct session *session)
-{
-    struct moment moment;
-    struct digest hash;
-    struct fault fault;
-
-    ck_assert_msg(session_hash(session, NULL, &moment, &hash, &fault) == STATUS_OK, "%s",
-                  fault.detail);
-    return hash;
-}
-
 static enum status count_line(void *context, const struct step_line *line)
 {
     uint64_t *last = context;
@@ -90,14 +79,14 @@ START_TEST(a_rewind_that_fails_has_not_happened)
         ck_assert_uint_eq(last_line(session), view.step + 3);
         ck_assert_int_eq(session_rewind(session, &query, &fault), STATUS_OK);
         engines_steps(session, 2, &random);
-        struct digest hash = hash_now(session);
+        struct digest hash = engines_hash(session);
         uint64_t last = last_line(session);
         ck_assert_uint_eq(last, query.step + 2);
         session_release(session);
         engine_close(engine);
         engine = engines_open_store(faulty_store_open(store), NULL);
         session = engines_find(engine, "s");
-        ck_assert_digest_eq(hash_now(session), hash);
+        ck_assert_digest_eq(engines_hash(session), hash);
         ck_assert_uint_eq(last_line(session), last);
         session_release(session);
         engine_close(engine);
@@ -137,15 +126,15 @@ START_TEST(a_fork_that_fails_has_not_happened)
             ck_assert_int_eq(session_fork(session, &request, &fork, &outcome, &fault), STATUS_OK);
         engines_steps(fork, 3, &random);
         engines_steps(session, 3, &random);
-        struct digest one = hash_now(session), other = hash_now(fork);
+        struct digest one = engines_hash(session), other = engines_hash(fork);
         session_release(fork);
         session_release(session);
         engine_close(engine);
         engine = engines_open_store(faulty_store_open(store), NULL);
         session = engines_find(engine, "s");
         fork = engines_find(engine, "f");
-        ck_assert_digest_eq(hash_now(session), one);
-        ck_assert_digest_eq(hash_now(fork), other);
+        ck_assert_digest_eq(engines_hash(session), one);
+        ck_assert_digest_eq(engines_hash(fork), other);
         session_release(fork);
         session_release(session);
         engine_close(engine);

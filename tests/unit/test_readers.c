@@ -2,9 +2,12 @@
  * gradients stay equal: a vector with two values in it is torn. */
 #include <check.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 
+#include "service/session/past.h"
+#include "service/session/session.h"
 #include "tests/lib/engines.h"
 #include "tests/lib/faulty_store.h"
 #include "tests/lib/testing.h"
@@ -154,6 +157,124 @@ START_TEST(readers_and_steps_do_not_wait_for_each_other)
 }
 END_TEST
 
+/* --- deletion --- */
+
+struct deletion {
+    struct engine *engine;
+    struct session *session;
+    enum status status;
+};
+
+static void *delete_it(void *context)
+{
+    struct deletion *deletion = context;
+    struct fault fault;
+
+    deletion->status = session_delete(deletion->engine, deletion->session, &fault);
+    return NULL;
+}
+
+static bool is_deleted(void *context)
+{
+    struct session *session = context;
+
+    pthread_mutex_lock(&session->mutex);
+    bool deleted = session->deleted;
+    pthread_mutex_unlock(&session->mutex);
+    return deleted;
+}
+
+/* Somebody may read the history of a deleted session for minutes: a fork that replays it. Its name
+ * is free meanwhile, and nobody who wants it asks for it in a loop. */
+START_TEST(a_name_is_free_while_the_last_reader_of_its_session_reads)
+{
+    struct engine *engine = engines_open("memory:", NULL);
+    struct spec spec = engines_spec(DTYPE_F32, "sgd");
+    struct deletion deletion = {engine, engines_create(engine, "one", &spec, 7), STATUS_OK};
+    struct session *another;
+    struct fault fault;
+    pthread_t thread;
+    bool created = false;
+
+    pthread_mutex_lock(&deletion.session->mutex);
+    ck_assert_int_eq(session_start_reading(deletion.session, &fault), STATUS_OK);
+    pthread_mutex_unlock(&deletion.session->mutex);
+    ck_assert_int_eq(pthread_create(&thread, NULL, delete_it, &deletion), 0);
+    ck_assert(engines_await(is_deleted, deletion.session, 10));
+    ck_assert_int_eq(engines_try_create(engine, "one", &spec, 8, &another, &created, &fault),
+                     STATUS_OK);
+    ck_assert(created);
+    ck_assert_ptr_nonnull(deletion.session->checkpoints); /* which the reader reads */
+    pthread_mutex_lock(&deletion.session->mutex);
+    session_end_reading(deletion.session);
+    pthread_mutex_unlock(&deletion.session->mutex);
+    pthread_join(thread, NULL);
+    ck_assert_int_eq(deletion.status, STATUS_OK);
+    ck_assert_ptr_null(deletion.session->checkpoints);
+    ck_assert_uint_eq(engines_view(another).step, 0);
+    session_release(deletion.session);
+    session_release(another);
+    engine_close(engine);
+}
+END_TEST
+
+static bool is_awaited(void *context)
+{
+    struct session *session = context;
+
+    pthread_mutex_lock(&session->mutex);
+    bool awaited = session->arrivals > session->called;
+    pthread_mutex_unlock(&session->mutex);
+    return awaited;
+}
+
+/* Runs only when nobody else wants the processor. */
+static void *save_idly(void *context)
+{
+    static const struct sched_param none;
+    struct deletion *saving = context;
+    struct moment moment;
+    struct fault fault;
+
+    ck_assert_int_eq(sched_setscheduler(0, SCHED_IDLE, &none), 0);
+    saving->status = session_checkpoint_now(saving->session, &moment, &fault);
+    return NULL;
+}
+
+/* The session goes between the checkpoint and the answer that says which it was. */
+START_TEST(a_checkpoint_may_be_the_last_thing_of_its_session)
+{
+    struct faulty_store *store = faulty_store_new();
+    struct spec spec = engines_spec(DTYPE_F32, "sgd");
+    uint64_t random = testing_seed();
+    pthread_t saver, deleter;
+    cpu_set_t one;
+
+    CPU_ZERO(&one);
+    CPU_SET((size_t)sched_getcpu(), &one);
+    ck_assert_int_eq(sched_setaffinity(0, sizeof one, &one), 0);
+    struct engine *engine = engines_open_store(faulty_store_open(store), NULL);
+    for (int i = 0; i < 20; i++) {
+        struct session *session = engines_create(engine, "one", &spec, 7);
+        struct deletion saving = {engine, session, STATUS_OK}, deletion = saving;
+        engines_step(session, &random);
+        faulty_store_hold(store);
+        ck_assert_int_eq(pthread_create(&saver, NULL, save_idly, &saving), 0);
+        faulty_store_await_held(store);
+        ck_assert_int_eq(pthread_create(&deleter, NULL, delete_it, &deletion), 0);
+        ck_assert(engines_await(is_awaited, session, 10));
+        faulty_store_let_go(store);
+        pthread_join(saver, NULL);
+        pthread_join(deleter, NULL);
+        ck_assert(saving.status == STATUS_OK || saving.status == STATUS_SESSION_NOT_FOUND);
+        ck_assert_int_eq(deletion.status, STATUS_OK);
+        session_release(session);
+    }
+    engine_close(engine);
+    faulty_store_free(store);
+}
+END_TEST
+
 Suite *suite_readers(void);
 Suite *suite_readers(void)
 {
@@ -164,6 +285,8 @@ Suite *suite_readers(void)
     tcase_add_loop_test(readers, readers_see_whole_revisions_in_order, 0,
                         (int)(sizeof sizes / sizeof *sizes));
     tcase_add_test(readers, readers_and_steps_do_not_wait_for_each_other);
+    tcase_add_test(readers, a_name_is_free_while_the_last_reader_of_its_session_reads);
+    tcase_add_test(readers, a_checkpoint_may_be_the_last_thing_of_its_session);
     suite_add_tcase(suite, readers);
     return suite;
 }

@@ -3,46 +3,16 @@
 #include <check.h>
 #include <math.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "service/core/clock.h"
 #include "tests/lib/engines.h"
-#include "tests/lib/rounds.h"
+#include "tests/lib/round_fixture.h"
 #include "tests/lib/testing.h"
-
-enum { COUNT = 37 };
-
-static struct engine *engine;
-static uint64_t numbers;
 
 static void set_up(void)
 {
-    engine = engines_open("memory:", NULL);
-    numbers = testing_seed() ^ 0xC105;
-}
-
-static void tear_down(void)
-{
-    engine_close(engine);
-}
-
-static struct session *create(const struct spec *spec)
-{
-    return engines_create(engine, "one", spec, COUNT);
-}
-
-static struct twin open_twin(const struct spec *spec, struct session *session)
-{
-    return twin_open("one", spec, (struct layout *)session_layout(session));
-}
-
-static void pause_s(double seconds)
-{
-    nanosleep(&(struct timespec){.tv_sec = (time_t)seconds,
-                                 .tv_nsec = (long)((seconds - floor(seconds)) * 1e9)},
-              NULL);
+    fixture_open(0xC105);
 }
 
 static double now_s(void)
@@ -63,15 +33,16 @@ START_TEST(a_round_closes_at_its_quorum_when_time_is_up)
 
     spec.aggregation.quorum = 2;
     spec.aggregation.timeout_s = 0.25;
-    struct session *session = create(&spec);
-    struct twin twin = open_twin(&spec, session);
-    struct offer members[3] = {offer_draw("b", 1, &numbers), offer_draw("a", 1, &numbers),
-                               offer_draw("c", 1, &numbers)};
+    struct session *session = fixture_create(&spec);
+    struct twin twin = fixture_twin(&spec);
+    struct offer members[3] = {offer_draw("b", 1, &fixture.numbers),
+                               offer_draw("a", 1, &fixture.numbers),
+                               offer_draw("c", 1, &fixture.numbers)};
     double began = now_s();
     struct receipt receipt = offer_make(session, &members[0]);
     ck_assert_uint_eq(receipt.expected, 4);
     if (_i == 1) { /* nobody else comes in time: it waits for the quorum */
-        pause_s(0.6);
+        testing_pause(0.6);
         ck_assert_uint_eq(engines_view(session).step, 0);
         ck_assert_uint_eq(engines_view(session).round_received, 1);
         offer_make(session, &members[1]); /* and closes with it */
@@ -100,11 +71,11 @@ START_TEST(a_full_round_does_not_wait_for_its_time)
 
     spec.aggregation.quorum = 2;
     spec.aggregation.timeout_s = 100;
-    struct session *session = create(&spec);
+    struct session *session = fixture_create(&spec);
     struct offer mine;
     for (int i = 0; i < 3; i++) {
         ck_assert_uint_eq(engines_view(session).step, 0);
-        mine = offer_draw((const char *[]){"a", "b", "c"}[i], 1, &numbers);
+        mine = offer_draw((const char *[]){"a", "b", "c"}[i], 1, &fixture.numbers);
         offer_make(session, &mine);
     }
     ck_assert_uint_eq(engines_view(session).step, 1);
@@ -118,11 +89,12 @@ START_TEST(without_time_the_quorum_closes_at_once)
 
     spec.aggregation.quorum = 3;
     spec.aggregation.timeout_s = 0;
-    struct session *session = create(&spec);
-    struct twin twin = open_twin(&spec, session);
+    struct session *session = fixture_create(&spec);
+    struct twin twin = fixture_twin(&spec);
     for (uint64_t round = 1; round <= 2; round++) {
-        struct offer members[3] = {offer_draw("z", 0, &numbers), offer_draw("y", round, &numbers),
-                                   offer_draw("x", round, &numbers)};
+        struct offer members[3] = {offer_draw("z", 0, &fixture.numbers),
+                                   offer_draw("y", round, &fixture.numbers),
+                                   offer_draw("x", round, &fixture.numbers)};
         for (int i = 0; i < 3; i++)
             offer_make(session, &members[i]);
         ck_assert_uint_eq(engines_view(session).step, round);
@@ -148,7 +120,7 @@ struct waiter {
 static void *wait_for_round(void *context)
 {
     struct waiter *waiter = context;
-    struct submission submission = offer_submission(&waiter->offer, COUNT);
+    struct submission submission = offer_submission(&waiter->offer, fixture.layout->count);
     double began = now_s();
     struct fault fault;
 
@@ -163,7 +135,7 @@ static void start_waiter(struct waiter *waiter, struct session *session, const c
                          double wait_s)
 {
     *waiter = (struct waiter){
-        .session = session, .offer = offer_draw(name, 1, &numbers), .wait_s = wait_s};
+        .session = session, .offer = offer_draw(name, 1, &fixture.numbers), .wait_s = wait_s};
     ck_assert_int_eq(pthread_create(&waiter->thread, NULL, wait_for_round, waiter), 0);
 }
 
@@ -182,9 +154,9 @@ static bool two_in(void *context)
 START_TEST(who_waits_gets_the_receipt_of_the_step)
 {
     struct spec spec = rounds_spec(DTYPE_F32, "sgd", 3);
-    struct session *session = create(&spec);
+    struct session *session = fixture_create(&spec);
     struct waiter waiters[2];
-    struct offer last = offer_draw("c", 1, &numbers);
+    struct offer last = offer_draw("c", 1, &fixture.numbers);
 
     start_waiter(&waiters[0], session, "a", 30);
     start_waiter(&waiters[1], session, "b", 30);
@@ -206,7 +178,7 @@ END_TEST
 START_TEST(waiting_has_an_end)
 {
     struct spec spec = rounds_spec(DTYPE_F32, "sgd", 3);
-    struct session *session = create(&spec);
+    struct session *session = fixture_create(&spec);
     struct waiter waiters[2];
 
     start_waiter(&waiters[0], session, "a", 0.2);
@@ -216,7 +188,7 @@ START_TEST(waiting_has_an_end)
     ck_assert_uint_eq(waiters[0].outcome.receipt.received, 1);
     start_waiter(&waiters[1], session, "b", 60);
     ck_assert(engines_await(two_in, session, 5));
-    engine_drain(engine);
+    engine_drain(fixture.engine);
     end_waiter(&waiters[1]);
     ck_assert(waiters[1].took_s < 10);
     ck_assert_uint_eq(waiters[1].outcome.receipt.kind, RECEIPT_WAITING);
@@ -228,15 +200,15 @@ END_TEST
 START_TEST(a_repeat_may_wait)
 {
     struct spec spec = rounds_spec(DTYPE_F32, "sgd", 2);
-    struct session *session = create(&spec);
+    struct session *session = fixture_create(&spec);
     struct waiter first, again;
-    struct offer last = offer_draw("b", 1, &numbers);
+    struct offer last = offer_draw("b", 1, &fixture.numbers);
 
     start_waiter(&first, session, "a", 0);
     end_waiter(&first);
     again = (struct waiter){.session = session, .offer = first.offer, .wait_s = _i == 0 ? 30 : 0.1};
     ck_assert_int_eq(pthread_create(&again.thread, NULL, wait_for_round, &again), 0);
-    pause_s(_i == 0 ? 0.1 : 0.3);
+    testing_pause(_i == 0 ? 0.1 : 0.3);
     ck_assert_uint_eq(engines_view(session).round_received, 1);
     struct receipt receipt = offer_make(session, &last);
     end_waiter(&again);
@@ -257,11 +229,12 @@ START_TEST(one_that_is_not_finite)
     struct spec spec = rounds_spec(DTYPE_F32, "adam", 2);
 
     spec.gradient.nonfinite = _i;
-    struct session *session = create(&spec);
-    struct twin twin = open_twin(&spec, session);
-    struct offer good = offer_draw("a", 1, &numbers), bad = offer_draw("b", 1, &numbers);
+    struct session *session = fixture_create(&spec);
+    struct twin twin = fixture_twin(&spec);
+    struct offer good = offer_draw("a", 1, &fixture.numbers),
+                 bad = offer_draw("b", 1, &fixture.numbers);
     bad.wire = DTYPE_F32;
-    struct submission submission = offer_submission(&bad, COUNT);
+    struct submission submission = offer_submission(&bad, fixture.layout->count);
     float nan = NAN;
     struct receipt receipt;
     struct fault fault;
@@ -282,16 +255,16 @@ START_TEST(one_that_is_not_finite)
         ck_assert_uint_eq(receipt.kind, _i == NONFINITE_SKIP ? RECEIPT_SKIPPED : RECEIPT_APPLIED);
     }
     if (_i == NONFINITE_SKIP) {
-        struct buffer *whole = engines_constant(COUNT, nan);
+        struct buffer *whole = engines_constant(fixture.layout->count, nan);
         struct submission plain = engines_submission(whole, DTYPE_F32);
         ck_assert_int_eq(engines_submit(twin.session, &plain, NULL, NULL, &fault), STATUS_OK);
         buffer_release(whole);
     }
     if (_i == NONFINITE_ZERO) {
-        struct submission other = offer_submission(&good, COUNT);
-        struct buffer *mean = buffer_new(COUNT * sizeof(float));
+        struct submission other = offer_submission(&good, fixture.layout->count);
+        struct buffer *mean = buffer_new(fixture.layout->count * sizeof(float));
         double sign = bad.delta ? -1 : 1, good_sign = good.delta ? -1 : 1;
-        for (size_t i = 0; i < COUNT; i++) {
+        for (size_t i = 0; i < fixture.layout->count; i++) {
             float b;
             double g;
             memcpy(&b, submission.buffer->data + i * sizeof b, sizeof b);
@@ -344,10 +317,11 @@ static void set_rate(struct spec *spec, uint64_t value)
 START_TEST(a_patch_holds_for_the_open_round)
 {
     struct spec spec = rounds_spec(DTYPE_F64, "adam", 3);
-    struct session *session = create(&spec);
-    struct twin twin = open_twin(&spec, session);
-    struct offer members[4] = {offer_draw("d", 1, &numbers), offer_draw("c", 1, &numbers),
-                               offer_draw("b", 1, &numbers), offer_draw("a", 1, &numbers)};
+    struct session *session = fixture_create(&spec);
+    struct twin twin = fixture_twin(&spec);
+    struct offer members[4] = {
+        offer_draw("d", 1, &fixture.numbers), offer_draw("c", 1, &fixture.numbers),
+        offer_draw("b", 1, &fixture.numbers), offer_draw("a", 1, &fixture.numbers)};
     size_t member_count = 3;
     enum plain plain = PLAIN_MEAN;
 
@@ -396,7 +370,7 @@ Suite *suite_round_closing(void)
     Suite *suite = suite_create("round_closing");
     TCase *closing = tcase_create("closing");
 
-    tcase_add_checked_fixture(closing, set_up, tear_down);
+    tcase_add_checked_fixture(closing, set_up, fixture_close);
     tcase_set_timeout(closing, 60);
     tcase_add_loop_test(closing, a_round_closes_at_its_quorum_when_time_is_up, 0, 2);
     tcase_add_test(closing, a_full_round_does_not_wait_for_its_time);

@@ -2,49 +2,15 @@
  * checkpoint. No member is lost or counted twice. */
 #include <check.h>
 
-#include "service/core/clock.h"
 #include "service/core/log.h"
 #include "service/session/session.h"
 #include "tests/lib/engines.h"
-#include "tests/lib/faulty_store.h"
-#include "tests/lib/rounds.h"
-#include "tests/lib/testing.h"
-
-enum { COUNT = 61, WORKERS = 4 };
-
-static const char *const names[WORKERS] = {"w1", "w0", "w3", "w2"};
-static uint64_t numbers;
-
-static struct offer draw(size_t worker, uint64_t seq)
-{
-    return offer_draw(names[worker], seq, &numbers);
-}
-
-/* --- a store that fails --- */
-
-static struct faulty_store *store;
-static struct engine *engine;
+#include "tests/lib/round_fixture.h"
 
 static void set_up(void)
 {
     log_set_level(LOG_OFF); /* faults are what is wanted */
-    store = faulty_store_new();
-    engine = engines_open_store(faulty_store_open(store), NULL);
-    numbers = testing_seed() ^ 0x4FA1;
-}
-
-static void tear_down(void)
-{
-    engine_close(engine);
-    faulty_store_free(store);
-}
-
-static struct session *reopen(struct session *session)
-{
-    session_release(session);
-    engine_close(engine);
-    engine = engines_open_store(faulty_store_open(store), NULL);
-    return engines_find(engine, "one");
+    fixture_open(0x4FA1);
 }
 
 struct retry {
@@ -61,6 +27,8 @@ static bool taken_again(void *context)
     return offer_try(retry->session, &retry->offer, &retry->receipt, &retry->replayed, NULL) ==
            STATUS_OK;
 }
+
+/* --- a store that fails --- */
 
 static const struct failure {
     enum faulty_verb verb;
@@ -79,27 +47,26 @@ START_TEST(a_failed_commit_leaves_the_round_as_it_was)
 {
     const struct failure *failure = &failures[_i];
     struct spec spec = rounds_spec(DTYPE_F64, failure->rule, WORKERS);
-    struct layout *layout = rounds_layout(COUNT);
-    struct session *session = rounds_create(engine, "one", &spec, layout);
-    struct twin twin = twin_open("one", &spec, layout);
+    struct session *session = fixture_create(&spec);
+    struct twin twin = fixture_twin(&spec);
     struct offer members[WORKERS];
     bool slow = failure->status == STATUS_STORAGE_FAILED;
 
     for (uint64_t round = 1; round <= 2; round++) {
         for (size_t i = 0; i < WORKERS; i++) {
-            members[i] = draw(i, round);
+            members[i] = fixture_draw(i, round);
             if (slow && (round > 1 || i % 3 > 0)) { /* the store is checked for a second */
                 offer_make(session, &members[i]);
                 continue;
             }
-            faulty_store_plan(store, (struct faulty_plan){.verbs = (unsigned)failure->verb,
-                                                          .count = 1000,
-                                                          .status = failure->status});
+            faulty_store_plan(fixture.store, (struct faulty_plan){.verbs = (unsigned)failure->verb,
+                                                                  .count = 1000,
+                                                                  .status = failure->status});
             offer_refused(session, &members[i], failure->status);
             ck_assert_uint_eq(engines_view(session).step, round - 1);
-            ck_assert_uint_eq(rounds_worker(session, names[i]).seq, round - 1);
-            ck_assert(!rounds_worker(session, names[i]).waiting);
-            faulty_store_plan(store, (struct faulty_plan){0});
+            ck_assert_uint_eq(rounds_worker(session, round_names[i]).seq, round - 1);
+            ck_assert(!rounds_worker(session, round_names[i]).waiting);
+            faulty_store_plan(fixture.store, (struct faulty_plan){0});
             struct retry retry = {.session = session, .offer = members[i]};
             ck_assert(engines_await(taken_again, &retry, 5));
             ck_assert(!retry.replayed);
@@ -109,11 +76,10 @@ START_TEST(a_failed_commit_leaves_the_round_as_it_was)
         twin_hold(&twin, session);
         rounds_hold_members(session, round, members, WORKERS);
     }
-    session = reopen(session);
+    session = fixture_restart(session, RESTART_IN_ORDER);
     twin_hold(&twin, session);
     twin_close(&twin);
     session_release(session);
-    layout_release(layout);
 }
 END_TEST
 
@@ -126,7 +92,7 @@ static void nothing(struct session **session)
 
 static void close_and_open(struct session **session)
 {
-    *session = reopen(*session);
+    *session = fixture_restart(*session, RESTART_IN_ORDER);
 }
 
 static void save(struct session **session)
@@ -165,9 +131,8 @@ START_TEST(an_open_round_survives)
     const struct interlude *interlude = &interludes[_i];
     struct spec spec = rounds_spec(DTYPE_F32, "adam", WORKERS);
     spec.gradient.clip_norm = 2; /* what a replay measures decides bits */
-    struct layout *layout = rounds_layout(COUNT);
-    struct session *session = rounds_create(engine, "one", &spec, layout);
-    struct twin twin = twin_open("one", &spec, layout);
+    struct session *session = fixture_create(&spec);
+    struct twin twin = fixture_twin(&spec);
     struct offer members[WORKERS];
 
     for (uint64_t round = 1; round <= 3; round++) {
@@ -181,11 +146,11 @@ START_TEST(an_open_round_survives)
             }
             if (i > 0) {
                 offer_repeated(session, &members[i - 1]);
-                ck_assert(rounds_worker(session, names[i - 1]).waiting);
-                struct offer again = draw(i - 1, round + 1);
+                ck_assert(rounds_worker(session, round_names[i - 1]).waiting);
+                struct offer again = fixture_draw(i - 1, round + 1);
                 offer_refused(session, &again, STATUS_ALREADY_CONTRIBUTED);
             }
-            members[i] = draw(i, round);
+            members[i] = fixture_draw(i, round);
             ck_assert_uint_eq(offer_make(session, &members[i]).received, i + 1);
         }
         twin_step(&twin, members, WORKERS, PLAIN_MEAN);
@@ -196,7 +161,6 @@ START_TEST(an_open_round_survives)
     }
     twin_close(&twin);
     session_release(session);
-    layout_release(layout);
 }
 END_TEST
 
@@ -206,7 +170,7 @@ Suite *suite_round_faults(void)
     Suite *suite = suite_create("round_faults");
     TCase *faults = tcase_create("what happens meanwhile");
 
-    tcase_add_checked_fixture(faults, set_up, tear_down);
+    tcase_add_checked_fixture(faults, set_up, fixture_close);
     tcase_set_timeout(faults, 60);
     tcase_add_loop_test(faults, a_failed_commit_leaves_the_round_as_it_was, 0,
                         (int)(sizeof failures / sizeof *failures));

@@ -6,51 +6,21 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "service/core/clock.h"
 #include "service/core/log.h"
 #include "service/session/session.h"
 #include "tests/lib/engines.h"
-#include "tests/lib/faulty_store.h"
-#include "tests/lib/rounds.h"
+#include "tests/lib/round_fixture.h"
 #include "tests/lib/testing.h"
 
-enum { COUNT = 61, WORKERS = 4, FAR_S = 1000000 };
-
-static const char *const names[WORKERS] = {"w1", "w0", "w3", "w2"};
-static struct faulty_store *store;
-static struct engine *engine;
-static struct layout *layout;
-static uint64_t numbers;
-static struct roll open_round;
+enum { FAR_S = 1000000 };
 
 static void set_up(void)
 {
     log_set_level(LOG_OFF); /* faults are what is wanted */
-    store = faulty_store_new();
-    engine = engines_open_store(faulty_store_open(store), NULL);
-    layout = rounds_layout(COUNT);
-    numbers = testing_seed() ^ 0xF119;
-    open_round.count = 0;
-}
-
-static void tear_down(void)
-{
-    engine_close(engine);
-    faulty_store_free(store);
-    layout_release(layout);
-}
-
-static struct session *create(const struct spec *spec)
-{
-    return rounds_create(engine, "one", spec, layout);
-}
-
-static struct receipt join(struct session *session, size_t worker, uint64_t seq)
-{
-    return roll_join(&open_round, session, names[worker], seq, &numbers);
+    fixture_open(0xF119);
 }
 
 /* --- deadlines --- */
@@ -105,18 +75,18 @@ static bool was_called(void *context)
 START_TEST(the_deadline_of_a_closed_round_does_not_hide_that_of_the_next)
 {
     struct spec spec = timed_spec(3);
-    struct session *session = create(&spec);
-    struct twin twin = twin_open("one", &spec, layout);
+    struct session *session = fixture_create(&spec);
+    struct twin twin = fixture_twin(&spec);
 
     for (size_t i = 0; i < 3; i++)
-        join(session, i, 1);
-    roll_hold(&open_round, &twin, session);
-    join(session, 0, 2);
-    join(session, 1, 2);
+        fixture_join(session, i, 1);
+    fixture_hold(&twin, session);
+    fixture_join(session, 0, 2);
+    fixture_join(session, 1, 2);
     age_round(session, FAR_S - 0.1); /* a tenth of a second is left of this one */
     session_close_at(session, 0);    /* and nothing of the first */
     ck_assert(await_step(session, 2));
-    roll_hold(&open_round, &twin, session);
+    fixture_hold(&twin, session);
     twin_close(&twin);
     session_release(session);
 }
@@ -130,15 +100,15 @@ static void set_timeout_ms(struct spec *spec, uint64_t value)
 START_TEST(a_clock_that_is_set_back_does_not_keep_a_round_open)
 {
     struct spec spec = timed_spec(3);
-    struct session *session = create(&spec);
-    struct twin twin = twin_open("one", &spec, layout);
+    struct session *session = fixture_create(&spec);
+    struct twin twin = fixture_twin(&spec);
 
-    join(session, 0, 1);
-    join(session, 1, 1);
+    fixture_join(session, 0, 1);
+    fixture_join(session, 1, 1);
     age_round(session, -0.2); /* it has yet to begin */
     rounds_patch(session, set_timeout_ms, 50);
     ck_assert(await_step(session, 1));
-    roll_hold(&open_round, &twin, session);
+    fixture_hold(&twin, session);
     twin_close(&twin);
     session_release(session);
 }
@@ -163,36 +133,35 @@ static void *call(void *context)
 
 static void start_call(struct caller *caller, struct session *session, size_t worker, uint64_t seq)
 {
-    *caller =
-        (struct caller){.session = session, .offer = offer_draw(names[worker], seq, &numbers)};
+    *caller = (struct caller){.session = session, .offer = fixture_draw(worker, seq)};
     ck_assert_int_eq(pthread_create(&caller->thread, NULL, call, caller), 0);
 }
 
 START_TEST(a_round_whose_time_was_up_amid_a_commit_that_failed_closes)
 {
     struct spec spec = timed_spec(WORKERS);
-    struct session *session = create(&spec);
-    struct twin twin = twin_open("one", &spec, layout);
+    struct session *session = fixture_create(&spec);
+    struct twin twin = fixture_twin(&spec);
     struct caller late;
 
-    join(session, 0, 1);
-    join(session, 1, 1);
-    faulty_store_hold(store);
+    fixture_join(session, 0, 1);
+    fixture_join(session, 1, 1);
+    faulty_store_hold(fixture.store);
     start_call(&late, session, 2, 1);
-    faulty_store_await_held(store);
+    faulty_store_await_held(fixture.store);
     age_round(session, FAR_S + 1);
     session_close_at(session, 0); /* it cannot: one is in flight */
     ck_assert(engines_await(was_called, session, 5));
-    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    testing_pause(0.02);
     ck_assert_uint_eq(engines_view(session).step, 0);
-    faulty_store_plan(store, (struct faulty_plan){.verbs = FAULTY_COMMIT,
-                                                  .count = 2, /* its group, and it alone */
-                                                  .status = STATUS_STORAGE_FULL});
-    faulty_store_let_go(store);
+    faulty_store_plan(fixture.store, (struct faulty_plan){.verbs = FAULTY_COMMIT,
+                                                          .count = 2, /* its group, and it alone */
+                                                          .status = STATUS_STORAGE_FULL});
+    faulty_store_let_go(fixture.store);
     pthread_join(late.thread, NULL);
     ck_assert_int_eq(late.status, STATUS_STORAGE_FULL);
     ck_assert(await_step(session, 1));
-    roll_hold(&open_round, &twin, session);
+    fixture_hold(&twin, session);
     twin_close(&twin);
     session_release(session);
 }
@@ -208,12 +177,12 @@ static bool nobody_else_holds(void *context)
 START_TEST(a_deleted_session_leaves_the_list_of_deadlines)
 {
     struct spec spec = timed_spec(3);
-    struct session *session = create(&spec);
+    struct session *session = fixture_create(&spec);
     struct fault fault;
 
-    join(session, 0, 1);
+    fixture_join(session, 0, 1);
     ck_assert(session->timed);
-    ck_assert_int_eq(session_delete(engine, session, &fault), STATUS_OK);
+    ck_assert_int_eq(session_delete(fixture.engine, session, &fault), STATUS_OK);
     ck_assert(engines_await(nobody_else_holds, session, 1));
     ck_assert(!session->timed);
     session_release(session);
@@ -223,20 +192,20 @@ END_TEST
 START_TEST(a_checkpoint_that_fails_amid_a_round_harms_nobody)
 {
     struct spec spec = rounds_spec(DTYPE_F64, "adam", WORKERS);
-    struct session *session = create(&spec);
-    struct twin twin = twin_open("one", &spec, layout);
+    struct session *session = fixture_create(&spec);
+    struct twin twin = fixture_twin(&spec);
     struct moment moment;
     struct fault fault;
 
     for (size_t i = 0; i < WORKERS; i++) {
-        join(session, i, 1);
-        faulty_store_plan(store, (struct faulty_plan){.verbs = FAULTY_COMMIT,
-                                                      .count = 1000,
-                                                      .status = STATUS_STORAGE_FULL});
+        fixture_join(session, i, 1);
+        faulty_store_plan(fixture.store, (struct faulty_plan){.verbs = FAULTY_COMMIT,
+                                                              .count = 1000,
+                                                              .status = STATUS_STORAGE_FULL});
         ck_assert_int_eq(session_checkpoint_now(session, &moment, &fault), STATUS_STORAGE_FULL);
-        faulty_store_plan(store, (struct faulty_plan){.count = 0});
+        faulty_store_plan(fixture.store, (struct faulty_plan){.count = 0});
     }
-    roll_hold(&open_round, &twin, session);
+    fixture_hold(&twin, session);
     ck_assert_int_eq(session_checkpoint_now(session, &moment, &fault), STATUS_OK);
     twin_close(&twin);
     session_release(session);
@@ -260,29 +229,29 @@ static bool all_came(void *context)
 START_TEST(a_proposal_is_of_members_in_flight_too)
 {
     struct spec spec = rounds_spec(_i == 0 ? DTYPE_F64 : DTYPE_F32, "muon", WORKERS);
-    struct session *session = create(&spec);
-    struct twin twin = twin_open("one", &spec, layout);
+    struct session *session = fixture_create(&spec);
+    struct twin twin = fixture_twin(&spec);
     struct caller callers[WORKERS];
 
     for (uint64_t seq = 1; seq <= 3; seq++) {
         size_t closing = 0;
         struct goal goal = {session, session->arrivals + WORKERS};
-        faulty_store_hold(store);
+        faulty_store_hold(fixture.store);
         for (size_t i = 0; i < WORKERS; i++) {
             start_call(&callers[i], session, i, seq);
-            open_round.members[open_round.count++] = callers[i].offer;
+            fixture.open_round.members[fixture.open_round.count++] = callers[i].offer;
             if (i == 0)
-                faulty_store_await_held(store);
+                faulty_store_await_held(fixture.store);
         }
         ck_assert(engines_await(all_came, &goal, 5));
-        faulty_store_let_go(store);
+        faulty_store_let_go(fixture.store);
         for (size_t i = 0; i < WORKERS; i++) {
             pthread_join(callers[i].thread, NULL);
             ck_assert_int_eq(callers[i].status, STATUS_OK);
             closing += callers[i].receipt.kind == RECEIPT_APPLIED;
         }
         ck_assert_uint_eq(closing, 1);
-        roll_hold(&open_round, &twin, session);
+        fixture_hold(&twin, session);
     }
     twin_close(&twin);
     session_release(session);
@@ -294,15 +263,15 @@ START_TEST(what_came_beside_a_gradient_is_not_kept)
 {
     enum { BESIDE = 1 << 20, SOME = 128 << 10 };
     struct spec spec = rounds_spec(DTYPE_F64, "adam", WORKERS);
-    struct session *session = create(&spec);
-    struct twin twin = twin_open("one", &spec, layout);
+    struct session *session = fixture_create(&spec);
+    struct twin twin = fixture_twin(&spec);
     size_t before, after;
     struct fault fault;
 
     buffer_pool_usage(&before, NULL);
     for (size_t i = 0; i < WORKERS - 1; i++) {
-        struct offer mine = offer_draw(names[i], 1, &numbers);
-        struct submission submission = offer_submission(&mine, layout->count);
+        struct offer mine = fixture_draw(i, 1);
+        struct submission submission = offer_submission(&mine, fixture.layout->count);
         struct buffer *body = buffer_new_zeroed(BESIDE + submission.buffer->size);
         submission.offset = i == 0 ? 0 : BESIDE;
         memcpy(body->data + submission.offset, submission.buffer->data, submission.buffer->size);
@@ -311,12 +280,12 @@ START_TEST(what_came_beside_a_gradient_is_not_kept)
         if (engines_submit(session, &submission, NULL, NULL, &fault) != STATUS_OK)
             ck_abort_msg("submit: %s", fault.detail);
         buffer_release(body);
-        open_round.members[open_round.count++] = mine;
+        fixture.open_round.members[fixture.open_round.count++] = mine;
     }
     buffer_pool_usage(&after, NULL);
     ck_assert_uint_le(after, before + SOME);
-    join(session, WORKERS - 1, 1);
-    roll_hold(&open_round, &twin, session);
+    fixture_join(session, WORKERS - 1, 1);
+    fixture_hold(&twin, session);
     twin_close(&twin);
     session_release(session);
 }
@@ -327,7 +296,7 @@ static void live_shortly(const char *url)
     struct session *session = engines_find(engines_open(url, NULL), "one");
 
     for (size_t i = 0; i < WORKERS + 2; i++)
-        join(session, i % WORKERS, i / WORKERS + 1);
+        fixture_join(session, i % WORKERS, i / WORKERS + 1);
     raise(SIGKILL);
 }
 
@@ -338,13 +307,13 @@ START_TEST(who_is_told_to_wait_is_on_disk)
     char url[300];
     int status;
 
-    layout = rounds_layout(COUNT);
-    numbers = testing_seed();
+    fixture.layout = rounds_layout(61);
+    fixture.numbers = testing_seed();
     snprintf(url, sizeof url, "sqlite:%s", testing_folder());
     spec.durability.mode = DURABILITY_INTERVAL;
     spec.durability.seconds = 1000;
     struct engine *own = engines_open(url, NULL);
-    session_release(rounds_create(own, "one", &spec, layout));
+    session_release(rounds_create(own, "one", &spec, fixture.layout));
     engine_close(own); /* no thread is left when it forks */
     fflush(NULL);
     pid_t child = fork();
@@ -355,23 +324,23 @@ START_TEST(who_is_told_to_wait_is_on_disk)
     ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
     own = engines_open(url, NULL);
     struct session *session = engines_find(own, "one");
-    struct twin twin = twin_open("one", &spec, layout);
+    struct twin twin = fixture_twin(&spec);
     ck_assert_uint_eq(engines_view(session).step, 1);
     ck_assert_uint_eq(engines_view(session).round_received, 2);
     for (size_t i = 0; i < WORKERS; i++)
-        open_round.members[i] = offer_draw(names[i], 1, &numbers);
-    twin_step(&twin, open_round.members, WORKERS, PLAIN_MEAN);
+        fixture.open_round.members[i] = fixture_draw(i, 1);
+    twin_step(&twin, fixture.open_round.members, WORKERS, PLAIN_MEAN);
     twin_hold(&twin, session);
-    rounds_hold_members(session, 1, open_round.members, WORKERS);
+    rounds_hold_members(session, 1, fixture.open_round.members, WORKERS);
     for (size_t i = 0; i < 2; i++)
-        open_round.members[open_round.count++] = offer_draw(names[i], 2, &numbers);
-    join(session, 2, 2);
-    join(session, 3, 2);
-    roll_hold(&open_round, &twin, session);
+        fixture.open_round.members[fixture.open_round.count++] = fixture_draw(i, 2);
+    fixture_join(session, 2, 2);
+    fixture_join(session, 3, 2);
+    fixture_hold(&twin, session);
     twin_close(&twin);
     session_release(session);
     engine_close(own);
-    layout_release(layout);
+    layout_release(fixture.layout);
 }
 END_TEST
 
@@ -382,7 +351,7 @@ Suite *suite_round_flights(void)
     TCase *flights = tcase_create("something is under way");
     TCase *ends = tcase_create("a process ends");
 
-    tcase_add_checked_fixture(flights, set_up, tear_down);
+    tcase_add_checked_fixture(flights, set_up, fixture_close);
     tcase_set_timeout(flights, 60);
     tcase_add_test(flights, the_deadline_of_a_closed_round_does_not_hide_that_of_the_next);
     tcase_add_test(flights, a_clock_that_is_set_back_does_not_keep_a_round_open);

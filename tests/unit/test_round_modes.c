@@ -1,46 +1,15 @@
 /* Who may go on: accumulation, staleness, SSP, workers that are silent, leave, or are sent away. */
 #include <check.h>
-#include <math.h>
-#include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "service/core/clock.h"
 #include "tests/lib/engines.h"
-#include "tests/lib/rounds.h"
+#include "tests/lib/round_fixture.h"
 #include "tests/lib/testing.h"
-
-enum { COUNT = 37 };
-
-static struct engine *engine;
-static uint64_t numbers;
 
 static void set_up(void)
 {
-    engine = engines_open("memory:", NULL);
-    numbers = testing_seed() ^ 0x30DE;
-}
-
-static void tear_down(void)
-{
-    engine_close(engine);
-}
-
-static struct session *create(const struct spec *spec)
-{
-    return engines_create(engine, "one", spec, COUNT);
-}
-
-static struct twin open_twin(const struct spec *spec, struct session *session)
-{
-    return twin_open("one", spec, (struct layout *)session_layout(session));
-}
-
-static void pause_s(double seconds)
-{
-    nanosleep(&(struct timespec){.tv_sec = (time_t)seconds,
-                                 .tv_nsec = (long)((seconds - floor(seconds)) * 1e9)},
-              NULL);
+    fixture_open(0x30DE);
 }
 
 /* --- accumulation --- */
@@ -52,17 +21,17 @@ START_TEST(every_kth_contribution_makes_a_step)
     spec.aggregation.mode = _i < 2 ? AGGREGATION_ASYNC : AGGREGATION_SSP;
     spec.aggregation.accumulate = 3;
     spec.aggregation.staleness = 100;
-    struct session *session = create(&spec);
-    struct twin twin = open_twin(&spec, session);
+    struct session *session = fixture_create(&spec);
+    struct twin twin = fixture_twin(&spec);
     for (uint64_t round = 1; round <= 4; round++) {
         /* In SSP everyone has a name; the same worker may come more than once. */
         const char *unnamed = _i < 2 ? "" : "u";
-        struct offer members[3] = {offer_draw("w", 2 * round - 1, &numbers),
-                                   offer_draw(unnamed, 0, &numbers),
-                                   offer_draw("w", 2 * round, &numbers)};
+        struct offer members[3] = {offer_draw("w", 2 * round - 1, &fixture.numbers),
+                                   offer_draw(unnamed, 0, &fixture.numbers),
+                                   offer_draw("w", 2 * round, &fixture.numbers)};
         if (round % 2 == 0) {
-            members[0] = offer_draw(unnamed, 0, &numbers);
-            members[2] = offer_draw(unnamed, 0, &numbers);
+            members[0] = offer_draw(unnamed, 0, &fixture.numbers);
+            members[2] = offer_draw(unnamed, 0, &fixture.numbers);
         }
         if (round == 3) {
             members[0].seq = 3;
@@ -91,16 +60,16 @@ END_TEST
 START_TEST(stale_gradients_are_refused)
 {
     struct spec spec = engines_spec(DTYPE_F32, _i == 0 ? "sgd" : "dcasgd");
-    uint64_t random = numbers;
+    uint64_t random = fixture.numbers;
 
     spec.aggregation.max_staleness = 2;
     if (_i == 1)
         engines_hyper(&spec, "revisions", 8);
-    struct session *session = create(&spec);
+    struct session *session = fixture_create(&spec);
     engines_steps(session, 5, &random);
     for (uint64_t base = 0; base <= 5; base++) {
         uint64_t current = engines_view(session).step;
-        struct offer mine = offer_draw("w", 0, &numbers);
+        struct offer mine = offer_draw("w", 0, &fixture.numbers);
         mine.based = true;
         mine.base_step = base;
         if (current - base > 2) {
@@ -111,7 +80,7 @@ START_TEST(stale_gradients_are_refused)
         ck_assert_uint_eq(receipt.staleness, current - base);
         ck_assert(receipt.lr == spec.hyper[HYPER_LR]);
     }
-    struct offer unsaid = offer_draw("w", 0, &numbers);
+    struct offer unsaid = offer_draw("w", 0, &fixture.numbers);
     offer_make(session, &unsaid); /* is of now */
     session_release(session);
 }
@@ -126,17 +95,17 @@ START_TEST(stale_gradients_count_for_less)
     spec.aggregation.max_staleness = limit;
     if (_i % 2 == 1)
         engines_hyper(&spec, "revisions", 8);
-    struct session *session = create(&spec);
-    struct twin twin = open_twin(&spec, session);
+    struct session *session = fixture_create(&spec);
+    struct twin twin = fixture_twin(&spec);
     for (uint64_t step = 0; step < 12; step++) {
-        struct offer mine = offer_draw("w", 0, &numbers);
-        uint64_t staleness = testing_random(&numbers) % (step < 6 ? step + 1 : 6);
+        struct offer mine = offer_draw("w", 0, &fixture.numbers);
+        uint64_t staleness = testing_random(&fixture.numbers) % (step < 6 ? step + 1 : 6);
         mine.delta = false;
         mine.based = true;
         mine.base_step = step - staleness;
         bool scaled = staleness > 0 && (limit == UINT64_MAX || staleness > limit);
         struct receipt receipt = offer_make(session, &mine), plain;
-        struct submission submission = offer_submission(&mine, COUNT);
+        struct submission submission = offer_submission(&mine, fixture.layout->count);
         if (scaled)
             submission.lr = spec.hyper[HYPER_LR] / (double)(1 + staleness);
         ck_assert_int_eq(engines_submit(twin.session, &submission, &plain, NULL, NULL), STATUS_OK);
@@ -163,20 +132,21 @@ START_TEST(who_is_more_than_s_ahead_waits)
     spec.aggregation.mode = AGGREGATION_SSP;
     spec.aggregation.staleness = bound;
     spec.aggregation.lease_s = 1000;
-    struct session *session = create(&spec);
+    struct session *session = fixture_create(&spec);
     for (size_t k = 0; k < 3; k++, taken++) { /* all are there */
-        struct offer mine = offer_draw(runners[k], 1, &numbers);
+        struct offer mine = offer_draw(runners[k], 1, &fixture.numbers);
         offer_make(session, &mine);
         seq[k] = 1;
         clock[k] = rounds_worker(session, runners[k]).contributions;
     }
     for (int i = 0; i < 120; i++) {
         /* One of them is slow. */
-        size_t k = testing_random(&numbers) % 8 == 0 ? 2 : testing_random(&numbers) % 2;
+        size_t k =
+            testing_random(&fixture.numbers) % 8 == 0 ? 2 : testing_random(&fixture.numbers) % 2;
         uint64_t slowest = clock[0];
         for (size_t other = 1; other < 3; other++)
             slowest = clock[other] < slowest ? clock[other] : slowest;
-        struct offer mine = offer_draw(runners[k], seq[k] + 1, &numbers);
+        struct offer mine = offer_draw(runners[k], seq[k] + 1, &fixture.numbers);
         if (clock[k] > slowest + bound) {
             offer_refused(session, &mine, STATUS_TOO_FAR_AHEAD);
             refused++;
@@ -199,7 +169,7 @@ static uint64_t run_ahead(struct session *session, const char *name, uint64_t at
     struct fault fault;
 
     for (uint64_t taken = 0; taken < at_most; taken++) {
-        struct offer mine = offer_draw(name, 0, &numbers);
+        struct offer mine = offer_draw(name, 0, &fixture.numbers);
         enum status status = offer_try(session, &mine, NULL, NULL, &fault);
         if (status == STATUS_TOO_FAR_AHEAD)
             return taken;
@@ -216,14 +186,14 @@ START_TEST(who_is_silent_holds_up_nobody)
     spec.aggregation.mode = AGGREGATION_SSP;
     spec.aggregation.staleness = 2;
     spec.aggregation.lease_s = 0.4;
-    struct session *session = create(&spec);
+    struct session *session = fixture_create(&spec);
     ck_assert_uint_eq(run_ahead(session, "a", 1), 1);
     ck_assert_uint_eq(run_ahead(session, "b", 1), 1);
     uint64_t start = rounds_worker(session, "b").contributions;
     uint64_t ahead = run_ahead(session, "a", 50);
     if (ahead < 50) /* a machine that dozed for a lease says nothing */
         ck_assert_uint_eq(rounds_worker(session, "a").contributions, start + 3);
-    pause_s(0.6);
+    testing_pause(0.6);
     ck_assert(!rounds_worker(session, "b").live);
     ck_assert_uint_eq(run_ahead(session, "a", 50), 50);
     /* Back again, it stands where the slowest does and holds up who runs from there. */
@@ -244,17 +214,17 @@ START_TEST(who_is_dismissed_holds_up_nobody)
     spec.aggregation.mode = AGGREGATION_SSP;
     spec.aggregation.staleness = 1;
     spec.aggregation.lease_s = 1000;
-    struct session *session = create(&spec);
-    struct offer slow = offer_draw("slow", 1, &numbers);
+    struct session *session = fixture_create(&spec);
+    struct offer slow = offer_draw("slow", 1, &fixture.numbers);
     offer_make(session, &slow);
     run_ahead(session, "quick", 1);
     uint64_t ahead = run_ahead(session, "quick", 50);
     ck_assert_uint_lt(ahead, 3);
-    struct digest before = rounds_hash(session);
+    struct digest before = engines_hash(session);
     ck_assert_int_eq(session_dismiss(session, "nobody", &fault), STATUS_NOT_FOUND);
     ck_assert_int_eq(session_dismiss(session, "slow", &fault), STATUS_OK);
     ck_assert_int_eq(session_dismiss(session, "slow", &fault), STATUS_NOT_FOUND);
-    ck_assert_digest_eq(rounds_hash(session), before);
+    ck_assert_digest_eq(engines_hash(session), before);
     ck_assert_str_eq(rounds_worker(session, "slow").name, "");
     ck_assert_uint_eq(run_ahead(session, "quick", 50), 50);
     offer_make(session, &slow); /* its seq starts at 1 again */
@@ -267,9 +237,10 @@ END_TEST
 START_TEST(what_the_dismissed_has_contributed_stays)
 {
     struct spec spec = rounds_spec(DTYPE_F64, "sgd", 2);
-    struct session *session = create(&spec);
-    struct twin twin = open_twin(&spec, session);
-    struct offer members[2] = {offer_draw("a", 1, &numbers), offer_draw("b", 1, &numbers)};
+    struct session *session = fixture_create(&spec);
+    struct twin twin = fixture_twin(&spec);
+    struct offer members[2] = {offer_draw("a", 1, &fixture.numbers),
+                               offer_draw("b", 1, &fixture.numbers)};
     struct fault fault;
 
     offer_make(session, &members[0]);
@@ -287,9 +258,9 @@ END_TEST
 START_TEST(workers_are_listed)
 {
     struct spec spec = engines_spec(DTYPE_F32, "sgd");
-    struct session *session = create(&spec);
-    uint64_t before = clock_unix_us(), random = numbers;
-    struct offer mine = offer_draw("w", 1, &numbers);
+    struct session *session = fixture_create(&spec);
+    uint64_t before = clock_unix_us(), random = fixture.numbers;
+    struct offer mine = offer_draw("w", 1, &fixture.numbers);
 
     engines_steps(session, 3, &random);
     ck_assert_str_eq(rounds_worker(session, "w").name, "");
@@ -306,7 +277,7 @@ START_TEST(workers_are_listed)
     ck_assert(view.seen_us >= before && view.seen_us <= clock_unix_us());
     ck_assert(view.live);
     ck_assert(!view.waiting);
-    mine = offer_draw("v", 0, &numbers);
+    mine = offer_draw("v", 0, &fixture.numbers);
     offer_make(session, &mine);
     ck_assert_uint_eq(rounds_worker(session, "v").seq, 0);
     session_release(session);
@@ -319,7 +290,7 @@ Suite *suite_round_modes(void)
     Suite *suite = suite_create("round_modes");
     TCase *modes = tcase_create("modes");
 
-    tcase_add_checked_fixture(modes, set_up, tear_down);
+    tcase_add_checked_fixture(modes, set_up, fixture_close);
     tcase_set_timeout(modes, 60);
     tcase_add_loop_test(modes, every_kth_contribution_makes_a_step, 0, 4);
     tcase_add_loop_test(modes, stale_gradients_are_refused, 0, 2);

@@ -5,48 +5,16 @@
 
 #include "service/session/session.h"
 #include "tests/lib/engines.h"
-#include "tests/lib/faulty_store.h"
-#include "tests/lib/rounds.h"
-#include "tests/lib/testing.h"
-
-enum { COUNT = 61, WORKERS = 4 };
-
-static const char *const names[WORKERS] = {"w1", "w0", "w3", "w2"};
-static uint64_t numbers;
-
-static struct offer draw(size_t worker, uint64_t seq)
-{
-    return offer_draw(names[worker], seq, &numbers);
-}
-
-static struct faulty_store *store;
-static struct engine *engine;
+#include "tests/lib/round_fixture.h"
 
 static void set_up(void)
 {
-    store = faulty_store_new();
-    engine = engines_open_store(faulty_store_open(store), NULL);
-    numbers = testing_seed() ^ 0x4FA1;
-}
-
-static void tear_down(void)
-{
-    engine_close(engine);
-    faulty_store_free(store);
-}
-
-static struct session *reopen(struct session *session)
-{
-    session_release(session);
-    engine_close(engine);
-    engine = engines_open_store(faulty_store_open(store), NULL);
-    return engines_find(engine, "one");
+    fixture_open(0x4FA1);
 }
 
 struct past {
     struct session *session;
     struct twin twin;
-    struct layout *layout;
     uint64_t seq;
 };
 
@@ -54,21 +22,19 @@ struct past {
 static struct past open_past(uint64_t rounds, size_t open)
 {
     struct spec spec = rounds_spec(DTYPE_F64, "adam", WORKERS);
-    struct past past = {.layout = rounds_layout(COUNT)};
+    struct past past = {.session = fixture_create(&spec), .twin = fixture_twin(&spec)};
 
-    past.session = rounds_create(engine, "one", &spec, past.layout);
-    past.twin = twin_open("one", &spec, past.layout);
     while (past.seq < rounds) {
         struct offer members[WORKERS];
         past.seq++;
         for (size_t i = 0; i < WORKERS; i++) {
-            members[i] = draw(i, past.seq);
+            members[i] = fixture_draw(i, past.seq);
             offer_make(past.session, &members[i]);
         }
         twin_step(&past.twin, members, WORKERS, PLAIN_MEAN);
     }
     for (size_t i = 0; i < open; i++) {
-        struct offer mine = draw(i, past.seq + 1);
+        struct offer mine = fixture_draw(i, past.seq + 1);
         offer_make(past.session, &mine);
     }
     ck_assert_uint_eq(engines_view(past.session).round_received, open);
@@ -79,7 +45,6 @@ static void close_past(struct past *past)
 {
     twin_close(&past->twin);
     session_release(past->session);
-    layout_release(past->layout);
 }
 
 /* A round of a session that stands where the twin does; everyone counts on from where it is. */
@@ -90,8 +55,8 @@ static void go_on(struct past *past, struct session *session)
 
     ck_assert_uint_eq(engines_view(session).round_received, 0);
     for (size_t i = 0; i < WORKERS; i++) {
-        ck_assert(!rounds_worker(session, names[i]).waiting);
-        members[i] = draw(i, rounds_worker(session, names[i]).seq + 1);
+        ck_assert(!rounds_worker(session, round_names[i]).waiting);
+        members[i] = fixture_draw(i, rounds_worker(session, round_names[i]).seq + 1);
         ck_assert_uint_eq(offer_make(session, &members[i]).received, i + 1);
     }
     ck_assert_uint_eq(engines_view(session).step, step + 1);
@@ -113,11 +78,11 @@ START_TEST(a_rewind_drops_the_open_round)
     ck_assert_uint_eq(engines_view(past.session).lineage, lineage);
     twin_hold(&past.twin, past.session);
     if (_i >= 2)
-        past.session = reopen(past.session);
+        past.session = fixture_restart(past.session, RESTART_IN_ORDER);
     ck_assert_uint_eq(engines_view(past.session).round_received, 0);
     go_on(&past, past.session);
     go_on(&past, past.session);
-    past.session = reopen(past.session);
+    past.session = fixture_restart(past.session, RESTART_IN_ORDER);
     twin_hold(&past.twin, past.session);
     close_past(&past);
 }
@@ -130,7 +95,7 @@ START_TEST(a_checkpoint_amid_a_round_is_not_of_the_step_before)
     struct past past = open_past(1, 0);
     struct moment_query query = {.step = 1};
     struct session *sessions[2] = {past.session, past.twin.session};
-    struct offer first = draw(0, 2);
+    struct offer first = fixture_draw(0, 2);
     struct fault fault;
 
     if (_i == 0)
@@ -141,7 +106,7 @@ START_TEST(a_checkpoint_amid_a_round_is_not_of_the_step_before)
         offer_make(past.session, &first);
     rounds_save(past.session);
     for (size_t i = 1; i < WORKERS; i++) {
-        struct offer mine = draw(i, 2);
+        struct offer mine = fixture_draw(i, 2);
         offer_make(past.session, &mine);
     }
     ck_assert_uint_eq(engines_view(past.session).step, 2);
@@ -169,15 +134,15 @@ START_TEST(a_later_checkpoint_of_a_step_is_not_that_step)
 
     if (_i == 1)
         spec = rounds_spec(DTYPE_F64, "adam", 1);
-    struct session *session = engines_create(engine, "one", &spec, COUNT);
+    struct session *session = fixture_create(&spec);
     for (uint64_t i = 1; i <= 3; i++) {
-        struct offer mine = draw(0, i);
+        struct offer mine = fixture_draw(0, i);
         offer_make(session, &mine);
     }
     ck_assert_int_eq(session_rewind(session, &(struct moment_query){.step = 2}, &fault), STATUS_OK);
     rounds_patch(session, rounds_rate, 4);
     rounds_save(session);
-    struct offer mine = draw(0, 4);
+    struct offer mine = fixture_draw(0, 4);
     offer_make(session, &mine);
     ck_assert_int_eq(session_rewind(session, &(struct moment_query){.step = 2}, &fault), STATUS_OK);
     ck_assert(engines_view(session).spec.hyper[HYPER_LR] == rate);
@@ -190,8 +155,9 @@ END_TEST
 START_TEST(what_a_rewind_dropped_may_come_again)
 {
     struct past past = open_past(2, 0);
-    struct offer mine = draw(0, 3), earlier = draw(0, 2), unnumbered = draw(1, 0);
-    struct submission submission = offer_submission(&unnumbered, past.layout->count);
+    struct offer mine = fixture_draw(0, 3), earlier = fixture_draw(0, 2),
+                 unnumbered = fixture_draw(1, 0);
+    struct submission submission = offer_submission(&unnumbered, fixture.layout->count);
     struct receipt receipt;
     struct fault fault;
     bool replayed;
@@ -202,7 +168,7 @@ START_TEST(what_a_rewind_dropped_may_come_again)
     ck_assert_int_eq(session_rewind(past.session, &(struct moment_query){.step = 1}, &fault),
                      STATUS_OK);
     if (_i == 1)
-        past.session = reopen(past.session);
+        past.session = fixture_restart(past.session, RESTART_IN_ORDER);
     enum status status = offer_try(past.session, &earlier, &receipt, &replayed, &fault);
     ck_assert(status == STATUS_STALE_SEQUENCE || status == STATUS_IDEMPOTENCY_MISMATCH);
     receipt = offer_make(past.session, &mine);
@@ -233,7 +199,7 @@ START_TEST(a_fork_has_no_open_round)
     ck_assert_uint_eq(engines_view(past.session).round_received, 2); /* its own stays */
     twin_hold(&past.twin, fork);
     for (size_t i = 0; i < WORKERS; i++) /* workers do not come with it, or with their numbers */
-        ck_assert(rounds_worker(fork, names[i]).seq <= 3);
+        ck_assert(rounds_worker(fork, round_names[i]).seq <= 3);
     go_on(&past, fork);
     session_release(fork);
     close_past(&past);
@@ -318,7 +284,7 @@ Suite *suite_round_past(void)
     Suite *suite = suite_create("round_past");
     TCase *past = tcase_create("the past while a round is open");
 
-    tcase_add_checked_fixture(past, set_up, tear_down);
+    tcase_add_checked_fixture(past, set_up, fixture_close);
     tcase_set_timeout(past, 60);
     tcase_add_loop_test(past, a_rewind_drops_the_open_round, 0, 4);
     tcase_add_loop_test(past, a_checkpoint_amid_a_round_is_not_of_the_step_before, 0, 2);

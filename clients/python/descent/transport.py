@@ -1,10 +1,10 @@
 """HTTP/1.1 with kept connections and repeated attempts, on http.client alone.
 
-Every request this package makes but one may be repeated without harm, so it is: reads and deletes by
+Every request this package makes but two may be repeated without harm, so it is: reads and deletes by
 nature; a new session because it is PUT under an id that the client chose; new weights and changed
 hyperparameters because they say what should be, not what to add; steps because they carry an
-Idempotency-Key or a worker's sequence number; forks because the client chose their id. Only a
-rewind is sent once. What is repeated:
+Idempotency-Key or a worker's sequence number; forks because the client chose their id. A rewind
+and a new snapshot are sent once. What is repeated:
 
     no answer (refused, reset, timed out)   whether the request took effect does not matter
     408 502 503 504                         the server, or a proxy, was busy, stopping or starting

@@ -380,6 +380,9 @@ class Outlier(Past):
         document = json.loads(data)
         check(status == 422 and document["code"] == "abnormal_gradient",
               f"{session.name}: an outlier gave {status} {data[:300]}")
+        if "quarantine" not in document:
+            check(self.world.server.disk_fails, f"{session.name}: an outlier is not kept: {data}")
+            return
         self.kept = self.kept[-QUARANTINE_MAX:] + [(document["quarantine"], g.tobytes())]
         self.look()
 

@@ -48,13 +48,12 @@ def numpy_bits(session, line):
 
 def verify(sessions, wire, binary, folder):
     """Every acknowledged step once, and the bits that follow from them. `wire` asks the server that
-    was killed."""
+    was killed. Returns how many steps those are."""
     server = Server(binary, folder)
     try:
         server.start(data="memory:", bug="")
         reference = Wire(server, direct=True)
-        for session in sessions:
-            verify_one(session, wire, reference)
+        return sum(verify_one(session, wire, reference) for session in sessions)
     finally:
         server.leave_nothing()
 
@@ -84,3 +83,4 @@ def verify_one(session, wire, reference):
           + (f"; went back {len(session.rewinds)} times" if session.rewound else "")
           + (f"; {session.lost} lost that were not told durable" if session.lost else ""),
           flush=True)
+    return step

@@ -160,9 +160,9 @@ class World:
 
     # --- lives ---
 
-    def begin(self, point=None):
+    def begin(self, point=None, held_up_s=0.0):
         """Starts a life and looks every session over, then lets clients in. False: it was killed on
-        the way, as it was asked to."""
+        the way, as it was asked to. `held_up_s`: for so long the disk had taken nothing."""
         died_at, ended = self.server.died_at, self.server.life
         self.lives += 1
         self.main.close()
@@ -173,7 +173,7 @@ class World:
         # A machine that was busy when the server died had held up the clients too.
         waited = [wire.cut_off[1] for wire in (actor.wire for actor in self.actors + self.readers)
                   if wire.cut_off[0] == ended]
-        slack_s = SLACK_S + self.slowest_s + max(waited, default=0)
+        slack_s = SLACK_S + self.slowest_s + max(waited, default=0) + held_up_s
         try:
             for session in self.sessions:
                 status, data, _ = self.main.once("GET", session.path())

@@ -8,17 +8,18 @@ format 2; "third" of 4a4c4f3, with records of format 3:
 
 tests/scenario/upgrade.py holds the present program against them."""
 import gzip
-import http.client
 import json
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "..", "lib"))
+import running  # noqa: E402
+
 TENSORS = {"layer.w": [3, 4], "layer.bias": [4], "frozen": [5], "scale": []}
 COUNT = 12 + 4 + 5 + 1
 GROUPS = [{"tensors": ["frozen"], "lr_mult": 0},
@@ -47,18 +48,10 @@ SESSIONS = {
 }
 
 
-class Server:
+class Server(running.Server):
     def __init__(self, binary, data):
-        self.process = subprocess.Popen(
-            [binary, "serve", "--listen", "127.0.0.1:0", "--data", data],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.greeting = self.process.stdout.readline().decode()
-        if not self.greeting.startswith("descent listening on "):
-            self.words = self.process.stderr.read().decode()
-            self.code = self.process.wait(60)
-            raise RuntimeError(f"it does not start: {self.words}")
-        self.connection = http.client.HTTPConnection(
-            "127.0.0.1", int(self.greeting.rsplit(":", 1)[1]), timeout=60)
+        super().__init__(os.path.dirname(data), data=data, binary=binary)
+        self.connection = self.connect()
 
     def ask(self, method, path, body=None, headers=None):
         data = None if body is None else json.dumps(body).encode()
@@ -80,13 +73,6 @@ class Server:
         if status != 200:
             raise RuntimeError(f"{name}: parameters {status} {data}")
         return data.hex()
-
-    def end(self, number):
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        self.process.stdout.close()
-        self.process.stderr.close()
-        return self.process.wait(60)
 
 
 def numbers(seed, scale=1):
@@ -145,7 +131,7 @@ def main():
         for name in busy:
             for number in (1, 2):
                 take(server, step_request(name, number))
-        server.end(signal.SIGTERM)  # a checkpoint of each
+        server.stop(signal.SIGTERM)  # a checkpoint of each
         server = Server(binary, data)
         for name in busy:
             for number in (3, 4):
@@ -167,7 +153,7 @@ def main():
             golden["stands"][name] = describe(server, name)
             view = golden["stands"][name]["view"]
             assert view["durable_step"] == view["step"], view
-        server.end(signal.SIGKILL)
+        server.stop(signal.SIGKILL)
         with open(os.path.join(data, "descent.db"), "rb") as file:
             image = file.read()
         server = Server(binary, data)
@@ -178,9 +164,9 @@ def main():
             request = step_request(name, golden["stands"][name]["view"]["step"] + 1)
             answer = take(server, request)
             golden["goes_on"][name] = {**request, "answer": answer, **describe(server, name)}
-        server.end(signal.SIGTERM)
+        server.stop(signal.SIGTERM)
     finally:
-        server.end(signal.SIGKILL)
+        server.stop(signal.SIGKILL)
         shutil.rmtree(base)
     with open(os.path.join(HERE, golden_name + ".db.gz"), "wb") as file:
         file.write(gzip.compress(image, 9, mtime=0))
