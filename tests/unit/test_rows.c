@@ -123,7 +123,8 @@ static void check_means(const struct work *work, size_t slot, size_t index, long
     near(work, "slot", index, work->after[slot][index], expected, expected, 1);
 }
 
-/* Averages of the rows and columns of one matrix, and q / sqrt(V) by the slots as they are now. */
+/* Averages of the rows and columns of one matrix, and q / sqrt(max(V, eps1^2)) by the slots as they
+ * are now; eps1 is the dtype's epsilon, which a row of one small number comes below. */
 static void check_matrix(const struct work *work, size_t matrix, size_t rows, size_t columns,
                          long double keep, double *u)
 {
@@ -131,6 +132,7 @@ static void check_matrix(const struct work *work, size_t matrix, size_t rows, si
     const double *row = work->after[TRIAL_SLOT] + matrix * rows;
     const double *column = work->after[TRIAL_SLOT + 1] + matrix * columns;
     long double *sums = calloc(columns, sizeof *sums), mean = 0;
+    long double eps1 = 2 * (long double)rounding(work);
 
     ck_assert_ptr_nonnull(sums);
     for (size_t i = 0; i < rows; i++) {
@@ -150,7 +152,7 @@ static void check_matrix(const struct work *work, size_t matrix, size_t rows, si
         for (size_t j = 0; j < columns; j++)
             u[i * columns + j] =
                 (double)((long double)q[i * columns + j] /
-                         sqrtl((long double)row[i] * (long double)column[j] / mean));
+                         fmaxl(eps1, sqrtl((long double)row[i] * (long double)column[j] / mean)));
     free(sums);
 }
 
