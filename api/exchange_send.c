@@ -92,15 +92,14 @@ bool exchange_send(struct exchange *exchange, struct span parts[RANGE_PARTS], si
 {
     PRE(exchange->stage == STAGE_REPLY);
     struct fault fault;
-    uint64_t size = complete(exchange, parts, count);
-    bool held = hold(exchange);
-    if (!held) {
+    if (!hold(exchange)) { /* before it is coded: who hears 503 costs no more */
         fault_set(&fault, STATUS_OVERLOADED, "",
                   "answers that clients have yet to read fill the memory that the server has for "
                   "them; try again");
         exchange_replace(exchange, &fault);
     }
-    if (exchange_distrust(exchange) || !held)
+    uint64_t size = complete(exchange, parts, count);
+    if (exchange_distrust(exchange))
         size = complete(exchange, parts, count);
     uint64_t now_us = clock_monotonic_us();
     uint64_t until_us = exchange_deadline(exchange, now_us, size);
